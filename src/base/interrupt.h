@@ -1,0 +1,14 @@
+// Ctrl-C as a flag that long work polls, so that destructors run and nothing half-written stays.
+#pragma once
+
+#include "base/status.h"
+
+namespace atom {
+
+// Makes SIGINT and SIGTERM set the flag; a second signal ends the process at once.
+void install_interrupt_handler();
+bool interrupted();
+// An error (kCancelled) once a signal has come; poll it between units of work.
+Status check_interrupted();
+
+}  // namespace atom
