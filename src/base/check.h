@@ -9,8 +9,8 @@ namespace atom::detail {
                                const char* message);
 }  // namespace atom::detail
 
-#define ATOM_CHECK(condition, message)                                          \
-  do {                                                                          \
-    if (!(condition)) [[unlikely]]                                              \
-      ::atom::detail::check_failed(__FILE__, __LINE__, #condition, (message));  \
+#define ATOM_CHECK(condition, message)                                         \
+  do {                                                                         \
+    if (!(condition)) [[unlikely]]                                             \
+      ::atom::detail::check_failed(__FILE__, __LINE__, #condition, (message)); \
   } while (false)

@@ -48,10 +48,9 @@ void Progress::draw(bool last) {
     if (!last && now - drawn_ < std::chrono::milliseconds(80)) return;
     constexpr int kWidth = 30;
     const int filled = static_cast<int>(share * kWidth);
-    std::string line = fmt::format("\r\033[2K{} [{}{}] {:3.0f}% {} {}", label_,
-                                   std::string(static_cast<size_t>(filled), '#'),
-                                   std::string(static_cast<size_t>(kWidth - filled), '.'),
-                                   share * 100, time, note_);
+    std::string line = fmt::format(
+        "\r\033[2K{} [{}{}] {:3.0f}% {} {}", label_, std::string(static_cast<size_t>(filled), '#'),
+        std::string(static_cast<size_t>(kWidth - filled), '.'), share * 100, time, note_);
     if (last) line += '\n';
     std::fwrite(line.data(), 1, line.size(), stderr);
     drawn_ = now;

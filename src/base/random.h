@@ -22,8 +22,8 @@ class Random {
   double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
   // Uniform in [0, bound); the bias of the multiplication is below 2^-32 for bounds below 2^32.
   int64_t below(int64_t bound) {
-    return static_cast<int64_t>((static_cast<unsigned __int128>(next()) *
-                                 static_cast<unsigned __int128>(bound)) >> 64);
+    return static_cast<int64_t>(
+        (static_cast<unsigned __int128>(next()) * static_cast<unsigned __int128>(bound)) >> 64);
   }
   // Standard normal (Box-Muller).
   double normal() {

@@ -54,7 +54,7 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: implicit on purpose
   Result(Status status) : status_(std::move(status)) {  // NOLINT: implicit on purpose
     ATOM_CHECK(!status_.ok(), "a Result needs a value or an error");
   }
@@ -91,11 +91,11 @@ Status error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args)
 }
 
 // auto x = ATOM_TRY(f());   leaves the enclosing function with f's error, or yields its value.
-#define ATOM_TRY(expression)                                   \
-  (__extension__({                                             \
-    auto&& atom_try_result = (expression);                     \
+#define ATOM_TRY(expression)                                    \
+  (__extension__({                                              \
+    auto&& atom_try_result = (expression);                      \
     if (!atom_try_result.ok()) return atom_try_result.status(); \
-    std::move(atom_try_result).value();                        \
+    std::move(atom_try_result).value();                         \
   }))
 
 }  // namespace atom

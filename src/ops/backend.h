@@ -1,0 +1,185 @@
+// The interface between the model and the machine: the fused operators of a quantized decoder layer
+// and the objects they work on, which a backend keeps in its own memory and layout.
+//
+//   x [T, D] float residual, original channel order
+//   | rmsnorm_quantize   norm, gather by perm (outliers last), quantize      -> Activations
+//   |- linear qkv        integer GEMM, dequantized once a group              -> [T, (H+2KH)*DH]
+//   | rope_append_kv     q/k norm, RoPE, K and V into INT4 pages             -> q [T, H*DH]
+//   | paged_attention    past and new tokens alike read from pages           -> [T, H*DH]
+//   | quantize           gather by o_proj's perm, quantize                   -> Activations
+//   |- linear o          adds into x
+//   | rmsnorm_quantize
+//   |- linear gate_up    rows already in down_proj's channel order           -> [T, 2F]
+//   | silu_mul_quantize  silu(gate) * up, quantize                           -> Activations
+//   |- linear down       adds into x
+//
+// Integer results (codes, integer sums) are bit-identical on every backend for the same operator
+// input; docs/quantization.md gives the float expressions before each rounding, step by step, so
+// that they are too. What follows the integer sums is held to tolerances against the ref backend.
+// One object of each kind is used by one thread at a time; weights are read-only and shareable.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "ops/batch.h"
+#include "tensor/formats.h"
+#include "tensor/packed_linear.h"
+
+namespace atom {
+
+// A dense row-major matrix in the backend's memory. CPU backends use kF32 throughout.
+class Tensor {
+ public:
+  virtual ~Tensor() = default;
+  virtual int64_t rows() const = 0;  // as many as were asked for at creation
+  virtual int64_t cols() const = 0;
+  virtual DType dtype() const = 0;
+};
+
+// The input of linears: quantized codes in permuted channel order with their scales, or floats.
+class Activations {
+ public:
+  virtual ~Activations() = default;
+  virtual const LinearFormat& format() const = 0;
+  virtual int64_t max_tokens() const = 0;
+  virtual int64_t channels() const = 0;
+};
+
+// A linear's weights in a backend's kernel layout.
+class LinearWeights {
+ public:
+  virtual ~LinearWeights() = default;
+  virtual const LinearFormat& format() const = 0;
+  virtual int64_t rows() const = 0;   // N
+  virtual int64_t cols() const = 0;   // K
+  virtual int64_t bytes() const = 0;  // resident
+};
+
+struct KvCacheShape {
+  int64_t layers = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t pages = 0;  // of kPageTokens tokens each
+  KvFormat format;
+  int64_t prefix_tokens = 0;  // constant tokens in front of every sequence, kept in floats
+};
+
+// Bytes one page takes (all layers, K and V, codes and scales).
+int64_t page_bytes(const KvCacheShape& shape);
+
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual const KvCacheShape& shape() const = 0;
+  // Stores the prefix's keys and values of one layer, [prefix_tokens, KH, DH] each, in the form
+  // that attention reads: K after RoPE, minus the mean and rotated where the format says so (before
+  // RoPE for pre_rope formats); V as it leaves v_proj.
+  virtual void set_prefix(int64_t layer, std::span<const float> k, std::span<const float> v) = 0;
+};
+
+// Quantized activations brought to the host, for tests and for the quantizer's reports.
+struct HostActivations {
+  std::vector<int8_t> codes;          // [T, K] (body, then INT8 outliers), empty for float formats
+  std::vector<float> scales;          // [T, groups]
+  std::vector<float> outlier_scales;  // [T] when outliers are INT8
+  std::vector<float> values;          // [T, K] what the codes stand for (float formats: the values)
+};
+
+struct RmsNormArgs {
+  const Tensor* x = nullptr;      // [>=T, D]
+  std::span<const float> weight;  // [D]; a host array that the backend may cache by address
+  float eps = 1e-5f;
+  int64_t tokens = 0;  // T
+};
+
+struct SiluMulArgs {
+  const Tensor* gate_up = nullptr;  // [>=T, 2F]: gate in columns [0, F), up in [F, 2F)
+  int64_t tokens = 0;
+};
+
+struct LinearArgs {
+  const Activations* x = nullptr;
+  const LinearWeights* w = nullptr;
+  Tensor* y = nullptr;  // [>=T, N]
+  int64_t tokens = 0;
+  bool accumulate = false;  // y += instead of y =
+};
+
+struct RopeAppendArgs {
+  int64_t layer = 0;
+  const Batch* batch = nullptr;
+  const Tensor* qkv = nullptr;  // [T, (H + 2 KH) * DH]: q heads, k heads, v heads
+  Tensor* q = nullptr;          // [T, H * DH]: out, after norm, RoPE and Hadamard
+  int64_t heads = 0;            // H; KH and DH are the cache's
+  std::span<const float>
+      cos_sin;             // [positions, DH/2, 2]: cos then sin of each rotated pair (i, i + DH/2),
+                           // any attention scaling of the RoPE variant multiplied in
+  int64_t rotary_dim = 0;  // leading channels of a head that rotate (DH unless partial)
+  std::span<const float> q_norm;  // [DH] RMSNorm weight a head (qwen3), or empty
+  std::span<const float> k_norm;  // [DH], or empty
+  float norm_eps = 1e-6f;
+  std::span<const float> k_mean;  // [KH * DH] constant mean after RoPE (centered), or empty
+  KvCache* cache = nullptr;
+};
+
+struct AttentionArgs {
+  int64_t layer = 0;
+  const Batch* batch = nullptr;
+  const Tensor* q = nullptr;  // [T, H * DH] from rope_append_kv
+  Tensor* out = nullptr;      // [T, H * DH]
+  int64_t heads = 0;
+  float scale = 0.0f;              // usually DH^-0.5
+  int64_t window = 0;              // tokens a query sees back, itself included; 0: all
+  std::span<const float> cos_sin;  // for pre_rope caches: applied to K by its position
+  int64_t rotary_dim = 0;
+  const KvCache* cache = nullptr;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;  // "cpu"
+  virtual std::string detail() const = 0;     // "cpu avx512-vnni, 2 threads"
+
+  // --- objects. Formats were validated by the caller (tensor/formats.h).
+  virtual Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) = 0;
+  // format: of the linears that will read them.
+  virtual Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
+                                                                int64_t channels,
+                                                                int64_t max_tokens) = 0;
+  virtual Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) = 0;
+  virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) = 0;
+
+  // --- host access (synchronous). rows: how many leading rows to copy.
+  virtual void write(Tensor& to, std::span<const float> from) = 0;
+  virtual void read(const Tensor& from, int64_t rows, std::span<float> to) = 0;
+  virtual HostActivations read(const Activations& from, int64_t tokens) = 0;
+
+  // --- operators. perm: [K] source channel of each permuted channel, or empty for identity; a host
+  // array that stays alive and unchanged, like every span in the args.
+  // y[t] = row ids[t] of table (an embedding is a linear whose rows are looked up).
+  virtual void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) = 0;
+  virtual void rmsnorm(const RmsNormArgs& args, Tensor& y) = 0;
+  virtual void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
+                                Activations& y) = 0;
+  virtual void quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
+                        Activations& y) = 0;
+  virtual void silu_mul_quantize(const SiluMulArgs& args, Activations& y) = 0;
+  virtual void linear(const LinearArgs& args) = 0;
+  virtual void rope_append_kv(const RopeAppendArgs& args) = 0;
+  virtual void paged_attention(const AttentionArgs& args) = 0;
+  // y[i] = x[rows[i]].
+  virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) = 0;
+  // What quantized activations stand for, [T, K] in permuted channel order, as floats.
+  virtual void dequantize(const Activations& x, int64_t tokens, Tensor& y) = 0;
+  // h += X^T X over the first `tokens` rows of x [T, K]; h [K, K], both triangles. The order of
+  // summation over tokens is fixed, whatever the number of threads.
+  virtual void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) = 0;
+};
+
+}  // namespace atom

@@ -1,0 +1,162 @@
+#include "tensor/packed_linear.h"
+
+#include <cmath>
+
+#include "tensor/packing.h"
+
+namespace atom {
+namespace {
+
+template <class T>
+int64_t array_bytes(const std::vector<T>& array) {
+  return static_cast<int64_t>(array.size() * sizeof(T));
+}
+
+template <class T>
+Status check_size(const std::vector<T>& array, int64_t wanted, const char* name) {
+  if (static_cast<int64_t>(array.size()) == wanted) return {};
+  return error(ErrorCode::kCorrupt, "{}: {} elements, expected {}", name, array.size(), wanted);
+}
+
+Status check_f16_finite(const std::vector<uint16_t>& array, bool negative_allowed,
+                        const char* name) {
+  for (size_t i = 0; i < array.size(); ++i) {
+    if ((array[i] & 0x7c00u) == 0x7c00u) {
+      return error(ErrorCode::kCorrupt, "{}[{}]: not finite", name, i);
+    }
+    if (!negative_allowed && (array[i] & 0x8000u) != 0 && array[i] != 0x8000u) {
+      return error(ErrorCode::kCorrupt, "{}[{}]: negative", name, i);
+    }
+  }
+  return {};
+}
+
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+}  // namespace
+
+int64_t PackedLinear::bytes() const {
+  return array_bytes(values) + array_bytes(values16) + array_bytes(codes) + array_bytes(scales) +
+         array_bytes(group_scales) + array_bytes(group_zeros) + array_bytes(row_scales) +
+         array_bytes(outlier_codes) + array_bytes(outlier_scales) + array_bytes(outlier_values) +
+         array_bytes(bias);
+}
+
+Status validate(const PackedLinear& p) {
+  if (p.rows <= 0) return error(ErrorCode::kCorrupt, "rows = {}: must be positive", p.rows);
+  ATOM_TRY(validate(p.format, p.cols));
+  const WeightFormat& w = p.format.weight;
+  const int64_t n = p.rows, body = p.body(), groups = p.groups();
+  const bool grouped = w.kind == WeightKind::kGrouped, two = w.kind == WeightKind::kTwoLevel;
+  const bool int_outliers = w.outlier_kind == OutlierKind::kInt8;
+  const bool is_f32 = w.kind == WeightKind::kFloat && w.dtype == DType::kF32;
+  const bool is_16 = w.kind == WeightKind::kFloat && w.dtype != DType::kF32;
+  ATOM_TRY(check_size(p.values, is_f32 ? n * p.cols : 0, "values"));
+  ATOM_TRY(check_size(p.values16, is_16 ? n * p.cols : 0, "values"));
+  const int64_t code_bytes = w.bits == 8 ? body : body / 2;
+  ATOM_TRY(check_size(p.codes, grouped || two ? n * code_bytes : 0, "qweight"));
+  ATOM_TRY(check_size(p.scales, grouped ? n * groups : 0, "scales"));
+  ATOM_TRY(check_size(p.group_scales, two ? n * groups : 0, "group_scales"));
+  ATOM_TRY(check_size(p.group_zeros, two ? n * groups : 0, "group_zeros"));
+  ATOM_TRY(check_size(p.row_scales, two ? n : 0, "row_scales"));
+  ATOM_TRY(check_size(p.outlier_codes, int_outliers ? n * w.outliers : 0, "outlier_qweight"));
+  ATOM_TRY(check_size(p.outlier_scales, int_outliers && grouped ? n : 0, "outlier_scales"));
+  ATOM_TRY(check_size(p.outlier_values, w.outlier_kind == OutlierKind::kFloat ? n * w.outliers : 0,
+                      "outlier_weight"));
+  if (!p.bias.empty()) ATOM_TRY(check_size(p.bias, n, "bias"));
+  // Signed scales are legal for grouped codes: the largest weight of a group then lands on -8.
+  ATOM_TRY(check_f16_finite(p.scales, true, "scales"));
+  ATOM_TRY(check_f16_finite(p.row_scales, false, "row_scales"));
+  ATOM_TRY(check_f16_finite(p.outlier_scales, false, "outlier_scales"));
+  ATOM_TRY(check_f16_finite(p.outlier_values, true, "outlier_weight"));
+  for (size_t i = 0; i < p.group_scales.size(); ++i) {
+    const int s = p.group_scales[i], z = p.group_zeros[i];
+    if (s < 1 || s > 16)
+      return error(ErrorCode::kCorrupt, "group_scales[{}]: {} is not 1..16", i, s);
+    if (z + 15 * s > 127) {
+      return error(ErrorCode::kCorrupt, "group_zeros[{}]: {} with scale {} leaves int8", i, z, s);
+    }
+  }
+  for (size_t i = 0; i < p.bias.size(); ++i) {
+    if (!std::isfinite(p.bias[i])) return error(ErrorCode::kCorrupt, "bias[{}]: not finite", i);
+  }
+  return {};
+}
+
+PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts) {
+  ATOM_CHECK(!parts.empty(), "nothing to concatenate");
+  PackedLinear whole = *parts[0];
+  for (const PackedLinear* part : parts.subspan(1)) {
+    ATOM_CHECK(part->format == whole.format && part->cols == whole.cols, "formats differ");
+    ATOM_CHECK(part->bias.empty() == whole.bias.empty(), "all parts have a bias or none");
+    whole.rows += part->rows;
+    append(whole.values, part->values);
+    append(whole.values16, part->values16);
+    append(whole.codes, part->codes);
+    append(whole.scales, part->scales);
+    append(whole.group_scales, part->group_scales);
+    append(whole.group_zeros, part->group_zeros);
+    append(whole.row_scales, part->row_scales);
+    append(whole.outlier_codes, part->outlier_codes);
+    append(whole.outlier_scales, part->outlier_scales);
+    append(whole.outlier_values, part->outlier_values);
+    append(whole.bias, part->bias);
+  }
+  return whole;
+}
+
+void dequantize(const PackedLinear& p, std::span<double> out) {
+  ATOM_CHECK(static_cast<int64_t>(out.size()) == p.rows * p.cols, "wrong output size");
+  const WeightFormat& w = p.format.weight;
+  if (w.kind == WeightKind::kFloat) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i] = w.dtype == DType::kF32   ? p.values[i]
+               : w.dtype == DType::kF16 ? f16_to_f32(p.values16[i])
+                                        : bf16_to_f32(p.values16[i]);
+    }
+    return;
+  }
+  const int64_t body = p.body(), groups = p.groups(), outliers = w.outliers;
+  const int64_t group = w.group == 0 ? body : w.group;
+  for (int64_t n = 0; n < p.rows; ++n) {
+    double* row = out.data() + n * p.cols;
+    const double row_scale =
+        w.kind == WeightKind::kTwoLevel ? f16_to_f32(p.row_scales[static_cast<size_t>(n)]) : 0.0;
+    for (int64_t k = 0; k < body; ++k) {
+      const auto g = static_cast<size_t>(n * groups + k / group);
+      if (w.kind == WeightKind::kTwoLevel) {
+        const int q = unsigned_nibble(p.codes.data() + n * (body / 2), k);
+        row[k] = (q * p.group_scales[g] + p.group_zeros[g]) * row_scale;
+      } else {
+        const int q = w.bits == 8 ? static_cast<int8_t>(p.codes[static_cast<size_t>(n * body + k)])
+                                  : signed_nibble(p.codes.data() + n * (body / 2), k);
+        row[k] = q * static_cast<double>(f16_to_f32(p.scales[g]));
+      }
+    }
+    for (int64_t k = 0; k < outliers; ++k) {
+      const auto i = static_cast<size_t>(n * outliers + k);
+      if (w.outlier_kind == OutlierKind::kFloat) {
+        row[body + k] = f16_to_f32(p.outlier_values[i]);
+      } else {
+        const double scale = w.kind == WeightKind::kTwoLevel
+                                 ? row_scale
+                                 : f16_to_f32(p.outlier_scales[static_cast<size_t>(n)]);
+        row[body + k] = p.outlier_codes[i] * scale;
+      }
+    }
+  }
+}
+
+PackedLinear make_float_linear(std::span<const float> values, int64_t rows, int64_t cols) {
+  ATOM_CHECK(static_cast<int64_t>(values.size()) == rows * cols, "wrong number of values");
+  PackedLinear linear;
+  linear.rows = rows;
+  linear.cols = cols;
+  linear.values.assign(values.begin(), values.end());
+  return linear;
+}
+
+}  // namespace atom
