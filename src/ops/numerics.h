@@ -1,0 +1,189 @@
+// The float expressions whose results are rounded to codes, one IEEE operation at a time. Backends
+// may vectorise them but not reassociate them: that is what makes codes bit-identical everywhere.
+// docs/quantization.md says the same in formulas.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+#include "tensor/dtype.h"
+#include "tensor/formats.h"
+
+namespace atom::numerics {
+
+// A group whose largest magnitude is below this counts as all zero: its reciprocal would overflow.
+inline constexpr float kTiny = 0x1p-100f;
+// The clips that a searching quantizer tries on top of the format's own, in this order; the first
+// of equals wins.
+inline constexpr float kSearchClips[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f};
+// Partial sums of a search's squared error: element i goes to lane i % kErrorLanes.
+inline constexpr int kErrorLanes = 16;
+
+// e^x by Cody-Waite reduction and a polynomial of degree 6; within 2 ulp over [-87, 88].
+inline float exp(float x) {
+  constexpr float kLog2E = 1.44269504f, kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  const float n = std::rint(x * kLog2E);
+  float r = std::fma(n, -kLn2Hi, x);
+  r = std::fma(n, -kLn2Lo, r);
+  float p = 1.3981999507e-3f;  // about 1/720; minimax coefficients on [-ln2/2, ln2/2] below
+  p = std::fma(p, r, 8.3334519073e-3f);
+  p = std::fma(p, r, 4.1665795894e-2f);
+  p = std::fma(p, r, 1.6666665459e-1f);
+  p = std::fma(p, r, 0.5f);
+  p = std::fma(p, r, 1.0f);
+  p = std::fma(p, r, 1.0f);
+  // p * 2^n in two factors, so that n = 127 and below -126 need no special case.
+  const auto whole = static_cast<int32_t>(n);
+  const int32_t half = whole >> 1;
+  return p * std::bit_cast<float>((half + 127) << 23) *
+         std::bit_cast<float>((whole - half + 127) << 23);
+}
+
+inline float silu_mul(float gate, float up) { return gate / (1.0f + exp(-gate)) * up; }
+
+// RMSNorm's factor 1 / sqrt(mean(x^2) + eps): squares and their sum in double, rounded once.
+// The normalised value of channel i is (x[i] * factor) * weight[i].
+inline float rms_factor(std::span<const float> x, float eps) {
+  double sum = 0;
+  for (const float v : x) sum += static_cast<double>(v) * static_cast<double>(v);
+  return static_cast<float>(
+      1.0 / std::sqrt(sum / static_cast<double>(x.size()) + static_cast<double>(eps)));
+}
+
+// Rotates the pair (a, b) by the angle whose cosine and sine are given.
+inline void rotate_pair(float& a, float& b, float cos, float sin) {
+  const float a2 = std::fma(a, cos, -(b * sin));
+  b = std::fma(b, cos, a * sin);
+  a = a2;
+}
+
+// x := H x / sqrt(n), H the Hadamard matrix in natural (Sylvester) order, n a power of two:
+// butterflies of stride 1, 2, 4 ... and one product at the end.
+inline void hadamard(std::span<float> x) {
+  const size_t n = x.size();
+  for (size_t stride = 1; stride < n; stride *= 2) {
+    for (size_t i = 0; i < n; ++i) {
+      if ((i & stride) != 0) continue;
+      const float a = x[i], b = x[i + stride];
+      x[i] = a + b;
+      x[i + stride] = a - b;
+    }
+  }
+  const auto factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(n)));
+  for (float& v : x) v *= factor;
+}
+
+struct GroupScale {
+  float scale = 0.0f;     // 0: all codes are 0
+  float inverse = 0.0f;   // 1 / scale
+  int low = 0, high = 0;  // code range
+};
+
+// The scale and code range of one activation group from its smallest and largest value.
+inline GroupScale group_scale(float min, float max, int bits, ActRule rule, float clip) {
+  const int top = qmax(bits);
+  const float absmax = std::max(max, -min);
+  if (!(absmax >= kTiny)) return {};
+  GroupScale result;
+  switch (rule) {
+    case ActRule::kSymmetric:
+      result.scale = absmax * (clip / static_cast<float>(top));
+      // 8-bit codes stay within +-127 so that a product of two fits kernels that negate them.
+      result.low = bits == 8 ? -top : -top - 1;
+      result.high = top;
+      break;
+    case ActRule::kSigned:
+      result.scale = (max >= -min ? max : min) * (-clip / static_cast<float>(top + 1));
+      result.low = -top - 1;
+      result.high = top;
+      break;
+    case ActRule::kAsymmetric: {
+      // The range is widened to hold 0, so that the zero point is a code and q - zero fits int8.
+      const int levels = 2 * top + 1;
+      const float low = std::min(min, 0.0f), high = std::max(max, 0.0f);
+      result.scale = (high - low) * (clip / static_cast<float>(levels));
+      result.inverse = 1.0f / result.scale;
+      const int zero = static_cast<int>(std::rint(-(low * clip) * result.inverse));
+      result.low = -zero;
+      result.high = levels - zero;
+      return result;
+    }
+  }
+  result.inverse = 1.0f / result.scale;
+  return result;
+}
+
+inline int round_code(float value, const GroupScale& g) {
+  const float code = std::rint(value * g.inverse);
+  return static_cast<int>(
+      std::min(std::max(code, static_cast<float>(g.low)), static_cast<float>(g.high)));
+}
+
+// Quantizes one activation group: codes and the scale; value = code * scale.
+inline float quantize_group(std::span<const float> x, const ActFormat& format, int8_t* codes) {
+  float min = x[0], max = x[0];
+  for (const float v : x) {
+    min = std::min(min, v);
+    max = std::max(max, v);
+  }
+  GroupScale best = group_scale(min, max, format.bits, format.rule, format.clip);
+  if (format.search && best.scale != 0.0f) {
+    float best_error = 0.0f;
+    for (size_t c = 0; c < std::size(kSearchClips); ++c) {
+      const GroupScale g =
+          group_scale(min, max, format.bits, format.rule, format.clip * kSearchClips[c]);
+      float lanes[kErrorLanes] = {};
+      for (size_t i = 0; i < x.size(); ++i) {
+        const float miss = std::fma(-static_cast<float>(round_code(x[i], g)), g.scale, x[i]);
+        lanes[i % kErrorLanes] = std::fma(miss, miss, lanes[i % kErrorLanes]);
+      }
+      for (int step = kErrorLanes / 2; step > 0; step /= 2) {
+        for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+      }
+      if (c == 0 || lanes[0] < best_error) {
+        best_error = lanes[0];
+        best = g;
+      }
+    }
+  }
+  for (size_t i = 0; i < x.size(); ++i) {
+    codes[i] = static_cast<int8_t>(best.scale == 0.0f ? 0 : round_code(x[i], best));
+  }
+  return best.scale;
+}
+
+// The INT8 outlier channels of one token: symmetric, one scale, no clip.
+inline constexpr ActFormat kOutlierActs = {.quantized = true, .bits = 8, .group = 0};
+
+// One K or V vector: asymmetric codes 0 .. 2^bits - 1 under an F16 scale and an F16 minimum, which
+// are rounded before the codes are chosen; value = minimum + code * scale.
+struct KvScale {
+  uint16_t scale = 0;  // F16
+  uint16_t min = 0;    // F16
+};
+inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
+  const float levels = static_cast<float>((1 << bits) - 1);
+  float min = x[0], max = x[0];
+  for (const float v : x) {
+    min = std::min(min, v);
+    max = std::max(max, v);
+  }
+  constexpr float kLargestF16 = 65504.0f;
+  min = std::max(min, -kLargestF16);
+  KvScale result;
+  result.scale = f32_to_f16(std::min((max - min) * (1.0f / levels), kLargestF16));
+  result.min = f32_to_f16(std::min(min, kLargestF16));
+  const float scale = f16_to_f32(result.scale), base = f16_to_f32(result.min);
+  const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float code = std::rint((x[i] - base) * inverse);
+    codes[i] = static_cast<uint8_t>(std::min(std::max(code, 0.0f), levels));
+  }
+  return result;
+}
+
+}  // namespace atom::numerics
