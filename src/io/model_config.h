@@ -24,6 +24,8 @@ struct RopeConfig {
   double beta_fast = 32.0, beta_slow = 1.0;              // yarn
   double attention_factor = 0.0;                         // yarn; 0: 0.1 ln(factor) + 1
   std::vector<float> freq_factors;  // GGUF's rope_freqs tensor: divides each frequency; or empty
+
+  bool operator==(const RopeConfig&) const = default;
 };
 
 struct ModelConfig {
@@ -46,6 +48,8 @@ struct ModelConfig {
   RopeConfig rope;
   int32_t bos_id = -1;
   std::vector<int32_t> eos_ids;
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 // Checks ranges and that the parts fit each other; origin stands in front of the message.

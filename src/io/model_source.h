@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "io/model_config.h"
+#include "io/model_tensors.h"
 
 namespace atom {
 
@@ -50,10 +51,12 @@ class ModelSource {
   virtual Status read(std::string_view name, std::span<float> out) const = 0;
 };
 
-// Opens a folder with config.json and *.safetensors, or a .gguf file.
+// Opens a folder with config.json and *.safetensors, or a .gguf file. Fails unless every tensor
+// that the configuration calls for is there with the right shape, and none that it has no place
+// for.
 Result<std::unique_ptr<ModelSource>> open_model_source(const std::filesystem::path& path);
-
-// Tensor names of layer i: layer_tensor(3, "self_attn.q_proj.weight").
-std::string layer_tensor(int64_t layer, std::string_view suffix);
+// A GGUF file in memory; bytes must outlive the source.
+Result<std::unique_ptr<ModelSource>> open_gguf_source(std::span<const std::byte> bytes,
+                                                      std::string origin);
 
 }  // namespace atom

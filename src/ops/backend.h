@@ -84,7 +84,7 @@ class KvCache {
 
 // Quantized activations brought to the host, for tests and for the quantizer's reports.
 struct HostActivations {
-  std::vector<int8_t> codes;          // [T, K] (body, then INT8 outliers), empty for float formats
+  std::vector<int8_t> codes;          // [T, K] (0 for float outliers), empty for float formats
   std::vector<float> scales;          // [T, groups]
   std::vector<float> outlier_scales;  // [T] when outliers are INT8
   std::vector<float> values;          // [T, K] what the codes stand for (float formats: the values)
@@ -117,8 +117,8 @@ struct RopeAppendArgs {
   Tensor* q = nullptr;          // [T, H * DH]: out, after norm, RoPE and Hadamard
   int64_t heads = 0;            // H; KH and DH are the cache's
   std::span<const float>
-      cos_sin;             // [positions, DH/2, 2]: cos then sin of each rotated pair (i, i + DH/2),
-                           // any attention scaling of the RoPE variant multiplied in
+      cos_sin;             // [positions, R/2, 2], R = rotary_dim: cos then sin of each rotated pair
+                           // (i, i + R/2), any attention scaling of the RoPE variant multiplied in
   int64_t rotary_dim = 0;  // leading channels of a head that rotate (DH unless partial)
   std::span<const float> q_norm;  // [DH] RMSNorm weight a head (qwen3), or empty
   std::span<const float> k_norm;  // [DH], or empty
@@ -134,7 +134,8 @@ struct AttentionArgs {
   Tensor* out = nullptr;      // [T, H * DH]
   int64_t heads = 0;
   float scale = 0.0f;              // usually DH^-0.5
-  int64_t window = 0;              // tokens a query sees back, itself included; 0: all
+  int64_t window = 0;              // tokens a query sees back, itself included, prefix tokens
+                                   // counted like others; 0: all
   std::span<const float> cos_sin;  // for pre_rope caches: applied to K by its position
   int64_t rotary_dim = 0;
   const KvCache* cache = nullptr;

@@ -16,6 +16,9 @@ namespace atom::numerics {
 
 // A group whose largest magnitude is below this counts as all zero: its reciprocal would overflow.
 inline constexpr float kTiny = 0x1p-100f;
+// Above this too, infinities included: its range or reciprocal could leave the normal floats. What
+// code a NaN gets is not promised.
+inline constexpr float kHuge = 0x1p120f;
 // The clips that a searching quantizer tries on top of the format's own, in this order; the first
 // of equals wins.
 inline constexpr float kSearchClips[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f};
@@ -25,7 +28,7 @@ inline constexpr int kErrorLanes = 16;
 // e^x by Cody-Waite reduction and a polynomial of degree 6; within 2 ulp over [-87, 88].
 inline float exp(float x) {
   constexpr float kLog2E = 1.44269504f, kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
-  x = std::min(std::max(x, -87.0f), 88.0f);
+  x = std::min(std::max(-87.0f, x), 88.0f);  // in this order a NaN becomes -87
   const float n = std::rint(x * kLog2E);
   float r = std::fma(n, -kLn2Hi, x);
   r = std::fma(n, -kLn2Lo, r);
@@ -87,7 +90,7 @@ struct GroupScale {
 inline GroupScale group_scale(float min, float max, int bits, ActRule rule, float clip) {
   const int top = qmax(bits);
   const float absmax = std::max(max, -min);
-  if (!(absmax >= kTiny)) return {};
+  if (!(absmax >= kTiny && absmax <= kHuge)) return {};
   GroupScale result;
   switch (rule) {
     case ActRule::kSymmetric:
@@ -118,9 +121,9 @@ inline GroupScale group_scale(float min, float max, int bits, ActRule rule, floa
 }
 
 inline int round_code(float value, const GroupScale& g) {
-  const float code = std::rint(value * g.inverse);
-  return static_cast<int>(
-      std::min(std::max(code, static_cast<float>(g.low)), static_cast<float>(g.high)));
+  // max(low, NaN) is low here and in every vector unit that returns its other operand then.
+  const float code = std::max(static_cast<float>(g.low), std::rint(value * g.inverse));
+  return static_cast<int>(std::min(code, static_cast<float>(g.high)));
 }
 
 // Quantizes one activation group: codes and the scale; value = code * scale.
@@ -180,8 +183,8 @@ inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
   const float scale = f16_to_f32(result.scale), base = f16_to_f32(result.min);
   const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
   for (size_t i = 0; i < x.size(); ++i) {
-    const float code = std::rint((x[i] - base) * inverse);
-    codes[i] = static_cast<uint8_t>(std::min(std::max(code, 0.0f), levels));
+    const float code = std::max(0.0f, std::rint((x[i] - base) * inverse));
+    codes[i] = static_cast<uint8_t>(std::min(code, levels));
   }
   return result;
 }

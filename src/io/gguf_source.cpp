@@ -1,0 +1,112 @@
+#include "io/gguf_source.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "io/gguf_config.h"
+#include "io/model_tensors.h"
+#include "io/printable.h"
+
+namespace atom {
+namespace {
+
+constexpr int64_t kValuesPerTask = 1 << 16;
+
+// Where Hugging Face has the row of a head that a llama GGUF file keeps at `row`: the file puts the
+// two channels that rotate together side by side, Hugging Face half a head apart.
+int64_t unpermuted_row(int64_t row, int64_t head_dim) {
+  const int64_t head = row / head_dim, i = row % head_dim;
+  return head * head_dim + (i % 2) * (head_dim / 2) + i / 2;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ModelSource>> GgufSource::create(GgufFile file) {
+  std::unique_ptr<GgufSource> source(new GgufSource(std::move(file)));
+  source->config_ = ATOM_TRY(gguf_model_config(source->file_));
+  ATOM_TRY(source->map_names());
+  ATOM_TRY(source->check_tensors());
+  return std::unique_ptr<ModelSource>(std::move(source));
+}
+
+Status GgufSource::map_names() {
+  for (const auto& [name, tensor] : file_.tensors()) {
+    if (name == kGgufRopeFactors) continue;  // part of the configuration
+    const std::optional<std::string> known = hugging_face_name(name);
+    if (!known) {
+      return error(ErrorCode::kUnsupported, "{}: tensor '{}': not known in a {} model", origin(),
+                   printable(name), family_name(config_.family));
+    }
+    if (!tensors_.emplace(*known, &tensor).second) {
+      return error(ErrorCode::kCorrupt, "{}: tensor '{}' stands there twice", origin(), *known);
+    }
+  }
+  return {};
+}
+
+Status GgufSource::check_tensors() const {
+  std::vector<TensorSpec> found;
+  for (const auto& [name, tensor] : tensors_) found.push_back({name, tensor->shape});
+  return check_model_tensors(config_, found, origin());
+}
+
+Result<const GgufTensor*> GgufSource::find(std::string_view name) const {
+  const auto it = tensors_.find(name);
+  if (it != tensors_.end()) return it->second;
+  return error(ErrorCode::kNotFound, "{}: tensor '{}' is missing", origin(), name);
+}
+
+Result<TextAssets> GgufSource::text_assets() const { return gguf_text_assets(file_); }
+
+bool GgufSource::has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
+
+Result<std::vector<int64_t>> GgufSource::shape(std::string_view name) const {
+  return ATOM_TRY(find(name))->shape;
+}
+
+Result<std::string> GgufSource::stored_type(std::string_view name) const {
+  return std::string(ATOM_TRY(find(name))->type->name);
+}
+
+bool GgufSource::is_permuted(std::string_view name) const {
+  return config_.family == ModelFamily::kLlama &&
+         (name.find(".self_attn.q_proj.") != std::string_view::npos ||
+          name.find(".self_attn.k_proj.") != std::string_view::npos);
+}
+
+Status GgufSource::read(std::string_view name, std::span<float> out) const {
+  const GgufTensor& tensor = *ATOM_TRY(find(name));
+  int64_t elements = 1;
+  for (const int64_t size : tensor.shape) elements *= size;
+  if (static_cast<int64_t>(out.size()) != elements) {
+    return error(ErrorCode::kInvalidArgument, "{}: tensor '{}': {} values, not {}", origin(), name,
+                 elements, out.size());
+  }
+  const bool permuted = is_permuted(name);
+  if (permuted && tensor.shape.size() == 1) {  // a bias moves as the rows do
+    std::vector<float> values(out.size());
+    GgufFile::decode_rows(tensor, 0, 1, values.data());
+    for (int64_t row = 0; row < elements; ++row) {
+      out[static_cast<size_t>(unpermuted_row(row, config_.head_dim))] =
+          values[static_cast<size_t>(row)];
+    }
+    return {};
+  }
+  const int64_t row_values = tensor.shape.back(), rows = elements / row_values;
+  const int64_t step = std::max<int64_t>(1, kValuesPerTask / row_values);
+  parallel_for((rows + step - 1) / step, [&](int64_t task) {
+    const int64_t begin = task * step, end = std::min(rows, begin + step);
+    if (!permuted) {
+      GgufFile::decode_rows(tensor, begin, end - begin, out.data() + begin * row_values);
+      return;
+    }
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t to = unpermuted_row(row, config_.head_dim);
+      GgufFile::decode_rows(tensor, row, 1, out.data() + to * row_values);
+    }
+  });
+  file_.release(tensor);
+  return {};
+}
+
+}  // namespace atom
