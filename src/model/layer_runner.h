@@ -1,0 +1,68 @@
+// Runs decoder layers one at a time on a residual stream: the sequence of operators drawn in
+// ops/backend.h, with the scratch memory it needs. The decoder calls it for every layer of a model;
+// the quantizer calls it for one layer after another while it makes them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "model/weights.h"
+#include "ops/backend.h"
+#include "ops/batch.h"
+
+namespace atom {
+
+// The four places in a layer where linears take their input.
+enum class InputSite : uint8_t { kQkv, kO, kGateUp, kDown };
+inline constexpr int kInputSites = 4;
+
+// Called when a site's input is ready and before its linear reads it: [tokens, K] in the site's
+// permuted order. It may look at the input, or put another one in its place.
+using SiteHook = std::function<void(InputSite site, Activations& input, int64_t tokens)>;
+
+class LayerRunner {
+ public:
+  // max_tokens: of a batch. positions: RoPE positions that batches may use, from 0 on.
+  static Result<std::unique_ptr<LayerRunner>> create(Backend& backend, const ModelConfig& config,
+                                                     int64_t max_tokens, int64_t positions);
+
+  // Makes room for the inputs of a layer's linears; does nothing for formats it has seen. REQUIRED
+  // before a layer of new formats is run.
+  Status prepare(const LayerWeights& layer);
+
+  // x += o_proj(attention(norm(x))) for the batch's tokens, x [>=T, D]; their keys and values go
+  // into cache_layer of the cache.
+  void attention(const LayerWeights& layer, int64_t cache_layer, const Batch& batch, KvCache& cache,
+                 Tensor& x, const SiteHook& hook = {});
+  // x += down_proj(silu(gate) * up) of norm(x), for the first `tokens` rows.
+  void mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook = {});
+
+  // What the last attention() projected: [>=T, (H + 2 KH) * DH], q heads, k heads, v heads, before
+  // norms and RoPE.
+  const Tensor& qkv() const { return *qkv_; }
+  std::span<const float> cos_sin() const { return cos_sin_; }
+  int64_t max_tokens() const { return max_tokens_; }
+  int64_t positions() const { return positions_; }
+
+ private:
+  LayerRunner(Backend& backend, const ModelConfig& config, int64_t max_tokens, int64_t positions);
+  Activations* find_input(const LinearWeights& linear);
+  Activations& input_of(const LinearWeights& linear);
+
+  Backend& backend_;
+  ModelConfig config_;
+  int64_t max_tokens_;
+  int64_t positions_;
+  std::vector<float> cos_sin_;                        // [positions, rotary_dim / 2, 2]
+  std::unique_ptr<Tensor> qkv_;                       // [max_tokens, (H + 2 KH) * DH]
+  std::unique_ptr<Tensor> q_;                         // [max_tokens, H * DH]
+  std::unique_ptr<Tensor> attended_;                  // [max_tokens, H * DH]
+  std::unique_ptr<Tensor> gate_up_;                   // [max_tokens, 2 F]
+  std::vector<std::unique_ptr<Activations>> inputs_;  // one a format and width; sites take turns
+};
+
+}  // namespace atom

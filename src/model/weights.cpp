@@ -1,0 +1,117 @@
+#include "model/weights.h"
+
+#include <cmath>
+#include <initializer_list>
+#include <span>
+#include <utility>
+
+namespace atom {
+namespace {
+
+Status check_vector(const std::vector<float>& values, int64_t wanted, const char* name) {
+  if (static_cast<int64_t>(values.size()) != wanted) {
+    return error(ErrorCode::kCorrupt, "{}: {} elements, expected {}", name, values.size(), wanted);
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) return error(ErrorCode::kCorrupt, "{}[{}]: not finite", name, i);
+  }
+  return {};
+}
+
+Status check_permutation(const std::vector<int32_t>& perm, int64_t channels, const char* name) {
+  if (perm.empty()) return {};
+  if (static_cast<int64_t>(perm.size()) != channels) {
+    return error(ErrorCode::kCorrupt, "{}: {} elements, expected {}", name, perm.size(), channels);
+  }
+  std::vector<bool> seen(perm.size());
+  for (size_t i = 0; i < perm.size(); ++i) {
+    const int32_t source = perm[i];
+    if (source < 0 || source >= channels) {
+      return error(ErrorCode::kCorrupt, "{}[{}]: {} is not a channel", name, i, source);
+    }
+    if (seen[static_cast<size_t>(source)]) {
+      return error(ErrorCode::kCorrupt, "{}[{}]: channel {} occurs twice", name, i, source);
+    }
+    seen[static_cast<size_t>(source)] = true;
+  }
+  return {};
+}
+
+Status check_linear(const PackedLinear& linear, int64_t rows, int64_t cols, const char* name) {
+  if (linear.rows != rows || linear.cols != cols) {
+    return error(ErrorCode::kCorrupt, "{}: shape [{}, {}], expected [{}, {}]", name, linear.rows,
+                 linear.cols, rows, cols);
+  }
+  return validate(linear).with_context(name);
+}
+
+// What concatenate_rows takes for granted.
+Status check_fusible(const PackedLinear& first, const PackedLinear& other, const char* name) {
+  if (other.format != first.format) {
+    return error(ErrorCode::kUnsupported, "{}: format {} differs from its site's, {}", name,
+                 describe(other.format), describe(first.format));
+  }
+  if (other.bias.empty() != first.bias.empty()) {
+    return error(ErrorCode::kUnsupported, "{}: a site's linears must all have a bias or none",
+                 name);
+  }
+  return {};
+}
+
+Status check_layer(const PackedLayer& layer, const ModelConfig& c, int64_t prefix_tokens) {
+  const int64_t q_rows = c.heads * c.head_dim, kv_rows = c.kv_heads * c.head_dim;
+  ATOM_TRY(check_vector(layer.attention_norm, c.hidden, "input_layernorm"));
+  ATOM_TRY(check_vector(layer.mlp_norm, c.hidden, "post_attention_layernorm"));
+  ATOM_TRY(check_vector(layer.q_norm, c.qk_norm ? c.head_dim : 0, "q_norm"));
+  ATOM_TRY(check_vector(layer.k_norm, c.qk_norm ? c.head_dim : 0, "k_norm"));
+  ATOM_TRY(check_vector(layer.k_mean, layer.k_mean.empty() ? 0 : kv_rows, "k_mean"));
+  ATOM_TRY(check_vector(layer.prefix_k, prefix_tokens * kv_rows, "prefix_k"));
+  ATOM_TRY(check_vector(layer.prefix_v, prefix_tokens * kv_rows, "prefix_v"));
+  ATOM_TRY(check_permutation(layer.qkv_perm, c.hidden, "qkv_perm"));
+  ATOM_TRY(check_permutation(layer.o_perm, q_rows, "o_perm"));
+  ATOM_TRY(check_permutation(layer.gate_up_perm, c.hidden, "gate_up_perm"));
+  ATOM_TRY(check_linear(layer.q, q_rows, c.hidden, "q_proj"));
+  ATOM_TRY(check_linear(layer.k, kv_rows, c.hidden, "k_proj"));
+  ATOM_TRY(check_linear(layer.v, kv_rows, c.hidden, "v_proj"));
+  ATOM_TRY(check_linear(layer.o, c.hidden, q_rows, "o_proj"));
+  ATOM_TRY(check_linear(layer.gate, c.ffn, c.hidden, "gate_proj"));
+  ATOM_TRY(check_linear(layer.up, c.ffn, c.hidden, "up_proj"));
+  ATOM_TRY(check_linear(layer.down, c.hidden, c.ffn, "down_proj"));
+  ATOM_TRY(check_fusible(layer.q, layer.k, "k_proj"));
+  ATOM_TRY(check_fusible(layer.q, layer.v, "v_proj"));
+  return check_fusible(layer.gate, layer.up, "up_proj");
+}
+
+// The rows of several linears as one linear of the backend's.
+Result<std::unique_ptr<LinearWeights>> load_fused(
+    Backend& backend, std::initializer_list<const PackedLinear*> parts) {
+  return backend.load_linear(concatenate_rows(std::span(parts.begin(), parts.size())));
+}
+
+}  // namespace
+
+int64_t DecoderWeights::bytes() const {
+  int64_t total = embed->bytes() + (lm_head == embed ? 0 : lm_head->bytes());
+  for (const LayerWeights& layer : layers) {
+    total += layer.qkv->bytes() + layer.o->bytes() + layer.gate_up->bytes() + layer.down->bytes();
+  }
+  return total;
+}
+
+Status validate(const PackedLayer& layer, const ModelConfig& config, int64_t prefix_tokens,
+                const std::string& origin, int64_t index) {
+  return check_layer(layer, config, prefix_tokens)
+      .with_context(fmt::format("{}: layer {}", origin, index));
+}
+
+Result<LayerWeights> load_layer(Backend& backend, PackedLayer layer) {
+  LayerWeights loaded;
+  loaded.qkv = ATOM_TRY(load_fused(backend, {&layer.q, &layer.k, &layer.v}));
+  loaded.o = ATOM_TRY(backend.load_linear(layer.o));
+  loaded.gate_up = ATOM_TRY(load_fused(backend, {&layer.gate, &layer.up}));
+  loaded.down = ATOM_TRY(backend.load_linear(layer.down));
+  static_cast<LayerVectors&>(loaded) = std::move(static_cast<LayerVectors&>(layer));
+  return loaded;
+}
+
+}  // namespace atom
