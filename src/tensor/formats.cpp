@@ -16,14 +16,16 @@ Status validate(const LinearFormat& format, int64_t in) {
   const ActFormat& a = format.act;
   if (in <= 0) return invalid_field("channels", in, "must be positive");
   if (w.kind == WeightKind::kFloat) {
-    if (w.outliers != 0) return invalid_field("outliers", w.outliers, "float weights have none");
-    if (a.quantized) return invalid_field("act.bits", a.bits, "float weights take float inputs");
     if (w.dtype != DType::kF32 && w.dtype != DType::kF16 && w.dtype != DType::kBF16) {
       return invalid_field("dtype", static_cast<int64_t>(w.dtype), "not a float type");
     }
-    return {};
+    if (!a.quantized) {
+      if (w.outliers != 0) return invalid_field("outliers", w.outliers, "float linears have none");
+      return {};
+    }
+  } else if (!known_bits(w.bits)) {
+    return invalid_field("bits", w.bits, "must be 3, 4 or 8");
   }
-  if (!known_bits(w.bits)) return invalid_field("bits", w.bits, "must be 3, 4 or 8");
   if (w.kind == WeightKind::kTwoLevel && w.bits != 4) {
     return invalid_field("bits", w.bits, "two-level weights have 4");
   }

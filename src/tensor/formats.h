@@ -60,6 +60,8 @@ struct ActFormat {
   bool operator==(const ActFormat&) const = default;
 };
 
+// Float weights may take quantized activations, cut as `group` and `outliers` say: that is how the
+// quantizer sees the inputs of a layer whose weights it has yet to quantize.
 struct LinearFormat {
   WeightFormat weight;
   ActFormat act;

@@ -51,7 +51,8 @@ Status validate(const PackedLinear& p) {
   const WeightFormat& w = p.format.weight;
   const int64_t n = p.rows, body = p.body(), groups = p.groups();
   const bool grouped = w.kind == WeightKind::kGrouped, two = w.kind == WeightKind::kTwoLevel;
-  const bool int_outliers = w.outlier_kind == OutlierKind::kInt8;
+  const bool int_outliers = w.kind != WeightKind::kFloat && w.outlier_kind == OutlierKind::kInt8;
+  const bool float_outliers = w.kind != WeightKind::kFloat && w.outlier_kind == OutlierKind::kFloat;
   const bool is_f32 = w.kind == WeightKind::kFloat && w.dtype == DType::kF32;
   const bool is_16 = w.kind == WeightKind::kFloat && w.dtype != DType::kF32;
   ATOM_TRY(check_size(p.values, is_f32 ? n * p.cols : 0, "values"));
@@ -64,8 +65,7 @@ Status validate(const PackedLinear& p) {
   ATOM_TRY(check_size(p.row_scales, two ? n : 0, "row_scales"));
   ATOM_TRY(check_size(p.outlier_codes, int_outliers ? n * w.outliers : 0, "outlier_qweight"));
   ATOM_TRY(check_size(p.outlier_scales, int_outliers && grouped ? n : 0, "outlier_scales"));
-  ATOM_TRY(check_size(p.outlier_values, w.outlier_kind == OutlierKind::kFloat ? n * w.outliers : 0,
-                      "outlier_weight"));
+  ATOM_TRY(check_size(p.outlier_values, float_outliers ? n * w.outliers : 0, "outlier_weight"));
   if (!p.bias.empty()) ATOM_TRY(check_size(p.bias, n, "bias"));
   // Signed scales are legal for grouped codes: the largest weight of a group then lands on -8.
   ATOM_TRY(check_f16_finite(p.scales, true, "scales"));

@@ -1,0 +1,65 @@
+#include "quant/calibration_stream.h"
+
+#include <numeric>
+
+#include "base/interrupt.h"
+
+namespace atom {
+
+Result<std::unique_ptr<CalibrationStream>> CalibrationStream::create(
+    Backend& backend, const ModelConfig& config, const LinearWeights& embedding,
+    std::span<const std::vector<int32_t>> windows, const KvFormat& kv, int64_t prefix_tokens) {
+  ATOM_CHECK(!windows.empty() && !windows[0].empty(), "a stream needs text");
+  const auto tokens = static_cast<int64_t>(windows[0].size());
+  const auto count = static_cast<int64_t>(windows.size());
+  std::unique_ptr<CalibrationStream> stream(new CalibrationStream(
+      backend, windows, ATOM_TRY(HiddenStates::create(count, tokens * config.hidden))));
+  stream->tokens_ = tokens;
+  stream->runner_ = ATOM_TRY(LayerRunner::create(backend, config, tokens, prefix_tokens + tokens));
+  stream->x_ = ATOM_TRY(backend.make_tensor(tokens, config.hidden));
+  const int64_t pages = (tokens + kPageTokens - 1) / kPageTokens;
+  stream->cache_ = ATOM_TRY(backend.make_kv_cache({.layers = 1,
+                                                   .kv_heads = config.kv_heads,
+                                                   .head_dim = config.head_dim,
+                                                   .pages = pages,
+                                                   .format = kv,
+                                                   .prefix_tokens = prefix_tokens}));
+  stream->pages_.resize(static_cast<size_t>(pages));
+  std::iota(stream->pages_.begin(), stream->pages_.end(), 0);
+  Batch& batch = stream->batch_;
+  batch.tokens.resize(static_cast<size_t>(tokens));
+  batch.positions.resize(static_cast<size_t>(tokens));
+  std::iota(batch.positions.begin(), batch.positions.end(), static_cast<int32_t>(prefix_tokens));
+  batch.sequences.push_back({.token_count = tokens, .pages = stream->pages_});
+  for (int64_t i = 0; i < count; ++i) {
+    const std::vector<int32_t>& window = windows[static_cast<size_t>(i)];
+    ATOM_CHECK(static_cast<int64_t>(window.size()) == tokens, "windows of different lengths");
+    backend.embed(embedding, window, *stream->x_);
+    backend.read(*stream->x_, tokens, stream->states_.window(i));
+    stream->states_.release(i);
+  }
+  return stream;
+}
+
+void CalibrationStream::set_prefix(std::span<const float> k, std::span<const float> v) {
+  cache_->set_prefix(0, k, v);
+}
+
+Status CalibrationStream::run(const LayerWeights& layer, bool keep, const SiteHook& hook,
+                              Progress& progress, const WindowHook& on_window) {
+  ATOM_TRY(runner_->prepare(layer));
+  for (int64_t i = 0; i < windows(); ++i) {
+    ATOM_TRY(check_interrupted());
+    if (on_window) on_window(i);
+    backend_.write(*x_, states_.window(i));
+    batch_.tokens = windows_[static_cast<size_t>(i)];
+    runner_->attention(layer, 0, batch_, *cache_, *x_, hook);
+    runner_->mlp(layer, tokens_, *x_, hook);
+    if (keep) backend_.read(*x_, tokens_, states_.window(i));
+    states_.release(i);
+    progress.advance();
+  }
+  return {};
+}
+
+}  // namespace atom

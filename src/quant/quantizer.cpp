@@ -1,0 +1,417 @@
+#include "quant/quantizer.h"
+
+#include <array>
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "model/float_loader.h"
+#include "model/rope.h"
+#include "quant/calibration_stream.h"
+#include "quant/key_value_probe.h"
+#include "quant/transforms.h"
+
+namespace atom {
+namespace {
+
+constexpr int64_t kMeanWindows = 8;  // of calibration text behind the mean of the keys
+
+size_t index_of(InputSite site) { return static_cast<size_t>(site); }
+
+// What one layer's inputs taught, a site each.
+struct SiteStatistics {
+  std::vector<float> energy;   // [K] diagonal of X^T X
+  std::vector<float> hessian;  // [K, K] X^T X, or empty
+};
+using LayerStatistics = std::array<SiteStatistics, kInputSites>;
+
+// Adds up X^T X (or its diagonal alone) of every site while windows run.
+class StatisticsCollector {
+ public:
+  StatisticsCollector(Backend& backend, const ModelConfig& config, int64_t tokens, bool full)
+      : backend_(backend), tokens_(tokens), full_(full) {
+    widths_ = {config.hidden, config.heads * config.head_dim, config.hidden, config.ffn};
+  }
+
+  // Allocates the matrices at first, clears them later.
+  Status begin() {
+    for (size_t s = 0; s < kInputSites; ++s) {
+      const int64_t k = widths_[s];
+      if (values_[s] == nullptr) {
+        values_[s] = ATOM_TRY(backend_.make_tensor(tokens_, k));
+        if (full_) gram_[s] = ATOM_TRY(backend_.make_tensor(k, k));
+      }
+      if (full_) {
+        backend_.write(*gram_[s], std::vector<float>(static_cast<size_t>(k * k), 0.0f));
+      } else {
+        energy_[s].assign(static_cast<size_t>(k), 0.0);
+      }
+    }
+    return {};
+  }
+
+  void add(InputSite site, const Activations& input, int64_t tokens) {
+    const size_t s = index_of(site);
+    backend_.dequantize(input, tokens, *values_[s]);
+    if (full_) {
+      backend_.accumulate_gram(*values_[s], tokens, *gram_[s]);
+      return;
+    }
+    const auto k = static_cast<size_t>(widths_[s]);
+    host_.resize(static_cast<size_t>(tokens) * k);
+    backend_.read(*values_[s], tokens, host_);
+    for (size_t i = 0; i < host_.size(); ++i) {
+      energy_[s][i % k] += static_cast<double>(host_[i]) * static_cast<double>(host_[i]);
+    }
+  }
+
+  LayerStatistics finish() {
+    LayerStatistics statistics;
+    for (size_t s = 0; s < kInputSites; ++s) {
+      const auto k = static_cast<size_t>(widths_[s]);
+      SiteStatistics& site = statistics[s];
+      site.energy.resize(k);
+      if (!full_) {
+        for (size_t i = 0; i < k; ++i) site.energy[i] = static_cast<float>(energy_[s][i]);
+        continue;
+      }
+      site.hessian.resize(k * k);
+      backend_.read(*gram_[s], widths_[s], site.hessian);
+      for (size_t i = 0; i < k; ++i) site.energy[i] = site.hessian[i * k + i];
+    }
+    return statistics;
+  }
+
+ private:
+  Backend& backend_;
+  int64_t tokens_;
+  bool full_;
+  std::array<int64_t, kInputSites> widths_;
+  std::array<std::unique_ptr<Tensor>, kInputSites> values_;  // [T, K]
+  std::array<std::unique_ptr<Tensor>, kInputSites> gram_;    // [K, K]
+  std::array<std::vector<double>, kInputSites> energy_;
+  std::vector<float> host_;
+};
+
+void permute_statistics(SiteStatistics& site, std::span<const int32_t> perm) {
+  const std::vector<float> energy = site.energy;
+  for (size_t i = 0; i < perm.size(); ++i) site.energy[i] = energy[static_cast<size_t>(perm[i])];
+  if (!site.hessian.empty()) site.hessian = permute_square(site.hessian, perm);
+}
+
+double weighted_error(std::span<const float> weights, const PackedLinear& packed,
+                      std::span<const float> energy) {
+  std::vector<double> values(weights.size());
+  dequantize(packed, values);
+  double miss = 0, whole = 0;
+  const auto k = static_cast<size_t>(packed.cols);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double weight = energy.empty() ? 1.0 : energy[i % k];
+    const double difference = weights[i] - values[i];
+    miss += weight * difference * difference;
+    whole += weight * static_cast<double>(weights[i]) * static_cast<double>(weights[i]);
+  }
+  return whole == 0 ? 0 : miss / whole;
+}
+
+class ModelQuantizer {
+ public:
+  ModelQuantizer(const ModelSource& source, Backend& backend, const Recipe& recipe,
+                 QuantizedModelSink& sink)
+      : source_(source),
+        backend_(backend),
+        recipe_(recipe),
+        config_(source.config()),
+        sink_(sink),
+        quantized_inputs_(recipe.inputs == HessianInputs::kQuantized && wants_hessians()) {}
+
+  Result<QuantizeReport> run(std::span<const int32_t> tokens, bool show_progress) {
+    const auto start = std::chrono::steady_clock::now();
+    ATOM_TRY(check_formats());
+    report_.prefix_tokens = ATOM_TRY(prefix_tokens_for(recipe_, config_));
+    if (recipe_.needs_calibration()) {
+      windows_ = ATOM_TRY(cut_windows(tokens, recipe_.windows, recipe_.context, recipe_.seed,
+                                      recipe_.window_offsets));
+      for (const auto& window : windows_) {
+        report_.calibration_tokens += static_cast<int64_t>(window.size());
+      }
+    }
+    ATOM_TRY(quantize_ends());
+    const int64_t passes = (float_stream_ ? float_stream_->windows() : 0) +
+                           (quantized_stream_ ? 2 * quantized_stream_->windows() : 0) + 1;
+    Progress progress("quantizing", config_.layers * passes, show_progress);
+    for (int64_t i = 0; i < config_.layers; ++i) {
+      progress.note(fmt::format("layer {} of {}", i + 1, config_.layers));
+      ATOM_TRY(quantize_layer(i, progress).with_context(source_.origin()));
+      progress.advance();
+    }
+    report_.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return std::move(report_);
+  }
+
+ private:
+  bool wants_hessians() const { return recipe_.gptq || recipe_.scale_rule == ScaleRule::kSearch; }
+
+  Status check_formats() {
+    ATOM_TRY(validate(recipe_.kv, config_.head_dim).with_context(recipe_.name));
+    const std::array<int64_t, kInputSites> widths = {
+        config_.hidden, config_.heads * config_.head_dim, config_.hidden, config_.ffn};
+    for (int64_t i = 0; i < config_.layers; ++i) {
+      for (size_t s = 0; s < kInputSites; ++s) {
+        ATOM_TRY(recipe_.format_for(static_cast<InputSite>(s), i, widths[s]));
+      }
+    }
+    return {};
+  }
+
+  Status quantize_ends() {
+    const bool tied = config_.tied_embeddings;
+    const PackedLinear embedding = ATOM_TRY(quantize_table(kEmbedTensor));
+    std::optional<PackedLinear> head;
+    if (!tied) head = ATOM_TRY(quantize_table(kHeadTensor));
+    std::vector<float> norm(static_cast<size_t>(config_.hidden));
+    ATOM_TRY(source_.read(kLastNormTensor, norm));
+    ATOM_TRY(sink_.add_ends(embedding, head ? &*head : nullptr, norm));
+    if (windows_.empty()) return {};
+
+    const std::unique_ptr<LinearWeights> table = ATOM_TRY(backend_.load_linear(embedding));
+    const auto prefix = static_cast<int64_t>(report_.prefix_tokens.size());
+    const std::span<const std::vector<int32_t>> all(windows_);
+    const size_t float_windows =
+        quantized_inputs_ ? std::min(all.size(), static_cast<size_t>(recipe_.reorder_windows))
+                          : all.size();
+    float_stream_ = ATOM_TRY(CalibrationStream::create(
+        backend_, config_, *table, all.first(float_windows), KvFormat{}, prefix));
+    if (quantized_inputs_) {
+      quantized_stream_ =
+          ATOM_TRY(CalibrationStream::create(backend_, config_, *table, all, recipe_.kv, prefix));
+    }
+    if (prefix > 0) {
+      prefix_window_ = {report_.prefix_tokens};
+      prefix_stream_ = ATOM_TRY(
+          CalibrationStream::create(backend_, config_, *table, prefix_window_, KvFormat{}, 0));
+    }
+    const int64_t tokens = float_stream_->window_tokens();
+    float_statistics_.emplace(backend_, config_, tokens, wants_hessians() && !quantized_inputs_);
+    if (quantized_inputs_) quantized_statistics_.emplace(backend_, config_, tokens, true);
+    cos_sin_ = make_cos_sin(config_.rope, prefix + tokens);
+    qkv_input_ = ATOM_TRY(backend_.make_tensor(std::max(tokens, prefix), config_.hidden));
+    return {};
+  }
+
+  Result<PackedLinear> quantize_table(std::string_view name) {
+    const LinearSpec spec{std::string(name), config_.vocab, config_.hidden, false};
+    const PackedLinear table = ATOM_TRY(read_float_linear(source_, spec, DType::kF32));
+    WeightQuantSpec how;
+    how.format = recipe_.embedding;
+    // Rows narrower than, or not cut evenly by, the recipe's group get one scale each.
+    if (how.format.weight.group != 0 && config_.hidden % how.format.weight.group != 0) {
+      how.format.weight.group = how.format.act.group = 0;
+    }
+    ATOM_TRY(validate(how.format, config_.hidden).with_context(recipe_.name + ": embedding"));
+    return quantize_weights(table.values, table.rows, table.cols, how, nullptr);
+  }
+
+  Status quantize_layer(int64_t index, Progress& progress) {
+    PackedLayer layer = ATOM_TRY(read_float_layer(source_, index, DType::kF32));
+    if (recipe_.kv.hadamard) fold_value_hadamard(layer, config_);
+    LayerStatistics statistics;
+    if (float_stream_) statistics = ATOM_TRY(float_pass(layer, progress));
+    if (recipe_.reorder) reorder(layer, statistics);
+    if (quantized_stream_) statistics = ATOM_TRY(quantized_pass(index, layer, progress));
+    PackedLayer quantized = ATOM_TRY(quantize_linears(index, layer, statistics));
+    ATOM_TRY(sink_.add_layer(index, quantized));
+    if (quantized_stream_) {
+      const LayerWeights weights = ATOM_TRY(load_layer(backend_, std::move(quantized)));
+      ATOM_TRY(quantized_stream_->run(weights, true, {}, progress));
+    }
+    return {};
+  }
+
+  // Runs the float stream; fills the layer's k_mean and prefix.
+  Result<LayerStatistics> float_pass(PackedLayer& layer, Progress& progress) {
+    const LayerWeights weights = ATOM_TRY(load_layer(backend_, PackedLayer(layer)));
+    if (prefix_stream_) ATOM_TRY(learn_prefix(layer, weights));
+    ATOM_TRY(float_statistics_->begin());
+    std::vector<double> mean(
+        recipe_.kv.centered ? static_cast<size_t>(config_.kv_heads * config_.head_dim) : 0, 0.0);
+    int64_t window = 0, keys = 0;
+    const auto prefix = static_cast<int64_t>(report_.prefix_tokens.size());
+    const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
+      float_statistics_->add(site, input, tokens);
+      if (site != InputSite::kQkv || mean.empty() || window >= kMeanWindows) return;
+      const std::vector<float> k = probe(layer, input, tokens, prefix, true, false).k;
+      for (size_t i = 0; i < k.size(); ++i) mean[i % mean.size()] += k[i];
+      keys += tokens;
+    };
+    ATOM_TRY(
+        float_stream_->run(weights, true, hook, progress, [&](int64_t index) { window = index; }));
+    for (const double sum : mean) {
+      layer.k_mean.push_back(static_cast<float>(sum / static_cast<double>(keys)));
+    }
+    // The prefix's entries were learned as the float model has them; the cache of the quantized
+    // model holds them minus the mean and rotated.
+    to_cache_form(layer.prefix_k, config_, recipe_.kv, layer.k_mean);
+    return float_statistics_->finish();
+  }
+
+  KeysAndValues probe(const PackedLayer& layer, const Activations& input, int64_t tokens,
+                      int64_t first_position, bool rope, bool values) {
+    backend_.dequantize(input, tokens, *qkv_input_);
+    std::vector<float> x(static_cast<size_t>(tokens * config_.hidden));
+    backend_.read(*qkv_input_, tokens, x);
+    const auto first = static_cast<size_t>(first_position * config_.rope.rotary_dim);
+    return project_keys_and_values(layer, config_, x, tokens, std::span(cos_sin_).subspan(first),
+                                   rope, values);
+  }
+
+  Status learn_prefix(PackedLayer& layer, const LayerWeights& weights) {
+    KeysAndValues entries;
+    const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
+      if (site != InputSite::kQkv) return;
+      entries = probe(layer, input, tokens, 0, true, true);
+      if (recipe_.kv.pre_rope) layer.prefix_k = probe(layer, input, tokens, 0, false, false).k;
+    };
+    Progress silent("", 1, false);
+    ATOM_TRY(prefix_stream_->run(weights, true, hook, silent));
+    float_stream_->set_prefix(entries.k, entries.v);
+    if (!recipe_.kv.pre_rope) layer.prefix_k = std::move(entries.k);
+    layer.prefix_v = std::move(entries.v);
+    return {};
+  }
+
+  void reorder(PackedLayer& layer, LayerStatistics& statistics) {
+    std::array<std::vector<int32_t>, kInputSites> perms;
+    for (size_t s = 0; s < kInputSites; ++s) {
+      perms[s] = order_by_salience(statistics[s].energy);
+      permute_statistics(statistics[s], perms[s]);
+    }
+    const std::vector<int32_t>& qkv = perms[index_of(InputSite::kQkv)];
+    const std::vector<int32_t>& gate_up = perms[index_of(InputSite::kGateUp)];
+    const std::vector<int32_t>& down = perms[index_of(InputSite::kDown)];
+    for (PackedLinear* linear : {&layer.q, &layer.k, &layer.v}) permute_columns(*linear, qkv);
+    permute_columns(layer.o, perms[index_of(InputSite::kO)]);
+    for (PackedLinear* linear : {&layer.gate, &layer.up}) {
+      permute_columns(*linear, gate_up);
+      permute_rows(*linear, down);  // so that down_proj's input comes out in its order
+    }
+    permute_columns(layer.down, down);
+    layer.qkv_perm = qkv;
+    layer.o_perm = perms[index_of(InputSite::kO)];
+    layer.gate_up_perm = gate_up;
+  }
+
+  // Float weights, inputs quantized as the recipe says: what the Hessians of GPTQ are made of.
+  Result<LayerStatistics> quantized_pass(int64_t index, const PackedLayer& layer,
+                                         Progress& progress) {
+    PackedLayer mixed = layer;
+    for (const auto& [site, linear] : linears_of(mixed)) {
+      const LinearFormat target = ATOM_TRY(recipe_.format_for(site, index, linear->cols));
+      linear->format.act = target.act;
+      linear->format.weight.group = target.weight.group;
+      linear->format.weight.outliers = target.weight.outliers;
+      linear->format.weight.outlier_kind = target.weight.outlier_kind;
+    }
+    const LayerWeights weights = ATOM_TRY(load_layer(backend_, std::move(mixed)));
+    if (prefix_stream_) quantized_stream_->set_prefix(layer.prefix_k, layer.prefix_v);
+    ATOM_TRY(quantized_statistics_->begin());
+    const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
+      quantized_statistics_->add(site, input, tokens);
+    };
+    ATOM_TRY(quantized_stream_->run(weights, false, hook, progress));
+    return quantized_statistics_->finish();
+  }
+
+  Result<PackedLayer> quantize_linears(int64_t index, PackedLayer& layer,
+                                       const LayerStatistics& statistics) {
+    PackedLayer quantized;
+    static_cast<LayerVectors&>(quantized) = layer;
+    const std::vector<LinearSpec> names = layer_linears(config_, index);
+    const auto from = linears_of(layer), to = linears_of(quantized);
+    std::optional<GptqFactor> factor;
+    for (size_t i = 0; i < from.size(); ++i) {
+      const auto [site, linear] = from[i];
+      const SiteStatistics& site_statistics = statistics[index_of(site)];
+      WeightQuantSpec how;
+      how.format = ATOM_TRY(recipe_.format_for(site, index, linear->cols));
+      how.scale_rule = recipe_.scale_rule;
+      how.clip = recipe_.clip;
+      if (recipe_.gptq && (i == 0 || site != from[i - 1].first)) {
+        factor = ATOM_TRY(factor_hessian(site_statistics.hessian, linear->cols, recipe_.damping));
+      }
+      PackedLinear packed =
+          quantize_weights(linear->values, linear->rows, linear->cols, how,
+                           recipe_.gptq ? &*factor : nullptr, site_statistics.energy);
+      packed.bias = linear->bias;
+      ATOM_TRY(validate(packed).with_context(names[i].name));
+      report_.linears.push_back(
+          {.name = names[i].name,
+           .format = describe(how.format),
+           .bits = effective_bits(how.format.weight, linear->cols),
+           .weights = linear->rows * linear->cols,
+           .error = weighted_error(linear->values, packed, site_statistics.energy)});
+      *to[i].second = std::move(packed);
+    }
+    return quantized;
+  }
+
+  static std::vector<std::pair<InputSite, PackedLinear*>> linears_of(PackedLayer& layer) {
+    return {{InputSite::kQkv, &layer.q},       {InputSite::kQkv, &layer.k},
+            {InputSite::kQkv, &layer.v},       {InputSite::kO, &layer.o},
+            {InputSite::kGateUp, &layer.gate}, {InputSite::kGateUp, &layer.up},
+            {InputSite::kDown, &layer.down}};
+  }
+
+  const ModelSource& source_;
+  Backend& backend_;
+  const Recipe& recipe_;
+  const ModelConfig& config_;
+  QuantizedModelSink& sink_;
+  const bool quantized_inputs_;
+  QuantizeReport report_;
+  std::vector<std::vector<int32_t>> windows_, prefix_window_;
+  std::unique_ptr<CalibrationStream> float_stream_, quantized_stream_, prefix_stream_;
+  std::optional<StatisticsCollector> float_statistics_, quantized_statistics_;
+  std::vector<float> cos_sin_;
+  std::unique_ptr<Tensor> qkv_input_;  // [T, D]
+};
+
+}  // namespace
+
+double QuantizeReport::effective_bits() const {
+  double bits = 0, weights = 0;
+  for (const LinearReport& linear : linears) {
+    bits += linear.bits * static_cast<double>(linear.weights);
+    weights += static_cast<double>(linear.weights);
+  }
+  return weights == 0 ? 0 : bits / weights;
+}
+
+Result<std::vector<int32_t>> prefix_tokens_for(const Recipe& recipe, const ModelConfig& config) {
+  std::vector<int32_t> tokens = recipe.prefix_tokens;
+  if (tokens.empty() && recipe.bos_prefix) {
+    if (config.bos_id < 0) {
+      return error(ErrorCode::kInvalidArgument,
+                   "{}: prefix is 'bos', but the model names no BOS token; give token ids",
+                   recipe.name);
+    }
+    tokens.push_back(config.bos_id);
+  }
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= config.vocab) {
+      return error(ErrorCode::kInvalidArgument,
+                   "{}: prefix token {} is not in the vocabulary of {}", recipe.name, token,
+                   config.vocab);
+    }
+  }
+  return tokens;
+}
+
+Result<QuantizeReport> quantize_model(const ModelSource& source, Backend& backend,
+                                      const Recipe& recipe, std::span<const int32_t> tokens,
+                                      QuantizedModelSink& sink, bool show_progress) {
+  return ModelQuantizer(source, backend, recipe, sink).run(tokens, show_progress);
+}
+
+}  // namespace atom
