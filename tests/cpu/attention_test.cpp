@@ -69,14 +69,13 @@ struct Expected {
   std::vector<float> prefix_k, prefix_v;
 
   explicit Expected(const Case& made_for) : c(made_for) {
-    const int64_t half = c.dim / 2;
-    cos_sin.resize(static_cast<size_t>(4096 * c.dim));
+    const int64_t half = rotary() / 2;
     for (int64_t p = 0; p < 4096; ++p) {
       for (int64_t i = 0; i < half; ++i) {
         const double angle = static_cast<double>(p) *
                              std::pow(1e4, -static_cast<double>(i) / static_cast<double>(half));
-        cos_sin[static_cast<size_t>(p * c.dim + 2 * i)] = static_cast<float>(std::cos(angle));
-        cos_sin[static_cast<size_t>(p * c.dim + 2 * i + 1)] = static_cast<float>(std::sin(angle));
+        cos_sin.push_back(static_cast<float>(std::cos(angle)));
+        cos_sin.push_back(static_cast<float>(std::sin(angle)));
       }
     }
     if (c.norm) {
@@ -90,7 +89,7 @@ struct Expected {
   int64_t rotary() const { return c.rotary == 0 ? c.dim : c.rotary; }
 
   void rotate(std::span<float> head, int64_t position) const {
-    const float* row = cos_sin.data() + position * c.dim;
+    const float* row = cos_sin.data() + position * rotary();
     for (int64_t i = 0; i < rotary() / 2; ++i) {
       numerics::rotate_pair(head[static_cast<size_t>(i)],
                             head[static_cast<size_t>(i + rotary() / 2)], row[2 * i],

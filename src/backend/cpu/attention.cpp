@@ -60,7 +60,7 @@ void load_keys(const Context& c, const AttentionItem& item, int64_t key, int64_t
   if (!shape.format.pre_rope) return;
   const int64_t half = c.args.rotary_dim / 2;
   for (int64_t i = 0; i < n; ++i) {
-    const float* cos_sin = c.args.cos_sin.data() + (key + i) * c.dim;
+    const float* cos_sin = c.args.cos_sin.data() + (key + i) * c.args.rotary_dim;
     float* head = k + i * c.dim;
     for (int64_t d = 0; d < half; ++d) {
       numerics::rotate_pair(head[d], head[d + half], cos_sin[2 * d], cos_sin[2 * d + 1]);

@@ -30,7 +30,7 @@ void append_token(const RopeAppendArgs& args, CpuKvCache& cache, const float* qk
   const KvFormat& format = shape.format;
   const int64_t dim = shape.head_dim;
   const auto size = static_cast<size_t>(dim);
-  const float* cos_sin = args.cos_sin.data() + position * dim;
+  const float* cos_sin = args.cos_sin.data() + position * args.rotary_dim;
   for (int64_t h = 0; h < args.heads; ++h) {
     const std::span<float> head(q + h * dim, size);
     std::copy_n(qkv + h * dim, dim, head.data());
@@ -63,7 +63,6 @@ void rope_append_kv(const RopeAppendArgs& args) {
   const auto& qkv = static_cast<const CpuTensor&>(*args.qkv);
   auto& q = static_cast<CpuTensor&>(*args.q);
   const Batch& batch = *args.batch;
-  const int64_t dim = cache.shape().head_dim;
   std::vector<PageRun> runs;
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const SequenceSlice& slice = batch.sequences[s];
@@ -80,7 +79,7 @@ void rope_append_kv(const RopeAppendArgs& args) {
     for (int64_t i = run.first; i < run.first + run.count; ++i) {
       const int64_t token = slice.first_token + i, at = slice.past + i;
       const int64_t position = batch.positions[token];
-      ATOM_CHECK((position + 1) * dim <= static_cast<int64_t>(args.cos_sin.size()),
+      ATOM_CHECK((position + 1) * args.rotary_dim <= static_cast<int64_t>(args.cos_sin.size()),
                  "position past the end of the RoPE table");
       append_token(args, cache, qkv.row(token), position, slice.pages[at / kPageTokens],
                    at % kPageTokens, q.row(token));
