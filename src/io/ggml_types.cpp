@@ -1,8 +1,8 @@
 #include "io/ggml_types.h"
 
-#include <bit>
 #include <cstring>
 
+#include "io/widen.h"
 #include "tensor/dtype.h"
 
 namespace atom {
@@ -18,35 +18,6 @@ T load(const uint8_t* in) {
 }
 
 float load_half(const uint8_t* in) { return f16_to_f32(load<uint16_t>(in)); }
-
-// f16_to_f32 without branches, so that loops over it vectorise.
-inline float widen_half(uint16_t half) {
-  const uint32_t sign = (half & 0x8000u) << 16;
-  const uint32_t magnitude = (half & 0x7fffu) << 13;
-  const uint32_t normal = magnitude + (112u << 23);
-  const uint32_t special = magnitude + (224u << 23);  // infinity and NaN keep the top exponent
-  const uint32_t tiny = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude + (113u << 23)) -
-                                                std::bit_cast<float>(113u << 23));
-  uint32_t bits = magnitude < (1u << 23) ? tiny : normal;
-  bits = magnitude >= (31u << 23) ? special : bits;
-  return std::bit_cast<float>(bits | sign);
-}
-
-void decode_f32(const uint8_t* in, int64_t blocks, float* out) {
-  std::memcpy(out, in, static_cast<size_t>(blocks) * sizeof(float));
-}
-
-void decode_f64(const uint8_t* in, int64_t blocks, float* out) {
-  for (int64_t i = 0; i < blocks; ++i) out[i] = static_cast<float>(load<double>(in + 8 * i));
-}
-
-void decode_f16(const uint8_t* __restrict in, int64_t blocks, float* __restrict out) {
-  for (int64_t i = 0; i < blocks; ++i) out[i] = widen_half(load<uint16_t>(in + 2 * i));
-}
-
-void decode_bf16(const uint8_t* __restrict in, int64_t blocks, float* __restrict out) {
-  for (int64_t i = 0; i < blocks; ++i) out[i] = bf16_to_f32(load<uint16_t>(in + 2 * i));
-}
 
 // 32 values: f16 scale d, 16 bytes; value j in the low nibble of byte j, value j + 16 in the high.
 void decode_q4_0(const uint8_t* __restrict in, int64_t blocks, float* __restrict out) {
@@ -214,13 +185,20 @@ void decode_q6_k(const uint8_t* __restrict in, int64_t blocks, float* __restrict
 }
 
 constexpr GgmlType kTypes[] = {
-    {0, "F32", 1, 4, decode_f32},           {1, "F16", 1, 2, decode_f16},
-    {2, "Q4_0", 32, 18, decode_q4_0},       {3, "Q4_1", 32, 20, decode_q4_1},
-    {6, "Q5_0", 32, 22, decode_q5_0},       {7, "Q5_1", 32, 24, decode_q5_1},
-    {8, "Q8_0", 32, 34, decode_q8_0},       {10, "Q2_K", kSuper, 84, decode_q2_k},
-    {11, "Q3_K", kSuper, 110, decode_q3_k}, {12, "Q4_K", kSuper, 144, decode_q4_k},
-    {13, "Q5_K", kSuper, 176, decode_q5_k}, {14, "Q6_K", kSuper, 210, decode_q6_k},
-    {28, "F64", 1, 8, decode_f64},          {30, "BF16", 1, 2, decode_bf16},
+    {0, "F32", 1, 4, widen_f32},
+    {1, "F16", 1, 2, widen_f16},
+    {2, "Q4_0", 32, 18, decode_q4_0},
+    {3, "Q4_1", 32, 20, decode_q4_1},
+    {6, "Q5_0", 32, 22, decode_q5_0},
+    {7, "Q5_1", 32, 24, decode_q5_1},
+    {8, "Q8_0", 32, 34, decode_q8_0},
+    {10, "Q2_K", kSuper, 84, decode_q2_k},
+    {11, "Q3_K", kSuper, 110, decode_q3_k},
+    {12, "Q4_K", kSuper, 144, decode_q4_k},
+    {13, "Q5_K", kSuper, 176, decode_q5_k},
+    {14, "Q6_K", kSuper, 210, decode_q6_k},
+    {28, "F64", 1, 8, widen_f64},
+    {30, "BF16", 1, 2, widen_bf16},
 };
 
 struct NamedType {

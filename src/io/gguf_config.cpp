@@ -84,7 +84,7 @@ Status parse_rope(const GgufFile& file, const std::string& prefix, ModelConfig& 
   rope.theta = ATOM_TRY(file.get_number(prefix + "rope.freq_base", 10000.0));
   rope.rotary_dim =
       ATOM_TRY(file.get_int(prefix + "rope.dimension_count", 2, kMaxSize, config.head_dim));
-  if (config.family == ModelFamily::kLlama && rope.rotary_dim != config.head_dim) {
+  if (prefix == "llama." && rope.rotary_dim != config.head_dim) {
     // The permutation of q and k rows in llama files is defined for whole heads only.
     return error(ErrorCode::kUnsupported,
                  "{}: metadata '{}rope.dimension_count': {} of a head's {} channels: partial "
@@ -119,6 +119,10 @@ Status parse_attention(const GgufFile& file, const std::string& prefix, ModelCon
   }
   config.norm_eps = ATOM_TRY(file.get_number(attention + "layer_norm_rms_epsilon"));
   config.sliding_window = ATOM_TRY(file.get_int(attention + "sliding_window", 0, kMaxSize, 0));
+  // A llama with a window is what Hugging Face calls mistral.
+  if (config.sliding_window > 0 && config.family == ModelFamily::kLlama) {
+    config.family = ModelFamily::kMistral;
+  }
   if (file.has(attention + "sliding_window_pattern")) {
     return error(ErrorCode::kUnsupported,
                  "{}: metadata '{}sliding_window_pattern': layers with different windows are not "
@@ -149,7 +153,7 @@ Result<std::optional<bool>> optional_bool(const GgufFile& file, std::string_view
 Result<ModelConfig> gguf_model_config(const GgufFile& file) {
   ModelConfig config;
   config.family = ATOM_TRY(parse_family(file));
-  const std::string prefix = std::string(family_name(config.family)) + ".";
+  const std::string prefix = ATOM_TRY(file.get_string("general.architecture")) + ".";
   const int64_t experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxSize, 0));
   if (experts > 0) {
     return error(ErrorCode::kUnsupported,

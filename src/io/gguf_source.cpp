@@ -1,9 +1,11 @@
 #include "io/gguf_source.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/parallel.h"
 #include "io/gguf_config.h"
+#include "io/hf_config.h"
 #include "io/model_tensors.h"
 #include "io/printable.h"
 
@@ -24,6 +26,7 @@ int64_t unpermuted_row(int64_t row, int64_t head_dim) {
 Result<std::unique_ptr<ModelSource>> GgufSource::create(GgufFile file) {
   std::unique_ptr<GgufSource> source(new GgufSource(std::move(file)));
   source->config_ = ATOM_TRY(gguf_model_config(source->file_));
+  source->interleaved_ = ATOM_TRY(source->file_.get_string("general.architecture")) == "llama";
   ATOM_TRY(source->map_names());
   ATOM_TRY(source->check_tensors());
   return std::unique_ptr<ModelSource>(std::move(source));
@@ -56,6 +59,8 @@ Result<const GgufTensor*> GgufSource::find(std::string_view name) const {
   return error(ErrorCode::kNotFound, "{}: tensor '{}' is missing", origin(), name);
 }
 
+std::string GgufSource::config_json() const { return hf_config_json(config_).dump(2); }
+
 Result<TextAssets> GgufSource::text_assets() const { return gguf_text_assets(file_); }
 
 bool GgufSource::has(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
@@ -69,9 +74,8 @@ Result<std::string> GgufSource::stored_type(std::string_view name) const {
 }
 
 bool GgufSource::is_permuted(std::string_view name) const {
-  return config_.family == ModelFamily::kLlama &&
-         (name.find(".self_attn.q_proj.") != std::string_view::npos ||
-          name.find(".self_attn.k_proj.") != std::string_view::npos);
+  return interleaved_ && (name.find(".self_attn.q_proj.") != std::string_view::npos ||
+                          name.find(".self_attn.k_proj.") != std::string_view::npos);
 }
 
 Status GgufSource::read(std::string_view name, std::span<float> out) const {

@@ -16,6 +16,7 @@ class GgufSource final : public ModelSource {
 
   const ModelConfig& config() const override { return config_; }
   const std::string& origin() const override { return file_.origin(); }
+  std::string config_json() const override;
   Result<TextAssets> text_assets() const override;
   bool has(std::string_view name) const override;
   Result<std::vector<int64_t>> shape(std::string_view name) const override;
@@ -32,6 +33,7 @@ class GgufSource final : public ModelSource {
 
   GgufFile file_;
   ModelConfig config_;
+  bool interleaved_ = false;  // llama files put channels that rotate together side by side
   std::map<std::string, const GgufTensor*, std::less<>> tensors_;  // by Hugging Face name
 };
 

@@ -38,6 +38,9 @@ class ModelSource {
   virtual ~ModelSource() = default;
   virtual const ModelConfig& config() const = 0;
   virtual const std::string& origin() const = 0;  // the path, for messages
+  // What a config.json for this model says: the source's own, or one made from its metadata.
+  // parse_hf_config (io/hf_config.h) makes config() from it.
+  virtual std::string config_json() const = 0;
   virtual Result<TextAssets> text_assets() const = 0;
 
   // Names are Hugging Face's: "model.layers.0.self_attn.q_proj.weight".
