@@ -1,0 +1,344 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/float_linear.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/kv_cache.h"
+#include "backend/cpu/linear_weights.h"
+#include "backend/cpu/objects.h"
+#include "base/parallel.h"
+#include "ops/numerics.h"
+
+namespace atom {
+namespace cpu {
+namespace {
+
+template <class T>
+Result<std::unique_ptr<T>> as_base(auto made) {
+  if (!made.ok()) return made.status();
+  return std::unique_ptr<T>(std::move(made).value());
+}
+
+const int32_t* perm_or_null(std::span<const int32_t> perm) {
+  return perm.empty() ? nullptr : perm.data();
+}
+
+// Whether activations made for one format can feed a linear of another.
+bool readable(const LinearFormat& acts, const LinearFormat& linear) {
+  if (acts.act.quantized != linear.act.quantized) return false;
+  return !acts.act.quantized ||
+         (acts.act == linear.act && acts.weight.group == linear.weight.group &&
+          acts.weight.outliers == linear.weight.outliers &&
+          acts.weight.outlier_kind == linear.weight.outlier_kind);
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const Kernels& kernels) : kernels_(kernels) {}
+
+  std::string_view name() const override { return "cpu"; }
+  std::string detail() const override {
+    return fmt::format("cpu {}, {} threads", kernels_.name, thread_count());
+  }
+
+  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) override {
+    return as_base<Tensor>(CpuTensor::create(rows, cols));
+  }
+  Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
+                                                        int64_t channels,
+                                                        int64_t max_tokens) override {
+    return as_base<Activations>(CpuActivations::create(format, channels, max_tokens));
+  }
+  Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) override {
+    return as_base<LinearWeights>(CpuLinear::create(packed));
+  }
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
+    return as_base<KvCache>(CpuKvCache::create(shape));
+  }
+
+  void write(Tensor& to, std::span<const float> from) override {
+    auto& tensor = static_cast<CpuTensor&>(to);
+    ATOM_CHECK(static_cast<int64_t>(from.size()) <= to.rows() * to.cols(), "write past the end");
+    std::copy(from.begin(), from.end(), tensor.row(0));
+  }
+  void read(const Tensor& from, int64_t rows, std::span<float> to) override {
+    const auto& tensor = static_cast<const CpuTensor&>(from);
+    ATOM_CHECK(rows <= from.rows() && static_cast<int64_t>(to.size()) >= rows * from.cols(),
+               "read past the end");
+    std::copy_n(tensor.row(0), rows * from.cols(), to.data());
+  }
+  HostActivations read(const Activations& from, int64_t tokens) override;
+
+  void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override;
+  void rmsnorm(const RmsNormArgs& args, Tensor& y) override;
+  void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
+                        Activations& y) override;
+  void quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
+                Activations& y) override;
+  void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
+  void linear(const LinearArgs& args) override;
+  void rope_append_kv(const RopeAppendArgs& args) override { cpu::rope_append_kv(args); }
+  void paged_attention(const AttentionArgs& args) override {
+    cpu::paged_attention(args, attention_);
+  }
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
+  void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
+  void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
+
+ private:
+  template <class FillRow>
+  void quantize_rows(int64_t tokens, Activations& to, FillRow&& fill);
+  void quantize_row(CpuActivations& acts, int64_t t, const float* values);
+  void dequantize_row(const CpuActivations& acts, int64_t t, float* to) const;
+  void integer_linear(const LinearArgs& args);
+  void add_float_product(const LinearArgs& args, int64_t first_channel);
+
+  const Kernels& kernels_;
+  AttentionWorkspace attention_;
+};
+
+// fill(t, row) writes token t's values in permuted order, [K].
+template <class FillRow>
+void CpuBackend::quantize_rows(int64_t tokens, Activations& to, FillRow&& fill) {
+  auto& acts = static_cast<CpuActivations&>(to);
+  ATOM_CHECK(tokens <= acts.max_tokens(), "more tokens than the activations hold");
+  parallel_for(tokens, [&](int64_t t) {
+    if (!acts.layout.quantized) {
+      fill(t, acts.values.data() + t * acts.layout.value_stride);
+      return;
+    }
+    struct Row;
+    float* row = thread_scratch<float, Row>(acts.channels());
+    fill(t, row);
+    quantize_row(acts, t, row);
+  });
+}
+
+void CpuBackend::quantize_row(CpuActivations& acts, int64_t t, const float* values) {
+  const ActLayout& layout = acts.layout;
+  int8_t* codes = acts.codes.data() + t * layout.code_stride;
+  for (int64_t g = 0; g < layout.groups; ++g) {
+    acts.scales[t * layout.groups + g] = kernels_.quantize_group(
+        values + g * layout.group, layout.group, acts.format().act, codes + g * layout.group);
+  }
+  for (int64_t g = 0; g < layout.sum_groups; ++g) {
+    acts.sums[t * layout.sum_groups + g] =
+        kernels_.sum_codes(codes + g * layout.sum_group, layout.sum_group);
+  }
+  if (layout.int_outliers) {
+    int8_t* outlier_codes = codes + layout.outlier_offset;
+    acts.outlier_scales[t] = kernels_.quantize_group(values + layout.body, layout.outliers,
+                                                     numerics::kOutlierActs, outlier_codes);
+    acts.outlier_sums[t] = kernels_.sum_codes(outlier_codes, layout.outliers);
+  } else {
+    std::copy_n(values + layout.body, layout.outliers,
+                acts.values.data() + t * layout.value_stride);
+  }
+}
+
+void CpuBackend::dequantize_row(const CpuActivations& acts, int64_t t, float* to) const {
+  const ActLayout& layout = acts.layout;
+  if (!layout.quantized) {
+    std::copy_n(acts.value_row(t), acts.channels(), to);
+    return;
+  }
+  const int8_t* codes = acts.codes.data() + t * layout.code_stride;
+  for (int64_t k = 0; k < layout.body; ++k) {
+    to[k] = static_cast<float>(codes[k]) * acts.scales[t * layout.groups + k / layout.group];
+  }
+  for (int64_t k = 0; k < layout.outliers; ++k) {
+    to[layout.body + k] =
+        layout.int_outliers
+            ? static_cast<float>(codes[layout.outlier_offset + k]) * acts.outlier_scales[t]
+            : acts.value_row(t)[k];
+  }
+}
+
+HostActivations CpuBackend::read(const Activations& from, int64_t tokens) {
+  const auto& acts = static_cast<const CpuActivations&>(from);
+  const ActLayout& layout = acts.layout;
+  HostActivations host;
+  host.values.resize(static_cast<size_t>(tokens * acts.channels()));
+  for (int64_t t = 0; t < tokens; ++t) {
+    dequantize_row(acts, t, host.values.data() + t * acts.channels());
+  }
+  if (!layout.quantized) return host;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int8_t* codes = acts.codes.data() + t * layout.code_stride;
+    host.codes.insert(host.codes.end(), codes, codes + layout.body);
+    if (layout.int_outliers) {
+      codes += layout.outlier_offset;
+      host.codes.insert(host.codes.end(), codes, codes + layout.outliers);
+    } else {
+      host.codes.resize(host.codes.size() + static_cast<size_t>(layout.outliers));
+    }
+  }
+  host.scales.assign(acts.scales.data(), acts.scales.data() + tokens * layout.groups);
+  if (layout.int_outliers) {
+    host.outlier_scales.assign(acts.outlier_scales.data(), acts.outlier_scales.data() + tokens);
+  }
+  return host;
+}
+
+void CpuBackend::embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) {
+  const auto& weights = static_cast<const CpuLinear&>(table);
+  auto& to = static_cast<CpuTensor&>(y);
+  parallel_for(static_cast<int64_t>(ids.size()), [&](int64_t t) {
+    ATOM_CHECK(ids[t] >= 0 && ids[t] < table.rows(), "token id outside the embedding");
+    weights.dequantize_row(ids[t], to.row(t));
+  });
+}
+
+void CpuBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
+  const auto& x = static_cast<const CpuTensor&>(*args.x);
+  auto& to = static_cast<CpuTensor&>(y);
+  const auto size = static_cast<size_t>(x.cols());
+  parallel_for(args.tokens, [&](int64_t t) {
+    const float factor = numerics::rms_factor({x.row(t), size}, args.eps);
+    kernels_.normalize(x.row(t), args.weight.data(), factor, nullptr, x.cols(), to.row(t));
+  });
+}
+
+void CpuBackend::rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
+                                  Activations& y) {
+  const auto& x = static_cast<const CpuTensor&>(*args.x);
+  const auto size = static_cast<size_t>(x.cols());
+  quantize_rows(args.tokens, y, [&](int64_t t, float* row) {
+    const float factor = numerics::rms_factor({x.row(t), size}, args.eps);
+    kernels_.normalize(x.row(t), args.weight.data(), factor, perm_or_null(perm), x.cols(), row);
+  });
+}
+
+void CpuBackend::quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
+                          Activations& y) {
+  const auto& from = static_cast<const CpuTensor&>(x);
+  quantize_rows(tokens, y, [&](int64_t t, float* row) {
+    kernels_.gather(from.row(t), perm_or_null(perm), y.channels(), row);
+  });
+}
+
+void CpuBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
+  const auto& from = static_cast<const CpuTensor&>(*args.gate_up);
+  const int64_t size = from.cols() / 2;
+  quantize_rows(args.tokens, y, [&](int64_t t, float* row) {
+    kernels_.silu_mul(from.row(t), from.row(t) + size, size, row);
+  });
+}
+
+void CpuBackend::integer_linear(const LinearArgs& args) {
+  const auto& w = static_cast<const CpuLinear&>(*args.w);
+  const auto& x = static_cast<const CpuActivations&>(*args.x);
+  auto& y = static_cast<CpuTensor&>(*args.y);
+  LinearJob job;
+  job.codes = w.codes.data();
+  job.panel_bytes = w.panel_bytes;
+  job.nibbles = w.storage == CodeStorage::kNibble;
+  job.two_level = w.two_level();
+  job.zero_point = w.zero_point;
+  job.body = w.body;
+  job.group = w.group;
+  job.groups = w.groups;
+  job.scales = w.scales.data();
+  job.group_scales = w.group_scales.data();
+  job.group_zeros = w.group_zeros.data();
+  job.row_scales = w.row_scales.data();
+  job.outlier_codes = w.outlier_codes.data();
+  job.outlier_steps = w.outlier_steps;
+  job.outlier_scales = w.outlier_scales.data();
+  job.bias = w.bias.data();
+  job.rows = w.rows();
+  job.acts = x.codes.data();
+  job.act_stride = x.layout.code_stride;
+  job.act_outlier_offset = x.layout.outlier_offset;
+  job.act_scales = x.scales.data();
+  job.act_groups = x.layout.groups;
+  job.act_sums = x.sums.data();
+  job.act_outlier_scales = x.outlier_scales.data();
+  job.act_outlier_sums = x.outlier_sums.data();
+  job.y = y.row(0);
+  job.y_stride = y.cols();
+  job.accumulate = args.accumulate;
+  constexpr int64_t kPanelsAtOnce = 4, kTokensAtOnce = 512;
+  const int64_t panel_tiles = (w.panels() + kPanelsAtOnce - 1) / kPanelsAtOnce;
+  const int64_t token_tiles = (args.tokens + kTokensAtOnce - 1) / kTokensAtOnce;
+  parallel_for(panel_tiles * token_tiles, [&](int64_t i) {
+    const int64_t panel = i / token_tiles * kPanelsAtOnce, token = i % token_tiles * kTokensAtOnce;
+    kernels_.linear(job, panel, std::min(panel + kPanelsAtOnce, w.panels()), token,
+                    std::min(token + kTokensAtOnce, args.tokens));
+  });
+}
+
+// y += the product of the float channels: all of a float format's, or the float outliers.
+void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel) {
+  const auto& w = static_cast<const CpuLinear&>(*args.w);
+  const auto& x = static_cast<const CpuActivations&>(*args.x);
+  auto& y = static_cast<CpuTensor&>(*args.y);
+  const int64_t channels = w.cols() - first_channel;
+  const FloatProduct product = {.x = x.values.data(),
+                                .x_stride = x.layout.value_stride,
+                                .y = y.row(0),
+                                .y_stride = y.cols(),
+                                .tokens = args.tokens,
+                                .rows = w.rows(),
+                                .channels = channels,
+                                .accumulate = args.accumulate || first_channel > 0};
+  float_linear(product, [&](int64_t row, int64_t count, float* to) -> const float* {
+    if (!w.values.empty()) return w.values.data() + row * channels;
+    for (int64_t i = 0; i < count; ++i) {
+      if (first_channel == 0) {
+        w.dequantize_row(row + i, to + i * channels);
+        continue;
+      }
+      const uint16_t* from = w.outlier_values.data() + (row + i) * channels;
+      for (int64_t k = 0; k < channels; ++k) to[i * channels + k] = f16_to_f32(from[k]);
+    }
+    return to;
+  });
+  if (first_channel > 0 || w.bias.empty()) return;
+  parallel_for(args.tokens, [&](int64_t t) {
+    for (int64_t n = 0; n < w.rows(); ++n) y.row(t)[n] += w.bias[n];
+  });
+}
+
+void CpuBackend::linear(const LinearArgs& args) {
+  const LinearFormat& format = args.w->format();
+  ATOM_CHECK(readable(args.x->format(), format) && args.w->cols() == args.x->channels() &&
+                 args.w->rows() == args.y->cols() && args.tokens <= args.y->rows() &&
+                 args.tokens <= args.x->max_tokens(),
+             "linear: operands do not fit together");
+  if (!format.act.quantized) return add_float_product(args, 0);
+  integer_linear(args);
+  if (format.weight.outlier_kind == OutlierKind::kFloat) {
+    add_float_product(args, args.w->cols() - format.weight.outliers);
+  }
+}
+
+void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
+  const auto& from = static_cast<const CpuTensor&>(x);
+  auto& to = static_cast<CpuTensor&>(y);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(from.row(rows[i]), x.cols(), to.row(static_cast<int64_t>(i)));
+  }
+}
+
+void CpuBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
+  const auto& acts = static_cast<const CpuActivations&>(x);
+  auto& to = static_cast<CpuTensor&>(y);
+  parallel_for(tokens, [&](int64_t t) { dequantize_row(acts, t, to.row(t)); });
+}
+
+void CpuBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
+  cpu::accumulate_gram(static_cast<const CpuTensor&>(x).row(0), tokens, x.cols(),
+                       static_cast<CpuTensor&>(h).row(0));
+}
+
+}  // namespace
+}  // namespace cpu
+
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions&) {
+  return std::unique_ptr<Backend>(new cpu::CpuBackend(cpu::kPortableKernels));
+}
+
+}  // namespace atom
