@@ -51,10 +51,10 @@ function(atom_room name)
   endforeach()
 endfunction()
 
-# atom_test(NAME LABEL DEPS...): one GoogleTest program from tests/NAME/*_test.cpp, each of its
+# atom_test(NAME LABEL DEPS...): one GoogleTest program from tests/NAME/*.cpp, each of its
 # cases a ctest of its own with the given label.
 function(atom_test name label)
-  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cpp")
+  file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp")
   if(NOT sources)
     return()
   endif()
