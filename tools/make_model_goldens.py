@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 """Makes the goldens of rooms model and eval with transformers.
 
-  make_model_goldens.py tiny [OUT]          tests/data/model/<name>/: tiny random models of every
-                                            family as Hugging Face folders, with their logits
-  make_model_goldens.py gguf FILE.gguf OUT  logits of a few prompts of a real Llama-architecture
-                                            GGUF, shortened to top 20, sum and L2 norm
+  make_model_goldens.py tiny              tests/data/model/<name>/: tiny random models of every
+                                          family as Hugging Face folders, with their logits
+  make_model_goldens.py rope              tests/data/model/rope.json: RoPE frequencies of the
+                                          configurations of published models
+  make_model_goldens.py smollm2 FILE.gguf TEXT
+                                          tests/data/model/smollm2-135m-q4_1.json: logits of a few
+                                          prompts, shortened to top 20, sum and L2 norm, and the
+                                          first window of WikiText-2's test text with its loss
 
-Needs torch, transformers, safetensors, numpy and gguf. Everything is seeded and computed in float32
-on the CPU.
+Needs torch, transformers, tokenizers, safetensors, numpy and gguf. Everything is seeded and computed
+in float32 on the CPU.
 
-A tiny model's folder holds config.json, model.safetensors, golden.json, the list of prompts
-{"tokens": [...], "rows": [...]} whose logits after those positions were kept, and golden.f32, the
-logits: float32, little endian, [rows of all prompts, vocab].
+A tiny model's folder holds config.json, model.safetensors, golden.json and golden.f32. golden.json:
+prompts [{"tokens": [...], "rows": [...]}], the positions whose logits were kept, and the losses of
+the last prompt's windows of 16 tokens. golden.f32: those logits, float32, little endian, [rows of
+all prompts, vocab].
 """
 import json
 import pathlib
@@ -21,6 +26,7 @@ import numpy as np
 import torch
 import transformers
 
+OUT = pathlib.Path(__file__).resolve().parent.parent / "tests/data/model"
 COMMON = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, vocab_size=256, max_position_embeddings=128,
               bos_token_id=1, eos_token_id=2, attention_dropout=0.0)
@@ -80,7 +86,14 @@ def spell_as_before_version_5(path):
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def make_tiny(out):
+def window_loss(model, tokens):
+    """Mean negative log likelihood of a window's tokens but the first."""
+    with torch.no_grad():
+        logits = model(tokens[None].long()).logits[0, :-1].double()
+    return torch.nn.functional.cross_entropy(logits, tokens[1:].long()).item()
+
+
+def make_tiny():
     for number, (name, (family, overrides, dtype)) in enumerate(MODELS.items()):
         torch.manual_seed(number)
         generator = torch.Generator().manual_seed(1000 + number)
@@ -91,7 +104,7 @@ def make_tiny(out):
         model.tie_weights()
         # What is stored is what is computed with: rounded first, then back to float32.
         model = model.to(dtype)
-        folder = out / name
+        folder = OUT / name
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
         (folder / "model.safetensors").chmod(0o644)
@@ -108,7 +121,38 @@ def make_tiny(out):
                 logits.append(model(tokens[None]).logits[0, rows].numpy())
             prompts.append({"tokens": tokens.tolist(), "rows": rows})
         np.concatenate(logits).astype("<f4").tofile(folder / "golden.f32")
-        (folder / "golden.json").write_text(json.dumps({"prompts": prompts}) + "\n")
+        losses = [window_loss(model, tokens[i:i + 16]) for i in range(0, len(tokens) - 15, 16)]
+        (folder / "golden.json").write_text(
+            json.dumps({"prompts": prompts, "window_losses": losses}) + "\n")
+
+
+# As in the config.json of Llama-2-7B, TinyLlama stretched twice, Llama-3.1-8B, Llama-3.2-1B,
+# Qwen2.5-7B's long-context recipe, and a YaRN that sets everything.
+ROPES = [
+    dict(head_dim=128, **rope()),
+    dict(head_dim=64, **rope("linear", factor=2.0)),
+    dict(head_dim=128, **rope("llama3", theta=500000.0, factor=8.0, low_freq_factor=1.0,
+                              high_freq_factor=4.0, original_max_position_embeddings=8192)),
+    dict(head_dim=64, **rope("llama3", theta=500000.0, factor=32.0, low_freq_factor=1.0,
+                             high_freq_factor=4.0, original_max_position_embeddings=8192)),
+    dict(head_dim=128, **rope("yarn", theta=1000000.0, factor=4.0,
+                              original_max_position_embeddings=32768)),
+    dict(head_dim=80, **rope("yarn", factor=16.0, original_max_position_embeddings=4096,
+                             beta_fast=24.0, beta_slow=2.0, attention_factor=1.25)),
+]
+
+
+def make_rope():
+    goldens = []
+    for overrides in ROPES:
+        # Longer than any original context, so that nothing is inferred from the difference.
+        config = transformers.LlamaConfig(**{**COMMON, "max_position_embeddings": 131072, **overrides})
+        embedding = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
+        goldens.append({"head_dim": overrides["head_dim"], **config.rope_parameters,
+                        "frequencies": embedding.inv_freq.tolist(),
+                        "scaling": embedding.attention_scaling})
+    lines = ",\n".join(json.dumps(golden) for golden in goldens)
+    (OUT / "rope.json").write_text("[\n" + lines + "\n]\n")
 
 
 def load_gguf(path):
@@ -150,16 +194,29 @@ def load_gguf(path):
     return model
 
 
-def make_gguf(path, out):
+def tokenize(path, text):
+    """SmolLM2's ids of a text. The conversion from GGUF leaves its splitting of digits out."""
+    from tokenizers import pre_tokenizers
+    path = pathlib.Path(path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def make_smollm2(path, text_path):
     model = load_gguf(path)
-    # Token ids of SmolLM2: "The capital of France is" without and with id 1 in front, then texts in
-    # the model's chat form, code, and a long run of mixed ids.
-    generator = np.random.RandomState(0)
-    prompts = [[504, 3575, 282, 4649, 314], [1, 504, 3575, 282, 4649, 314],
-               [1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 2, 198],
-               [1604, 2055, 24, 104, 731, 216, 1014, 104],
-               [3717, 446, 6356, 389, 9226, 352, 446, 3717],
-               generator.randint(3, model.config.vocab_size, 700).tolist()]
+    text = pathlib.Path(text_path).read_bytes().decode()
+    window = torch.tensor(tokenize(path, text[:20000])[:2048])
+    random = np.random.RandomState(0).randint(3, model.config.vocab_size, 700).tolist()
+    prompts = [tokenize(path, prompt) for prompt in (
+        "The capital of France is",
+        "<|im_start|>The capital of France is",
+        "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n",
+        "def fibonacci(n):\n    if n < 2:\n        return n\n    return",
+        "2024-01-31: \u00fcber 1,250 \u6771\u4eac \U0001f642",
+    )] + [random]
     goldens = []
     for tokens in prompts:
         with torch.no_grad():
@@ -170,16 +227,20 @@ def make_gguf(path, out):
                         "sum": round(logits.double().sum().item(), 3),
                         "l2": round(logits.double().norm().item(), 4)})
     lines = ",\n".join(json.dumps(golden) for golden in goldens)
-    pathlib.Path(out).write_text('{"prompts": [\n' + lines + "\n]}\n")
+    last = json.dumps({"tokens": window.tolist(), "loss": round(window_loss(model, window), 6)})
+    (OUT / "smollm2-135m-q4_1.json").write_text(
+        '{"prompts": [\n' + lines + '\n],\n"window": ' + last + "}\n")
 
 
 def main():
     torch.set_num_threads(2)
-    here = pathlib.Path(__file__).resolve().parent.parent
-    if sys.argv[1:2] == ["tiny"]:
-        make_tiny(pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else here / "tests/data/model")
-    elif sys.argv[1:2] == ["gguf"] and len(sys.argv) == 4:
-        make_gguf(sys.argv[2], sys.argv[3])
+    command, arguments = sys.argv[1:2], sys.argv[2:]
+    if command == ["tiny"] and not arguments:
+        make_tiny()
+    elif command == ["rope"] and not arguments:
+        make_rope()
+    elif command == ["smollm2"] and len(arguments) == 2:
+        make_smollm2(*arguments)
     else:
         sys.exit(__doc__)
 
