@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "quant/blas.h"
+#include "base/blas.h"
 #include "quant/weight_quantizer.h"
 
 namespace atom {
@@ -29,11 +29,8 @@ Result<GptqFactor> factor_hessian(std::span<const float> hessian, int64_t size, 
     row[n - 1 - i] = diagonal;
     factor.diagonal[i] = static_cast<float>(diagonal);
   }
-  const int order = static_cast<int>(size);
-  int info = 0;
-  // LAPACK is column-major: the upper triangle there is the lower one of our rows.
-  dpotrf_("U", &order, reversed.data(), &order, &info);
-  if (info == 0) dtrtri_("U", "N", &order, reversed.data(), &order, &info);
+  int64_t info = blas::cholesky(size, reversed.data());
+  if (info == 0) info = blas::invert_lower(size, reversed.data());
   if (info != 0) {
     return error(ErrorCode::kInvalidArgument,
                  "calibration gave a Hessian that is not positive definite (pivot {} of {}); more "

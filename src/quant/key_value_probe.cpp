@@ -1,17 +1,15 @@
 #include "quant/key_value_probe.h"
 
+#include "base/blas.h"
 #include "ops/numerics.h"
-#include "quant/blas.h"
 
 namespace atom {
 namespace {
 
 std::vector<float> project(const PackedLinear& linear, std::span<const float> x, int64_t tokens) {
   std::vector<float> y(static_cast<size_t>(tokens * linear.rows));
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(tokens),
-              static_cast<int>(linear.rows), static_cast<int>(linear.cols), 1.0f, x.data(),
-              static_cast<int>(linear.cols), linear.values.data(), static_cast<int>(linear.cols),
-              0.0f, y.data(), static_cast<int>(linear.rows));
+  blas::gemm(false, true, tokens, linear.rows, linear.cols, 1.0f, x.data(), linear.cols,
+             linear.values.data(), linear.cols, 0.0f, y.data(), linear.rows);
   for (size_t i = 0; i < y.size() && !linear.bias.empty(); ++i) {
     y[i] += linear.bias[i % linear.bias.size()];
   }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/blas.h"
 #include "base/parallel.h"
-#include "quant/blas.h"
 #include "quant/group_grid.h"
 #include "quant/multiversion.h"
 #include "tensor/packing.h"
@@ -54,12 +54,9 @@ class ChunkQuantizer {
       for (int64_t k = begin; k < end; ++k)
         quantize_column(k, end, errors.data() + (k - begin) * R);
       if (factor_ != nullptr && end < cols_) {
-        const int rest = static_cast<int>(cols_ - end);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rest, static_cast<int>(R),
-                    static_cast<int>(end - begin), -1.0f,
-                    factor_->upper.data() + begin * cols_ + end, static_cast<int>(cols_),
-                    errors.data(), static_cast<int>(R), 1.0f, w_.data() + end * R,
-                    static_cast<int>(R));
+        blas::gemm(true, false, cols_ - end, R, end - begin, -1.0f,
+                   factor_->upper.data() + begin * cols_ + end, cols_, errors.data(), R, 1.0f,
+                   w_.data() + end * R, R);
       }
     }
     store_outliers();

@@ -1,10 +1,9 @@
 #include "backend/cpu/float_linear.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 
 #include "backend/cpu/aligned_buffer.h"
+#include "base/blas.h"
 #include "base/parallel.h"
 
 namespace atom::cpu {
@@ -14,8 +13,6 @@ constexpr int64_t kTileTokens = 256;
 constexpr int64_t kTileRows = 192;
 constexpr int64_t kGramTile = 192;
 constexpr int64_t kGramTokens = 1024;
-
-blasint blas(int64_t value) { return static_cast<blasint>(value); }
 
 }  // namespace
 
@@ -29,9 +26,8 @@ void float_linear(const FloatProduct& p, const ExpandRows& expand) {
     const int64_t tokens = std::min(kTileTokens, p.tokens - token);
     struct Panel;
     const float* w = expand(row, rows, thread_scratch<float, Panel>(kTileRows * p.channels));
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, blas(tokens), blas(rows), blas(p.channels),
-                1.0f, p.x + token * p.x_stride, blas(p.x_stride), w, blas(p.channels),
-                p.accumulate ? 1.0f : 0.0f, p.y + token * p.y_stride + row, blas(p.y_stride));
+    blas::gemm(false, true, tokens, rows, p.channels, 1.0f, p.x + token * p.x_stride, p.x_stride, w,
+               p.channels, p.accumulate ? 1.0f : 0.0f, p.y + token * p.y_stride + row, p.y_stride);
   });
 }
 
@@ -47,10 +43,9 @@ void accumulate_gram(const float* x, int64_t tokens, int64_t channels, float* h)
     const int64_t cols = std::min(kGramTile, channels - col);
     float* tile = h + row * channels + col;
     for (int64_t t = 0; t < tokens; t += kGramTokens) {
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, blas(rows), blas(cols),
-                  blas(std::min(kGramTokens, tokens - t)), 1.0f, x + t * channels + row,
-                  blas(channels), x + t * channels + col, blas(channels), 1.0f, tile,
-                  blas(channels));
+      blas::gemm(true, false, rows, cols, std::min(kGramTokens, tokens - t), 1.0f,
+                 x + t * channels + row, channels, x + t * channels + col, channels, 1.0f, tile,
+                 channels);
     }
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t end = row == col ? i : cols;
