@@ -72,6 +72,7 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
   impl->pre_tokenizer = ATOM_TRY(PreTokenizer::create(s.pre_tokenizer, origin));
 
   impl->names = s.model.tokens;
+  std::vector<std::pair<size_t, std::string>> normalized_names;
   for (const AddedToken& token : s.added_tokens) {
     if (token.content.size() > kMaxAddedTokenBytes) {
       return error(ErrorCode::kUnsupported,
@@ -87,7 +88,9 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
     impl->names[id] = token.content;
     impl->added_ids.emplace(token.content, token.id);
     if (token.normalized && !impl->normalizer.empty()) {
-      impl->normalized_tokens.add(token, ATOM_TRY(impl->normalizer.apply(token.content)));
+      const std::string text = ATOM_TRY(impl->normalizer.apply(token.content));
+      impl->normalized_tokens.add(token, text);
+      normalized_names.emplace_back(id, text);
     } else {
       (token.normalized ? impl->normalized_tokens : impl->raw_tokens).add(token, token.content);
     }
@@ -96,12 +99,16 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
   for (const AddedToken& token : s.added_tokens) {
     impl->special[static_cast<size_t>(token.id)] = token.special;
   }
-  impl->decoder = ATOM_TRY(TokenDecoder::create(s.decoder, impl->names, origin));
+  // A token that is looked for in normalized text decodes to what was found.
+  std::vector<std::string> decoded_names = impl->names;
+  for (auto& [id, text] : normalized_names) decoded_names[id] = std::move(text);
+  impl->decoder = ATOM_TRY(TokenDecoder::create(s.decoder, decoded_names, origin));
 
   const auto count = static_cast<int32_t>(impl->names.size());
   const auto check = [&](const char* what, int32_t id) -> Status {
-    if (id >= -1 && id < count) return {};
-    return error(ErrorCode::kCorrupt, "{}: {} {} is not within the vocabulary of {} tokens", origin,
+    if (id == -1) return {};
+    if (id >= 0 && id < count && !impl->names[static_cast<size_t>(id)].empty()) return {};
+    return error(ErrorCode::kCorrupt, "{}: {} {} is not in the vocabulary of {} tokens", origin,
                  what, id, count);
   };
   if (Status bad = check("bos id", s.bos_id); !bad.ok()) return bad;

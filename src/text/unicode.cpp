@@ -116,9 +116,9 @@ uint8_t classify(char32_t code) {
       bits = kWord;
       break;
     case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
       bits = kNumber | kWord;
       break;
-    case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO:
       bits = kNumber;
       break;
@@ -142,6 +142,12 @@ uint8_t classify(char32_t code) {
       break;
   }
   if ((code >= 0x09 && code <= 0x0d) || code == 0x85) bits |= kSpace;
+  const bool joiner = code == 0x200c || code == 0x200d;
+  const bool alphabetic_symbol = (code >= 0x24b6 && code <= 0x24e9) ||
+                                 (code >= 0x1f130 && code <= 0x1f149) ||
+                                 (code >= 0x1f150 && code <= 0x1f169) ||
+                                 (code >= 0x1f170 && code <= 0x1f189);
+  if (joiner || alphabetic_symbol) bits |= kWord;
   if (code == '\r' || code == '\n') bits |= kLineBreak;
   if (code < 0x80 && code != 0 && std::strchr("$+<=>^`|~", static_cast<int>(code)) != nullptr) {
     bits |= kPunctuation;

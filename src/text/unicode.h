@@ -47,7 +47,7 @@ enum CharClass : uint8_t {
   kNumber = 2,       // \p{N}
   kSpace = 4,        // the property White_Space
   kPunctuation = 8,  // \p{P}, and the ASCII symbols $+<=>^`|~
-  kWord = 16,        // \w: letters, marks, decimal digits, connector punctuation
+  kWord = 16,        // \w: Alphabetic, marks, decimal digits, connectors, joiners (UTS 18)
   kLineBreak = 32,   // \r and \n
 };
 
