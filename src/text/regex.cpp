@@ -17,12 +17,14 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
-// What \s and \w mean to tokenizers (White_Space; Alphabetic, marks, decimal digits, connectors): PCRE2
-// adds U+180E to the one and leaves marks out of the other. Inside brackets.
+// What \s and \w mean to tokenizers (White_Space; Alphabetic, marks, decimal digits, connectors
+// and, as Oniguruma has it, the fractions and superscripts of Latin-1): PCRE2 adds U+180E to the
+// one and leaves marks out of the other. To stand inside brackets.
 constexpr std::string_view kSpaceSet =
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"
     "\\x{3000}";
-constexpr std::string_view kWordSet = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr std::string_view kWordSet =
+    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
 bool compiles(std::string_view pattern) {
   int code = 0;
@@ -65,7 +67,8 @@ std::string with_exact_classes(std::string_view pattern) {
       } else if ((next == 'p' || next == 'P') && pattern.substr(i + 1).starts_with('{') &&
                  pattern.find('}', i) != std::string_view::npos) {
         const size_t close = pattern.find('}', i);
-        out += fmt::format("\\{}{{{}}}", next, exact_property(pattern.substr(i + 2, close - i - 2)));
+        out +=
+            fmt::format("\\{}{{{}}}", next, exact_property(pattern.substr(i + 2, close - i - 2)));
         i = close;
       } else {
         out += {c, next};
