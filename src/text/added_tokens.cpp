@@ -94,6 +94,7 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
         begin -= c.length;
       }
     }
+    end = std::max(end, covered);  // what is covered behind a token is all spaces
     if (token.rstrip) {
       while (end < text.size()) {
         const Utf8Step c = first_character(text, end);
@@ -102,7 +103,6 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
       }
     }
     begin = std::max(begin, covered);  // spaces may be swallowed already
-    end = std::max(end, covered);
     if (covered < begin) parts.push_back({nullptr, covered, begin});
     parts.push_back({&token, begin, end});
     covered = end;

@@ -12,6 +12,7 @@
 #include "text/token_decoder.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_spec.h"
+#include "text/unicode.h"
 
 namespace atom {
 namespace {
@@ -59,11 +60,18 @@ Tokenizer::~Tokenizer() = default;
 Result<Tokenizer> Tokenizer::from_json(std::string_view tokenizer_json,
                                        std::string_view tokenizer_config_json,
                                        std::string_view origin) {
-  return from_spec(ATOM_TRY(parse_tokenizer_json(tokenizer_json, tokenizer_config_json, origin)),
-                   origin);
+  return from_spec(parse_tokenizer_json(tokenizer_json, tokenizer_config_json, origin), origin);
 }
 
-Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view origin) {
+Result<Tokenizer> Tokenizer::from_spec(Result<TokenizerSpec> spec, std::string_view origin) {
+  Result<Tokenizer> result =
+      spec.ok() ? build(std::move(spec).value(), origin) : Result<Tokenizer>(spec.status());
+  if (result.ok()) return result;
+  // Messages quote tokens and patterns, which may hold anything.
+  return Status(result.status().code(), one_line(result.status().message()));
+}
+
+Result<Tokenizer> Tokenizer::build(TokenizerSpec spec, std::string_view origin) {
   auto impl = std::make_unique<Impl>();
   impl->spec = std::move(spec);
   const TokenizerSpec& s = impl->spec;
@@ -111,15 +119,15 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
     return error(ErrorCode::kCorrupt, "{}: {} {} is not in the vocabulary of {} tokens", origin,
                  what, id, count);
   };
-  if (Status bad = check("bos id", s.bos_id); !bad.ok()) return bad;
-  if (Status bad = check("eos id", s.eos_id); !bad.ok()) return bad;
-  if (Status bad = check("unk id", s.unk_id); !bad.ok()) return bad;
-  if (Status bad = check("pad id", s.pad_id); !bad.ok()) return bad;
   for (const auto* list : {&s.prefix_ids, &s.suffix_ids, &s.end_of_generation_ids}) {
     for (const int32_t id : *list) {
       if (Status bad = check("special id", id); !bad.ok()) return bad;
     }
   }
+  if (Status bad = check("bos id", s.bos_id); !bad.ok()) return bad;
+  if (Status bad = check("eos id", s.eos_id); !bad.ok()) return bad;
+  if (Status bad = check("unk id", s.unk_id); !bad.ok()) return bad;
+  if (Status bad = check("pad id", s.pad_id); !bad.ok()) return bad;
   impl->end_ids = s.end_of_generation_ids;
   impl->end_ids.push_back(s.eos_id);
   for (const AddedToken& token : s.added_tokens) {

@@ -79,8 +79,8 @@ TEST_P(TokenizerGolden, EqualsTheLibrary) {
     const std::string skipped = tokenizer.decode(ids, true);
     const std::string whole = tokenizer.decode(ids, false);
     const uint32_t crc = crc32(crc32(crc32(crc32(0, ids), skipped), whole), plain);
-    EXPECT_EQ(crc, crcs[i]) << i << ": " << escaped(strings()[i]) << " -> " << escaped(whole)
-                            << ' ' << testing::PrintToString(ids);
+    EXPECT_EQ(crc, crcs[i]) << i << ": " << escaped(strings()[i]) << " -> " << escaped(whole) << ' '
+                            << testing::PrintToString(ids);
     EXPECT_EQ(incremental(tokenizer, ids, true), skipped) << escaped(strings()[i]);
     EXPECT_EQ(incremental(tokenizer, ids, false), whole) << escaped(strings()[i]);
   }
@@ -131,9 +131,9 @@ TokenizerData gguf_data(const std::string& name, const std::string& pre) {
 }
 
 TEST(TokenizerGguf, ByteLevelEqualsTokenizerJson) {
-  for (const auto& [name, pre] : {std::pair{"gpt2", "gpt-2"}, std::pair{"gpt2", "default"},
-                                  std::pair{"llama3", "llama-bpe"}, std::pair{"qwen2", "qwen2"},
-                                  std::pair{"smollm", "smollm"}, std::pair{"gpt4o", "gpt-4o"}}) {
+  for (const auto& [name, pre] :
+       {std::pair{"gpt2", "gpt-2"}, std::pair{"gpt2", "default"}, std::pair{"llama3", "llama-bpe"},
+        std::pair{"qwen2", "qwen2"}, std::pair{"smollm", "smollm"}, std::pair{"gpt4o", "gpt-4o"}}) {
     TokenizerData data = gguf_data(name, pre);
     data.bos_id = 0;
     data.add_bos = std::string_view(name) == "llama3";
@@ -143,10 +143,9 @@ TEST(TokenizerGguf, ByteLevelEqualsTokenizerJson) {
     const std::vector<uint32_t> crcs = read_crcs(std::string(name) + ".crc32");
     for (size_t i = 0; i < crcs.size(); i += 3) {
       const std::vector<int32_t> ids = loaded.value().encode(strings()[i], true, true).value();
-      const uint32_t crc = crc32(
-          crc32(crc32(crc32(0, ids), loaded.value().decode(ids, true)),
-                loaded.value().decode(ids, false)),
-          loaded.value().encode(strings()[i], false, false).value());
+      const uint32_t crc = crc32(crc32(crc32(crc32(0, ids), loaded.value().decode(ids, true)),
+                                       loaded.value().decode(ids, false)),
+                                 loaded.value().encode(strings()[i], false, false).value());
       ASSERT_EQ(crc, crcs[i]) << pre << ' ' << i << ": " << escaped(strings()[i]);
     }
   }
