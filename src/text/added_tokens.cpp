@@ -102,7 +102,8 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
         end += c.length;
       }
     }
-    begin = std::max(begin, covered);  // spaces may be swallowed already
+    begin = std::max(begin, covered);            // spaces may be swallowed already
+    if (token.lstrip && begin == end) continue;  // all of it, as part of the token in front
     if (covered < begin) parts.push_back({nullptr, covered, begin});
     parts.push_back({&token, begin, end});
     covered = end;
