@@ -94,6 +94,7 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
         begin -= c.length;
       }
     }
+    end = std::max(end, covered);  // what is covered behind a token is all spaces
     if (token.rstrip) {
       while (end < text.size()) {
         const Utf8Step c = first_character(text, end);
@@ -101,8 +102,8 @@ std::vector<AddedTokenMatcher::Part> AddedTokenMatcher::split(std::string_view t
         end += c.length;
       }
     }
-    begin = std::max(begin, covered);  // spaces may be swallowed already
-    end = std::max(end, covered);
+    begin = std::max(begin, covered);            // spaces may be swallowed already
+    if (token.lstrip && begin == end) continue;  // all of it, as part of the token in front
     if (covered < begin) parts.push_back({nullptr, covered, begin});
     parts.push_back({&token, begin, end});
     covered = end;

@@ -127,11 +127,13 @@ std::string_view strip(std::string_view text, bool left, bool right) {
   return {begin, static_cast<size_t>((right ? last : end) - begin)};
 }
 
-std::string replace_literal(std::string_view text, std::string_view from, std::string_view to) {
+// Both stop where the result exceeds `limit` bytes; it is then unfinished.
+std::string replace_literal(std::string_view text, std::string_view from, std::string_view to,
+                            size_t limit) {
   std::string out;
   out.reserve(text.size());
   size_t at = 0;
-  while (!from.empty()) {
+  while (!from.empty() && out.size() <= limit) {
     const size_t hit = text.find(from, at);
     if (hit == std::string_view::npos) break;
     out.append(text, at, hit - at).append(to);
@@ -140,14 +142,15 @@ std::string replace_literal(std::string_view text, std::string_view from, std::s
   return out.append(text, at);
 }
 
-Result<std::string> replace_regex(std::string_view text, const Regex& regex, std::string_view to) {
+Result<std::string> replace_regex(std::string_view text, const Regex& regex, std::string_view to,
+                                  size_t limit) {
   std::string storage;
   const std::string_view subject = with_valid_utf8(text, storage);
   Regex::Matcher matcher(regex);
   std::string out;
   size_t copied = 0;
   size_t from = 0;
-  while (from <= text.size()) {
+  while (from <= text.size() && out.size() <= limit) {
     bool found = false;
     TextSpan match;
     if (Status s = matcher.find(subject, from, found, match); !s.ok()) return s;
@@ -183,6 +186,7 @@ std::string_view with_valid_utf8(std::string_view text, std::string& storage) {
 Result<Normalizer> Normalizer::create(const std::vector<NormalizerStep>& steps,
                                       std::string_view place) {
   Normalizer normalizer;
+  normalizer.place_ = place;
   for (const NormalizerStep& spec : steps) {
     Step step{spec, std::nullopt};
     if (spec.kind == Kind::kReplace && spec.is_regex) {
@@ -195,6 +199,8 @@ Result<Normalizer> Normalizer::create(const std::vector<NormalizerStep>& steps,
 
 Result<std::string> Normalizer::apply(std::string_view text) const {
   std::string current(text);
+  // Real normalizers stay far below; a hostile sequence of replacements could grow without end.
+  const size_t limit = 32 * (text.size() + 1024);
   for (const Step& step : steps_) {
     switch (step.spec.kind) {
       case Kind::kNfc:
@@ -210,12 +216,16 @@ Result<std::string> Normalizer::apply(std::string_view text) const {
         if (!current.empty()) current.insert(0, step.spec.content);
         break;
       case Kind::kReplace:
-        current = step.regex ? ATOM_TRY(replace_regex(current, *step.regex, step.spec.content))
-                             : replace_literal(current, step.spec.pattern, step.spec.content);
+        current = step.regex
+                      ? ATOM_TRY(replace_regex(current, *step.regex, step.spec.content, limit))
+                      : replace_literal(current, step.spec.pattern, step.spec.content, limit);
         break;
       case Kind::kStrip:
         current = std::string(strip(current, step.spec.strip_left, step.spec.strip_right));
         break;
+    }
+    if (current.size() > limit) {
+      return error(ErrorCode::kUnsupported, "{}: normalizer makes this text too long", place_);
     }
   }
   return current;

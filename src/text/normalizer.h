@@ -20,7 +20,7 @@ class Normalizer {
                                    std::string_view place);
 
   bool empty() const { return steps_.empty(); }
-  // Fails only where a pattern exceeds its limits on this text.
+  // Fails only where a pattern exceeds its limits on this text, or the text grows beyond reason.
   Result<std::string> apply(std::string_view text) const;
 
  private:
@@ -29,6 +29,7 @@ class Normalizer {
     std::optional<Regex> regex;
   };
   std::vector<Step> steps_;
+  std::string place_;
 };
 
 // A copy of text in which every byte that is no UTF-8 is U+001A, for a matcher that needs UTF-8;

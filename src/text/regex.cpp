@@ -17,22 +17,59 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
-// The characters of \s as tokenizers understand it (White_Space): PCRE2 would add U+180E.
+// What \s and \w mean to tokenizers (White_Space; Alphabetic, marks, decimal digits, connectors
+// and, as Oniguruma has it, the fractions and superscripts of Latin-1): PCRE2 adds U+180E to the
+// one and leaves marks out of the other. To stand inside brackets.
 constexpr std::string_view kSpaceSet =
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"
     "\\x{3000}";
+constexpr std::string_view kWordSet =
+    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
-std::string with_exact_spaces(std::string_view pattern) {
+bool compiles(std::string_view pattern) {
+  int code = 0;
+  size_t offset = 0;
+  pcre2_code* regex = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                    PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+  pcre2_code_free(regex);
+  return regex != nullptr;
+}
+
+// What stands in braces behind \p or \P: for the name of a script, "sc:" in front, because PCRE2
+// means the wider set of Script_Extensions where only the name is given.
+std::string exact_property(std::string_view name) {
+  if (name.find(':') != std::string_view::npos || name.find('=') != std::string_view::npos) {
+    return std::string(name);
+  }
+  const bool negated = name.starts_with('^');
+  const std::string script = fmt::format("sc:{}", name.substr(negated ? 1 : 0));
+  if (!compiles("\\p{" + script + "}")) return std::string(name);
+  return (negated ? "^" : "") + script;
+}
+
+// The pattern with these classes, and the word boundary that follows from them, spelled out. \S and
+// \W inside brackets stay PCRE2's own.
+std::string with_exact_classes(std::string_view pattern) {
   std::string out;
   bool in_class = false;
   for (size_t i = 0; i < pattern.size(); ++i) {
     const char c = pattern[i];
     if (c == '\\' && i + 1 < pattern.size()) {
       const char next = pattern[++i];
-      if (next == 's') {
-        out += in_class ? std::string(kSpaceSet) : "[" + std::string(kSpaceSet) + "]";
-      } else if (next == 'S' && !in_class) {
-        out += "[^" + std::string(kSpaceSet) + "]";
+      if (in_class && (next == 's' || next == 'w')) {
+        out += next == 's' ? kSpaceSet : kWordSet;
+      } else if (!in_class && (next == 's' || next == 'S')) {
+        out += fmt::format("[{}{}]", next == 's' ? "" : "^", kSpaceSet);
+      } else if (!in_class && (next == 'w' || next == 'W')) {
+        out += fmt::format("[{}{}]", next == 'w' ? "" : "^", kWordSet);
+      } else if (!in_class && next == 'b') {
+        out += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWordSet);
+      } else if ((next == 'p' || next == 'P') && pattern.substr(i + 1).starts_with('{') &&
+                 pattern.find('}', i) != std::string_view::npos) {
+        const size_t close = pattern.find('}', i);
+        out +=
+            fmt::format("\\{}{{{}}}", next, exact_property(pattern.substr(i + 2, close - i - 2)));
+        i = close;
       } else {
         out += {c, next};
       }
@@ -65,7 +102,7 @@ Result<Regex> Regex::compile(std::string_view pattern, std::string place) {
     return error(ErrorCode::kUnsupported, "{}: a pattern of {} bytes, more than the {} allowed",
                  place, pattern.size(), kMaxPatternBytes);
   }
-  const std::string exact = with_exact_spaces(pattern);
+  const std::string exact = with_exact_classes(pattern);
   int code = 0;
   size_t offset = 0;
   Regex regex;

@@ -12,6 +12,7 @@
 #include "text/token_decoder.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_spec.h"
+#include "text/unicode.h"
 
 namespace atom {
 namespace {
@@ -59,11 +60,18 @@ Tokenizer::~Tokenizer() = default;
 Result<Tokenizer> Tokenizer::from_json(std::string_view tokenizer_json,
                                        std::string_view tokenizer_config_json,
                                        std::string_view origin) {
-  return from_spec(ATOM_TRY(parse_tokenizer_json(tokenizer_json, tokenizer_config_json, origin)),
-                   origin);
+  return from_spec(parse_tokenizer_json(tokenizer_json, tokenizer_config_json, origin), origin);
 }
 
-Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view origin) {
+Result<Tokenizer> Tokenizer::from_spec(Result<TokenizerSpec> spec, std::string_view origin) {
+  Result<Tokenizer> result =
+      spec.ok() ? build(std::move(spec).value(), origin) : Result<Tokenizer>(spec.status());
+  if (result.ok()) return result;
+  // Messages quote tokens and patterns, which may hold anything.
+  return Status(result.status().code(), one_line(result.status().message()));
+}
+
+Result<Tokenizer> Tokenizer::build(TokenizerSpec spec, std::string_view origin) {
   auto impl = std::make_unique<Impl>();
   impl->spec = std::move(spec);
   const TokenizerSpec& s = impl->spec;
@@ -72,6 +80,7 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
   impl->pre_tokenizer = ATOM_TRY(PreTokenizer::create(s.pre_tokenizer, origin));
 
   impl->names = s.model.tokens;
+  std::vector<std::pair<size_t, std::string>> normalized_names;
   for (const AddedToken& token : s.added_tokens) {
     if (token.content.size() > kMaxAddedTokenBytes) {
       return error(ErrorCode::kUnsupported,
@@ -87,7 +96,9 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
     impl->names[id] = token.content;
     impl->added_ids.emplace(token.content, token.id);
     if (token.normalized && !impl->normalizer.empty()) {
-      impl->normalized_tokens.add(token, ATOM_TRY(impl->normalizer.apply(token.content)));
+      const std::string text = ATOM_TRY(impl->normalizer.apply(token.content));
+      impl->normalized_tokens.add(token, text);
+      normalized_names.emplace_back(id, text);
     } else {
       (token.normalized ? impl->normalized_tokens : impl->raw_tokens).add(token, token.content);
     }
@@ -96,23 +107,27 @@ Result<Tokenizer> Tokenizer::from_spec(TokenizerSpec spec, std::string_view orig
   for (const AddedToken& token : s.added_tokens) {
     impl->special[static_cast<size_t>(token.id)] = token.special;
   }
-  impl->decoder = ATOM_TRY(TokenDecoder::create(s.decoder, impl->names, origin));
+  // A token that is looked for in normalized text decodes to what was found.
+  std::vector<std::string> decoded_names = impl->names;
+  for (auto& [id, text] : normalized_names) decoded_names[id] = std::move(text);
+  impl->decoder = ATOM_TRY(TokenDecoder::create(s.decoder, decoded_names, origin));
 
   const auto count = static_cast<int32_t>(impl->names.size());
   const auto check = [&](const char* what, int32_t id) -> Status {
-    if (id >= -1 && id < count) return {};
-    return error(ErrorCode::kCorrupt, "{}: {} {} is not within the vocabulary of {} tokens", origin,
+    if (id == -1) return {};
+    if (id >= 0 && id < count && !impl->names[static_cast<size_t>(id)].empty()) return {};
+    return error(ErrorCode::kCorrupt, "{}: {} {} is not in the vocabulary of {} tokens", origin,
                  what, id, count);
   };
-  if (Status bad = check("bos id", s.bos_id); !bad.ok()) return bad;
-  if (Status bad = check("eos id", s.eos_id); !bad.ok()) return bad;
-  if (Status bad = check("unk id", s.unk_id); !bad.ok()) return bad;
-  if (Status bad = check("pad id", s.pad_id); !bad.ok()) return bad;
   for (const auto* list : {&s.prefix_ids, &s.suffix_ids, &s.end_of_generation_ids}) {
     for (const int32_t id : *list) {
       if (Status bad = check("special id", id); !bad.ok()) return bad;
     }
   }
+  if (Status bad = check("bos id", s.bos_id); !bad.ok()) return bad;
+  if (Status bad = check("eos id", s.eos_id); !bad.ok()) return bad;
+  if (Status bad = check("unk id", s.unk_id); !bad.ok()) return bad;
+  if (Status bad = check("pad id", s.pad_id); !bad.ok()) return bad;
   impl->end_ids = s.end_of_generation_ids;
   impl->end_ids.push_back(s.eos_id);
   for (const AddedToken& token : s.added_tokens) {

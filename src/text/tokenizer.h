@@ -104,7 +104,8 @@ class Tokenizer {
   friend class IncrementalDetokenizer;
   struct Impl;
   explicit Tokenizer(std::unique_ptr<const Impl> impl);
-  static Result<Tokenizer> from_spec(TokenizerSpec spec, std::string_view origin);
+  static Result<Tokenizer> from_spec(Result<TokenizerSpec> spec, std::string_view origin);
+  static Result<Tokenizer> build(TokenizerSpec spec, std::string_view origin);
   const TokenDecoder& decoder() const;
   std::unique_ptr<const Impl> impl_;
 };

@@ -227,9 +227,7 @@ Status set_sentencepiece(const TokenizerData& data, std::string_view origin, Tok
   return {};
 }
 
-}  // namespace
-
-Result<Tokenizer> Tokenizer::from_gguf(TokenizerData data, std::string_view origin) {
+Result<TokenizerSpec> make_spec(TokenizerData data, std::string_view origin) {
   if (Status s = check_sizes(data, origin); !s.ok()) return s;
   const auto count = static_cast<int32_t>(data.tokens.size());
   const bool sentencepiece = data.kind == TokenizerData::Kind::kSentencePieceBpe;
@@ -276,7 +274,13 @@ Result<Tokenizer> Tokenizer::from_gguf(TokenizerData data, std::string_view orig
   if (data.add_eos && data.eos_id >= 0) spec.suffix_ids.push_back(data.eos_id);
   mergeable.clear();  // its keys point into data
   spec.model.tokens = std::move(data.tokens);
-  return from_spec(std::move(spec), origin);
+  return spec;
+}
+
+}  // namespace
+
+Result<Tokenizer> Tokenizer::from_gguf(TokenizerData data, std::string_view origin) {
+  return from_spec(make_spec(std::move(data), origin), origin);
 }
 
 }  // namespace atom

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "base/json.h"
 #include "text/unicode.h"
@@ -20,26 +21,39 @@ Status unsupported(const JsonView& view, std::string_view what) {
 // Calls add(step) for a step, or for each step of (nested) Sequences, whose members are called
 // `list`. A null value has no steps.
 template <class Add>
-Status for_each_step(const JsonView& value, std::string_view list, int depth, const Add& add) {
-  if (value.is_null()) return {};
-  const std::string type = ATOM_TRY(value.get_string("type"));
-  if (type != "Sequence") return add(value, type);
-  if (depth >= kMaxNesting) return unsupported(value, "nesting this deep");
-  const JsonView steps = ATOM_TRY(value.at(list));
-  if (!steps.is_array()) {
-    return error(ErrorCode::kCorrupt, "{}: expected an array", steps.place());
-  }
-  if (steps.size() > kMaxSteps) return unsupported(steps, "a sequence this long");
-  for (size_t i = 0; i < steps.size(); ++i) {
-    if (Status s = for_each_step(ATOM_TRY(steps.at(i)), list, depth + 1, add); !s.ok()) return s;
-  }
-  return {};
-}
+class Steps {
+ public:
+  Steps(std::string_view list, const Add& add) : list_(list), add_(add) {}
 
-Result<JsonView> member(const JsonView& object, std::string_view key) {
-  static const Json kNull;
-  if (object.has(key)) return object.at(key);
-  return JsonView(kNull, fmt::format("{}: {}", object.place(), key));
+  Status visit(const JsonView& value, int depth = 0) {
+    if (value.is_null()) return {};
+    const std::string type = ATOM_TRY(value.get_string("type"));
+    if (type != "Sequence") {
+      if (++count_ > kMaxSteps) return unsupported(value, "a sequence this long");
+      return add_(value, type);
+    }
+    if (depth >= kMaxNesting) return unsupported(value, "nesting this deep");
+    const JsonView steps = ATOM_TRY(value.at(list_));
+    if (!steps.is_array()) {
+      return error(ErrorCode::kCorrupt, "{}: expected an array", steps.place());
+    }
+    for (size_t i = 0; i < steps.size(); ++i) {
+      if (Status s = visit(ATOM_TRY(steps.at(i)), depth + 1); !s.ok()) return s;
+    }
+    return {};
+  }
+
+ private:
+  std::string_view list_;
+  const Add& add_;
+  size_t count_ = 0;
+};
+
+// Does so for a member of the document, if it is there.
+template <class Add>
+Status for_each_step(const JsonView& root, std::string_view key, std::string_view list,
+                     const Add& add) {
+  return root.has(key) ? Steps<Add>(list, add).visit(ATOM_TRY(root.at(key))) : Status();
 }
 
 // A field of type String (as {"String": "x"} or {"Regex": "x"}).
@@ -275,8 +289,9 @@ Status read_model(const JsonView& model, size_t added_count, BpeSpec& bpe, Token
   return {};
 }
 
-Status read_added_tokens(const JsonView& list, TokenizerSpec& spec, TokenIds& ids) {
-  if (list.is_null()) return {};
+Status read_added_tokens(const JsonView& root, TokenizerSpec& spec, TokenIds& ids) {
+  if (!root.has("added_tokens")) return {};
+  const JsonView list = ATOM_TRY(root.at("added_tokens"));
   const auto limit = static_cast<int64_t>(4 * (spec.model.tokens.size() + list.size()) + 1024);
   std::vector<AddedToken> tokens;
   for (size_t i = 0; i < list.size(); ++i) {
@@ -293,15 +308,12 @@ Status read_added_tokens(const JsonView& list, TokenizerSpec& spec, TokenIds& id
     if (!token.content.empty()) tokens.push_back(std::move(token));
   }
   spec.added_tokens.reserve(tokens.size());  // ids points into it
+  std::unordered_set<int32_t> seen;
   for (AddedToken& token : tokens) {
     const auto found = ids.find(token.content);
-    if (found != ids.end()) {
-      token.id = found->second;  // the vocabulary knows better, as in the library
-      if (std::any_of(spec.added_tokens.begin(), spec.added_tokens.end(),
-                      [&](const AddedToken& other) { return other.id == token.id; })) {
-        continue;
-      }
-    }
+    if (found != ids.end()) token.id = found->second;  // the vocabulary knows better
+    if (found != ids.end() && !seen.insert(token.id).second) continue;
+    seen.insert(token.id);
     spec.added_tokens.push_back(std::move(token));
     ids.emplace(spec.added_tokens.back().content, spec.added_tokens.back().id);
   }
@@ -379,11 +391,12 @@ Result<TokenizerSpec> parse_tokenizer_json(std::string_view tokenizer_json,
   if (!root.is_object()) return error(ErrorCode::kCorrupt, "{}: not a JSON object", origin);
   TokenizerSpec spec;
   TokenIds ids;
-  const JsonView added = ATOM_TRY(member(root, "added_tokens"));
-  if (Status s = read_model(ATOM_TRY(root.at("model")), added.size(), spec.model, ids); !s.ok()) {
+  const size_t added_count =
+      root.has("added_tokens") ? ATOM_TRY(root.at("added_tokens")).size() : 0;
+  if (Status s = read_model(ATOM_TRY(root.at("model")), added_count, spec.model, ids); !s.ok()) {
     return s;
   }
-  if (Status s = read_added_tokens(added, spec, ids); !s.ok()) return s;
+  if (Status s = read_added_tokens(root, spec, ids); !s.ok()) return s;
 
   const auto add_normalizer = [&](const JsonView& step, const std::string& type) -> Status {
     spec.normalizer.push_back(ATOM_TRY(read_normalizer(step, type)));
@@ -401,17 +414,20 @@ Result<TokenizerSpec> parse_tokenizer_json(std::string_view tokenizer_json,
   const auto add_post_processor = [&](const JsonView& step, const std::string& type) {
     return read_post_processor(step, type, spec);
   };
-  const JsonView normalizer = ATOM_TRY(member(root, "normalizer"));
-  if (Status s = for_each_step(normalizer, "normalizers", 0, add_normalizer); !s.ok()) return s;
-  const JsonView pre_tokenizer = ATOM_TRY(member(root, "pre_tokenizer"));
-  if (Status s = for_each_step(pre_tokenizer, "pretokenizers", 0, add_pre_tokenizer); !s.ok()) {
+  if (Status s = for_each_step(root, "normalizer", "normalizers", add_normalizer); !s.ok()) {
     return s;
   }
-  const JsonView decoder = ATOM_TRY(member(root, "decoder"));
-  if (Status s = for_each_step(decoder, "decoders", 0, add_decoder); !s.ok()) return s;
-  const JsonView post_processor = ATOM_TRY(member(root, "post_processor"));
-  if (Status s = for_each_step(post_processor, "processors", 0, add_post_processor); !s.ok()) {
+  if (Status s = for_each_step(root, "pre_tokenizer", "pretokenizers", add_pre_tokenizer);
+      !s.ok()) {
     return s;
+  }
+  if (Status s = for_each_step(root, "decoder", "decoders", add_decoder); !s.ok()) return s;
+  if (Status s = for_each_step(root, "post_processor", "processors", add_post_processor); !s.ok()) {
+    return s;
+  }
+  if (spec.prefix_ids.size() + spec.suffix_ids.size() > kMaxSteps) {
+    return error(ErrorCode::kUnsupported, "{}: post_processor: more than {} tokens", origin,
+                 kMaxSteps);
   }
   if (tokenizer_config_json.empty()) {
     if (!spec.prefix_ids.empty()) spec.bos_id = spec.prefix_ids.front();

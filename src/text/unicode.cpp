@@ -1,5 +1,6 @@
 #include "text/unicode.h"
 
+#include <fmt/core.h>
 #include <utf8proc.h>
 
 #include <cstring>
@@ -98,6 +99,28 @@ size_t incomplete_suffix(std::string_view bytes) {
   return 0;
 }
 
+std::string one_line(std::string_view text) {
+  constexpr size_t kHead = 240;
+  constexpr size_t kTail = 120;
+  if (text.size() > kHead + kTail + 3) {
+    return one_line(text.substr(0, kHead)) + "..." + one_line(text.substr(text.size() - kTail));
+  }
+  std::string valid;
+  append_lossy(valid, text, InvalidUtf8::kPerSequence);
+  std::string out;
+  for (const char c : valid) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      out += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 namespace {
 
 uint8_t classify(char32_t code) {
@@ -116,9 +139,9 @@ uint8_t classify(char32_t code) {
       bits = kWord;
       break;
     case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
       bits = kNumber | kWord;
       break;
-    case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO:
       bits = kNumber;
       break;
@@ -142,6 +165,11 @@ uint8_t classify(char32_t code) {
       break;
   }
   if ((code >= 0x09 && code <= 0x0d) || code == 0x85) bits |= kSpace;
+  const bool joiner = code == 0x200c || code == 0x200d;
+  const bool alphabetic_symbol =
+      (code >= 0x24b6 && code <= 0x24e9) || (code >= 0x1f130 && code <= 0x1f149) ||
+      (code >= 0x1f150 && code <= 0x1f169) || (code >= 0x1f170 && code <= 0x1f189);
+  if (joiner || alphabetic_symbol) bits |= kWord;
   if (code == '\r' || code == '\n') bits |= kLineBreak;
   if (code < 0x80 && code != 0 && std::strchr("$+<=>^`|~", static_cast<int>(code)) != nullptr) {
     bits |= kPunctuation;

@@ -41,13 +41,17 @@ void append_lossy(std::string& out, std::string_view bytes, InvalidUtf8 policy);
 // The number of bytes at the end that may yet become a character: 0..3.
 size_t incomplete_suffix(std::string_view bytes);
 
-// Bits of char_class().
+// The text on one line, for messages that quote a file: control characters as \n or \x1b, what is
+// no UTF-8 as U+FFFD, and the middle of a long text left out.
+std::string one_line(std::string_view text);
+
+// Bits of a character's class.
 enum CharClass : uint8_t {
   kLetter = 1,       // \p{L}
   kNumber = 2,       // \p{N}
   kSpace = 4,        // the property White_Space
   kPunctuation = 8,  // \p{P}, and the ASCII symbols $+<=>^`|~
-  kWord = 16,        // \w: letters, marks, decimal digits, connector punctuation
+  kWord = 16,        // \w: Alphabetic, marks, decimal digits, connectors, joiners (UTS 18)
   kLineBreak = 32,   // \r and \n
 };
 
