@@ -1,0 +1,12 @@
+// Python's two ways of formatting: 'text %s' % values and 'text {}'.format(values).
+#pragma once
+
+#include "text/jinja_object.h"
+
+namespace atom::jinja {
+
+// args: a tuple, a dict (for %(name)s) or a single value.
+Result<Value> percent_format(std::string_view format, const Value& args, Meter& meter);
+Result<Value> brace_format(std::string_view format, const CallArgs& args, Meter& meter);
+
+}  // namespace atom::jinja
