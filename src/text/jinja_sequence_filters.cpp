@@ -359,6 +359,8 @@ constexpr FilterEntry kFilters[] = {
 
 }  // namespace
 
+std::span<const FilterEntry> sequence_filters() { return kFilters; }
+
 Result<Value> get_path(const Value& value, const Value& path, Meter& meter) {
   if (path.is(Kind::kNone)) return value;
   if (!path.is(Kind::kString)) return get_item(value, path, meter);
