@@ -59,7 +59,7 @@ def chat_goldens(folder, out):
 
 def snippet_goldens():
     variables = json.loads((DATA / "snippet_variables.json").read_text())
-    text = (DATA / "snippets.txt").read_text()
+    text = (DATA / "snippets.txt").read_bytes().decode()
     sources = [s for s in text.split(SEPARATOR)]
     results = [{"source": source, **render(source, variables)} for source in sources]
     for result in results:

@@ -44,13 +44,14 @@ Result<std::optional<Value>> item_at(const Value& value, int64_t index, Meter& m
   ATOM_TRY(meter.charge_text(text.size()));
   if (is_ascii(text)) {
     if (!in_range(static_cast<int64_t>(text.size()))) return std::optional<Value>();
-    return std::optional<Value>(Value::string(std::string(1, text[static_cast<size_t>(index)])));
+    return std::optional<Value>(
+        Value::string(std::string(1, text[static_cast<size_t>(index)]), value.is_safe()));
   }
   const std::vector<size_t> offsets = code_point_offsets(text);
   if (!in_range(static_cast<int64_t>(offsets.size()) - 1)) return std::optional<Value>();
   const size_t begin = offsets[static_cast<size_t>(index)];
-  return std::optional<Value>(
-      Value::string(text.substr(begin, offsets[static_cast<size_t>(index) + 1] - begin)));
+  return std::optional<Value>(Value::string(
+      text.substr(begin, offsets[static_cast<size_t>(index) + 1] - begin), value.is_safe()));
 }
 
 // value[key] proper; nothing where there is no such item.
@@ -105,7 +106,7 @@ Result<Value> slice_string(const Value& value, const Value& start, const Value& 
     const auto at = static_cast<size_t>(index);
     out.append(text, offsets[at], offsets[at + 1] - offsets[at]);
   }
-  return Value::string(std::move(out));
+  return Value::string(std::move(out), value.is_safe());
 }
 
 }  // namespace

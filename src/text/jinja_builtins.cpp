@@ -43,7 +43,7 @@ bool is_callable(const Value& v) { return v.is(Kind::kObject) && v.as_object().c
 bool is_sequence(const Value& v) {
   return is_iterable(v) && object_cast<Iterator>(v) == nullptr && object_cast<View>(v) == nullptr;
 }
-bool never(const Value&) { return false; }
+bool is_escaped(const Value& v) { return v.is_safe(); }
 
 Result<bool> remainder_is(const Value& value, int64_t divisor, int64_t wanted, Meter& meter) {
   const Value rest = ATOM_TRY(apply(BinaryOp::kMod, value, Value::integer(divisor), meter));
@@ -125,7 +125,7 @@ constexpr TestEntry kTests[] = {
     {"sequence", simple<is_sequence>},
     {"iterable", simple<is_iterable>},
     {"callable", simple<is_callable>},
-    {"escaped", simple<never>},
+    {"escaped", simple<is_escaped>},
     {"odd", odd},
     {"even", even},
     {"divisibleby", divisible_by},

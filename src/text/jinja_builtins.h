@@ -20,8 +20,10 @@ Function::Body find_global(std::string_view name);
 // dict(*args, **kwargs).
 Result<Dict> collect_dict(const CallArgs& args, Meter& meter);
 
-// value.a.b as filters name attributes: "a.b", "0" or an integer.
-Result<Value> get_path(const Value& value, const Value& path, Meter& meter);
+// value.a.b as filters name attributes: "a.b", "0" or an integer. What is undefined on the way
+// becomes the fallback, unless that is null or none.
+Result<Value> get_path(const Value& value, const Value& path, Meter& meter,
+                       const Value* fallback = nullptr);
 // sorted(items, key=keys) with keys of the same length; stable, also in reverse.
 Result<std::vector<Value>> sorted(const std::vector<Value>& items, const std::vector<Value>& keys,
                                   bool reverse, Meter& meter);

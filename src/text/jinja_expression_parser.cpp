@@ -283,7 +283,7 @@ Result<ExprPtr> ExpressionParser::parse_primary(bool with_namespace) {
       break;
   }
   if (skip_operator("(")) {
-    expr = ATOM_TRY(parse_tuple(true, nullptr, true));
+    expr = ATOM_TRY(parse_tuple(true, true));
     ATOM_TRY(expect_operator(")"));
     return expr;
   }
@@ -292,15 +292,14 @@ Result<ExprPtr> ExpressionParser::parse_primary(bool with_namespace) {
   return fail_at(token.line, "unexpected {}", token.description());
 }
 
-Result<ExprPtr> ExpressionParser::parse_tuple(bool with_conditional, const char* end_name,
-                                              bool in_parentheses) {
+Result<ExprPtr> ExpressionParser::parse_tuple(bool with_conditional, bool in_parentheses) {
   const int line = current().line;
   ExprPtr tuple = make(ExprKind::kTuple, line);
   bool is_tuple = false;
   for (;;) {
     const Token& token = current();
     if (token.type == TokenType::kVariableEnd || token.type == TokenType::kBlockEnd ||
-        token.is_operator(")") || (end_name != nullptr && token.is_name(end_name))) {
+        token.is_operator(")")) {
       break;
     }
     tuple->children.push_back(ATOM_TRY(parse_expression(with_conditional)));
@@ -329,14 +328,11 @@ Status ExpressionParser::check_target(const Expr& target) const {
   }
 }
 
-Result<ExprPtr> ExpressionParser::parse_target(const char* end_name, bool with_namespace) {
+Result<ExprPtr> ExpressionParser::parse_target(bool with_namespace) {
   ExprPtr tuple = make(ExprKind::kTuple, current().line);
   bool is_tuple = false;
   for (;;) {
-    const Token& token = current();
-    if (token.type == TokenType::kBlockEnd || (end_name != nullptr && token.is_name(end_name))) {
-      break;
-    }
+    if (current().type == TokenType::kBlockEnd) break;
     tuple->children.push_back(ATOM_TRY(parse_primary(with_namespace)));
     ATOM_TRY(check_target(*tuple->children.back()));
     if (!skip_operator(",")) break;

@@ -315,80 +315,144 @@ class FieldResolver {
   int64_t next_ = 0;
 };
 
-}  // namespace
-
-Result<Value> percent_format(std::string_view format, const Value& args, Meter& meter) {
-  ATOM_TRY(meter.charge_text(format.size()));
-  std::string out;
-  size_t used = 0;
-  const bool is_tuple = args.is(Kind::kTuple);
-  for (size_t pos = 0; pos < format.size();) {
-    if (format[pos] != '%') {
-      out += format[pos++];
-      continue;
-    }
-    if (++pos >= format.size()) return type_error("incomplete format");
-    if (format[pos] == '%') {
-      out += format[pos++];
-      continue;
-    }
-    Value value;
-    bool named = false;
-    if (format[pos] == '(') {
-      const size_t end = format.find(')', pos);
-      if (end == std::string_view::npos) return type_error("incomplete format key");
-      if (!args.is(Kind::kDict)) return type_error("format requires a mapping");
-      const std::string_view key = format.substr(pos + 1, end - pos - 1);
-      const Value* found = args.as_dict().find(key);
-      if (found == nullptr) return type_error("KeyError: '{}'", key);
-      value = *found;
-      named = true;
-      pos = end + 1;
-    }
-    Spec spec;
-    for (; pos < format.size(); ++pos) {
-      const char flag = format[pos];
-      if (flag == '-')
-        spec.align = '<';
-      else if (flag == '0' && spec.align == 0) {
-        spec.align = '=';
-        spec.fill = "0";
-      } else if (flag == '+')
-        spec.sign = '+';
-      else if (flag == ' ' && spec.sign != '+')
-        spec.sign = ' ';
-      else if (flag == '#')
-        spec.alternate = true;
-      else
-        break;
-    }
-    if (spec.align == '<') spec.fill = " ";
-    spec.width = ATOM_TRY(read_number(format, pos, kMaxWidth));
-    if (pos < format.size() && format[pos] == '.') {
-      spec.precision = ATOM_TRY(read_number(format, ++pos, kMaxPrecision));
-    }
-    if (pos >= format.size()) return type_error("incomplete format");
-    spec.type = format[pos++];
-    if (!named) {
-      if (used >= (is_tuple ? args.items().size() : 1)) {
-        return type_error("not enough arguments for format string");
-      }
-      value = is_tuple ? args.items()[used] : args;
-      ++used;
-    }
-    const std::string text = ATOM_TRY(convert_percent(spec, value, meter));
-    ATOM_TRY(meter.charge_growth(out.size(), text.size()));
-    out += text;
-  }
-  if (used < (is_tuple ? args.items().size() : 0) ||
-      (used == 0 && !is_tuple && !args.is(Kind::kDict) && !args.is(Kind::kList) &&
-       format.find('(') == std::string_view::npos)) {
-    return type_error("not all arguments converted during string formatting");
-  }
-  return Value::string(std::move(out));
+// What goes into a format from a value: as it is, or escaped where the format is safe.
+std::string filled_in(std::string text, const Value& value, bool escape) {
+  return escape && !value.is_safe() ? escape_html(text) : text;
 }
 
-Result<Value> brace_format(std::string_view format, const CallArgs& args, Meter& meter) {
+// One run of 'format' % args.
+class PercentFormatter {
+ public:
+  PercentFormatter(const Value& format, const Value& args, Meter& meter)
+      : format_(format.as_string()), escape_(format.is_safe()), args_(args), meter_(meter) {}
+
+  Result<Value> run() {
+    ATOM_TRY(meter_.charge_text(format_.size()));
+    while (pos_ < format_.size()) {
+      const size_t mark = std::min(format_.find('%', pos_), format_.size());
+      out_ += format_.substr(pos_, mark - pos_);
+      pos_ = mark + 1;
+      if (mark == format_.size()) break;
+      if (pos_ < format_.size() && format_[pos_] == '%') {
+        out_ += format_[pos_++];
+        continue;
+      }
+      ATOM_TRY(convert_next());
+    }
+    const bool ignorable = args_.is(Kind::kDict) || args_.is(Kind::kList);
+    const size_t given = args_.is(Kind::kTuple) ? args_.items().size() : ignorable ? 0 : 1;
+    if (used_ < given) {
+      return type_error("not all arguments converted during string formatting");
+    }
+    return Value::string(std::move(out_), escape_);
+  }
+
+ private:
+  Status convert_next() {
+    std::optional<Value> value;
+    if (pos_ < format_.size() && format_[pos_] == '(') value = ATOM_TRY(named_argument());
+    Spec spec = flags();
+    spec.width = ATOM_TRY(read_number(format_, pos_, kMaxWidth));
+    if (pos_ < format_.size() && format_[pos_] == '.') {
+      spec.precision = ATOM_TRY(read_number(format_, ++pos_, kMaxPrecision));
+    }
+    if (pos_ >= format_.size()) return type_error("incomplete format");
+    spec.type = format_[pos_++];
+    if (!value) value = ATOM_TRY(next_argument());
+    const std::string text =
+        filled_in(ATOM_TRY(convert_percent(spec, *value, meter_)), *value, escape_);
+    ATOM_TRY(meter_.charge_growth(out_.size(), text.size()));
+    out_ += text;
+    return {};
+  }
+
+  Result<Value> named_argument() {
+    const size_t end = format_.find(')', pos_);
+    if (end == std::string_view::npos) return type_error("incomplete format key");
+    if (!args_.is(Kind::kDict)) return type_error("format requires a mapping");
+    const std::string_view key = format_.substr(pos_ + 1, end - pos_ - 1);
+    const Value* found = args_.as_dict().find(key);
+    if (found == nullptr) return type_error("KeyError: '{}'", key);
+    pos_ = end + 1;
+    return *found;
+  }
+
+  Result<Value> next_argument() {
+    const bool is_tuple = args_.is(Kind::kTuple);
+    if (used_ >= (is_tuple ? args_.items().size() : 1)) {
+      return type_error("not enough arguments for format string");
+    }
+    const size_t index = used_++;
+    return is_tuple ? args_.items()[index] : args_;
+  }
+
+  Spec flags() {
+    Spec spec;
+    for (; pos_ < format_.size(); ++pos_) {
+      switch (format_[pos_]) {
+        case '-':
+          spec.align = '<';
+          break;
+        case '0':
+          if (spec.align == 0) spec.align = '=';
+          break;
+        case '+':
+          spec.sign = '+';
+          break;
+        case ' ':
+          if (spec.sign != '+') spec.sign = ' ';
+          break;
+        case '#':
+          spec.alternate = true;
+          break;
+        default:
+          spec.fill = spec.align == '=' ? "0" : " ";
+          return spec;
+      }
+    }
+    return spec;
+  }
+
+  std::string_view format_;
+  bool escape_;
+  const Value& args_;
+  Meter& meter_;
+  size_t pos_ = 0;
+  size_t used_ = 0;
+  std::string out_;
+};
+
+// One replacement field: name, !conversion and :spec.
+Result<std::string> fill_field(std::string_view field, bool escape, FieldResolver& resolver,
+                               Meter& meter) {
+  if (field.find('{') != std::string_view::npos) {
+    return error(ErrorCode::kUnsupported, "nested replacement fields are not supported");
+  }
+  const size_t colon = std::min(field.find(':'), field.size());
+  const std::string_view spec = colon < field.size() ? field.substr(colon + 1) : "";
+  field = field.substr(0, colon);
+  char conversion = 0;
+  if (field.size() >= 2 && field[field.size() - 2] == '!') {
+    conversion = field.back();
+    field.remove_suffix(2);
+  }
+  Value value = ATOM_TRY(resolver.resolve(field));
+  if (conversion != 0) {
+    std::string text;
+    ATOM_TRY(conversion == 's' ? append_str(text, value, meter) : append_repr(text, value, meter));
+    value = Value::string(std::move(text));
+  }
+  return filled_in(ATOM_TRY(format_value(value, spec, meter)), value, escape);
+}
+
+}  // namespace
+
+Result<Value> percent_format(const Value& format, const Value& args, Meter& meter) {
+  return PercentFormatter(format, args, meter).run();
+}
+
+Result<Value> brace_format(const Value& format_value, const CallArgs& args, Meter& meter) {
+  const std::string_view format = format_value.as_string();
   ATOM_TRY(meter.charge_text(format.size()));
   FieldResolver resolver(args, meter);
   std::string out;
@@ -407,31 +471,13 @@ Result<Value> brace_format(std::string_view format, const CallArgs& args, Meter&
     }
     const size_t end = format.find('}', pos);
     if (end == std::string_view::npos) return type_error("expected '}}' before end of string");
-    std::string_view field = format.substr(pos + 1, end - pos - 1);
-    if (field.find('{') != std::string_view::npos) {
-      return error(ErrorCode::kUnsupported, "nested replacement fields are not supported");
-    }
-    pos = end + 1;
-    const size_t colon = std::min(field.find(':'), field.size());
-    const std::string_view spec = colon < field.size() ? field.substr(colon + 1) : "";
-    field = field.substr(0, colon);
-    char conversion = 0;
-    if (field.size() >= 2 && field[field.size() - 2] == '!') {
-      conversion = field.back();
-      field.remove_suffix(2);
-    }
-    Value value = ATOM_TRY(resolver.resolve(field));
-    if (conversion != 0) {
-      std::string text;
-      ATOM_TRY(conversion == 's' ? append_str(text, value, meter)
-                                 : append_repr(text, value, meter));
-      value = Value::string(std::move(text));
-    }
-    const std::string text = ATOM_TRY(format_value(value, spec, meter));
+    const std::string text = ATOM_TRY(
+        fill_field(format.substr(pos + 1, end - pos - 1), format_value.is_safe(), resolver, meter));
     ATOM_TRY(meter.charge_growth(out.size(), text.size()));
     out += text;
+    pos = end + 1;
   }
-  return Value::string(std::move(out));
+  return Value::string(std::move(out), format_value.is_safe());
 }
 
 }  // namespace atom::jinja

@@ -5,8 +5,9 @@
 
 namespace atom::jinja {
 
+// format: a string; where it is safe, what is filled in gets escaped.
 // args: a tuple, a dict (for %(name)s) or a single value.
-Result<Value> percent_format(std::string_view format, const Value& args, Meter& meter);
-Result<Value> brace_format(std::string_view format, const CallArgs& args, Meter& meter);
+Result<Value> percent_format(const Value& format, const Value& args, Meter& meter);
+Result<Value> brace_format(const Value& format, const CallArgs& args, Meter& meter);
 
 }  // namespace atom::jinja

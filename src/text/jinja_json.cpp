@@ -116,7 +116,7 @@ class Writer {
           out_ += "\\b";
           break;
         default:
-          if (c.value < 0x20 || (style_.ensure_ascii && c.value >= 0x80)) {
+          if (c.value < 0x20 || (style_.ensure_ascii && c.value >= 0x7f)) {
             write_escape(c.value == kInvalidByte ? 0xfffd : c.value);
           } else {
             out_ += text.substr(pos, c.size);

@@ -145,7 +145,10 @@ class Lexer {
   Status lex_comment(size_t begin) {
     advance_to(begin);
     const size_t close = source_.find("#}", pos_);
-    if (close == std::string_view::npos) return fail("Missing end of comment tag");
+    if (close == std::string_view::npos) {
+      // Like Jinja, lets a comment pass that the template ends with the start of.
+      return pos_ == source_.size() ? Status() : fail("Missing end of comment tag");
+    }
     const bool has_sign = close > begin && sign_at(close - 1) != '\0';
     advance_to(tag_end(has_sign ? close - 1 : close, "#}", true, true));
     return {};
@@ -161,7 +164,7 @@ class Lexer {
       advance_to(end);
       return {};
     }
-    return fail("Missing end of raw directive");
+    return pos_ == source_.size() ? Status() : fail("Missing end of raw directive");
   }
 
   Status lex_tag(bool block) {

@@ -83,7 +83,9 @@ Status append_repr_at(std::string& out, const Value& value, Meter& meter, int de
       break;
     case Kind::kString:
       ATOM_TRY(meter.charge_growth(out.size(), value.as_string().size()));
+      if (value.is_safe()) out += "Markup(";
       append_quoted(out, value.as_string());
+      if (value.is_safe()) out += ')';
       break;
     case Kind::kList:
       out += '[';
@@ -259,7 +261,7 @@ Result<Value> repeat(const Value& value, int64_t count, Meter& meter) {
     std::string out;
     out.reserve(bytes);
     for (int64_t i = 0; i < count; ++i) out += text;
-    return Value::string(std::move(out));
+    return Value::string(std::move(out), value.is_safe());
   }
   const std::vector<Value>& items = value.items();
   if (items.empty()) return value;
@@ -280,6 +282,37 @@ Result<Value> join_sequences(const Value& a, const Value& b, Meter& meter) {
 }
 
 }  // namespace
+
+std::string escape_html(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+std::string escaped(const Value& string) {
+  return string.is_safe() ? string.as_string() : escape_html(string.as_string());
+}
 
 void append_quoted(std::string& out, std::string_view text) {
   const bool has_single = text.find('\'') != std::string_view::npos;
@@ -419,7 +452,7 @@ Result<Value> negate(const Value& value) {
 
 Result<Value> apply(BinaryOp op, const Value& a, const Value& b, Meter& meter) {
   if (a.is(Kind::kUndefined)) return undefined_error(a);
-  if (op == BinaryOp::kMod && a.is(Kind::kString)) return percent_format(a.as_string(), b, meter);
+  if (op == BinaryOp::kMod && a.is(Kind::kString)) return percent_format(a, b, meter);
   if (b.is(Kind::kUndefined)) return undefined_error(b);
   if (a.is_integral() && b.is_integral()) return apply_integers(op, a.as_int(), b.as_int());
   if (a.is_number() && b.is_number()) return apply_floats(op, a.as_number(), b.as_number());
@@ -431,7 +464,8 @@ Result<Value> apply(BinaryOp op, const Value& a, const Value& b, Meter& meter) {
     if (a.is_sequence()) return join_sequences(a, b, meter);
     if (a.is(Kind::kString)) {
       ATOM_TRY(meter.charge_text(a.as_string().size() + b.as_string().size()));
-      return Value::string(a.as_string() + b.as_string());
+      if (!a.is_safe() && !b.is_safe()) return Value::string(a.as_string() + b.as_string());
+      return Value::string(escaped(a) + escaped(b), true);
     }
   }
   if (op == BinaryOp::kAdd && a_repeats) {

@@ -50,7 +50,7 @@ Result<Body> TemplateParser::parse_body(EndTags end_tags) {
     } else if (token.type == TokenType::kVariableBegin) {
       auto stmt = make(StmtKind::kOutput);
       next();
-      stmt->expr = ATOM_TRY(parse_tuple(true, nullptr));
+      stmt->expr = ATOM_TRY(parse_tuple(true));
       ATOM_TRY(expect(TokenType::kVariableEnd, "end of print statement"));
       body.push_back(std::move(stmt));
     } else {
@@ -127,7 +127,7 @@ Result<TemplateParser::StmtPtr> TemplateParser::parse_if() {
   do {
     next();  // if, elif
     Branch branch;
-    branch.condition = ATOM_TRY(parse_tuple(false, nullptr));
+    branch.condition = ATOM_TRY(parse_tuple(false));
     branch.body = ATOM_TRY(parse_block({"elif", "else", "endif"}));
     stmt->branches.push_back(std::move(branch));
   } while (current().is_name("elif"));
@@ -140,9 +140,9 @@ Result<TemplateParser::StmtPtr> TemplateParser::parse_if() {
 Result<TemplateParser::StmtPtr> TemplateParser::parse_for() {
   auto stmt = make(StmtKind::kFor);
   next();
-  stmt->target = ATOM_TRY(parse_target("in", false));
+  stmt->target = ATOM_TRY(parse_target(false));
   ATOM_TRY(expect_name("in"));
-  stmt->expr = ATOM_TRY(parse_tuple(false, "recursive"));
+  stmt->expr = ATOM_TRY(parse_tuple(false));
   if (skip_name("if")) stmt->test = ATOM_TRY(parse_expression());
   stmt->recursive = skip_name("recursive");
   ++loops_;
@@ -157,9 +157,9 @@ Result<TemplateParser::StmtPtr> TemplateParser::parse_for() {
 Result<TemplateParser::StmtPtr> TemplateParser::parse_set() {
   auto stmt = make(StmtKind::kSet);
   next();
-  stmt->target = ATOM_TRY(parse_target(nullptr, true));
+  stmt->target = ATOM_TRY(parse_target(true));
   if (skip_operator("=")) {
-    stmt->expr = ATOM_TRY(parse_tuple(true, nullptr));
+    stmt->expr = ATOM_TRY(parse_tuple(true));
     return stmt;
   }
   stmt->kind = StmtKind::kSetBlock;
@@ -224,7 +224,7 @@ Result<TemplateParser::StmtPtr> TemplateParser::parse_with() {
   next();
   while (current().type != TokenType::kBlockEnd) {
     if (!stmt->assignments.empty()) ATOM_TRY(expect_operator(","));
-    ExprPtr target = ATOM_TRY(parse_target("=", false));
+    ExprPtr target = ATOM_TRY(parse_target(false));
     ATOM_TRY(expect_operator("="));
     stmt->assignments.emplace_back(std::move(target), ATOM_TRY(parse_expression()));
   }

@@ -33,11 +33,10 @@ class ExpressionParser {
   }
 
   Result<ExprPtr> parse_expression(bool with_conditional = true);
-  // Expressions with commas between them make a tuple; `end_name` (or null) ends it too.
-  Result<ExprPtr> parse_tuple(bool with_conditional, const char* end_name,
-                              bool in_parentheses = false);
+  // Expressions with commas between them make a tuple.
+  Result<ExprPtr> parse_tuple(bool with_conditional, bool in_parentheses = false);
   // Names, tuples of names and, if allowed, namespace attributes.
-  Result<ExprPtr> parse_target(const char* end_name, bool with_namespace);
+  Result<ExprPtr> parse_target(bool with_namespace);
   Result<ExprPtr> parse_filters(ExprPtr input, bool at_name);
 
   // Which of caller, varargs and kwargs the macros around the current place mention.

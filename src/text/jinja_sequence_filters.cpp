@@ -34,7 +34,6 @@ Result<Value> last(const Value& value, Args, Meter& meter) {
   if (object_cast<Iterator>(value) != nullptr) {
     return type_error("'generator' object is not reversible");
   }
-  if (value.is(Kind::kUndefined)) return type_error("'Undefined' object is not reversible");
   if (value.is_sequence() && !value.items().empty()) return value.items().back();
   const std::vector<Value> items = ATOM_TRY(iterate(value, meter));
   return items.empty() ? Value::undefined("No last item, sequence was empty.") : items.back();
@@ -105,9 +104,7 @@ Result<Value> map_attribute(const Value& value, Args args, Meter& meter) {
   const auto [path, fallback] = ATOM_TRY(bind(args, "map", {"attribute", "default"}, 1));
   std::vector<Value> out;
   for (const Value& item : ATOM_TRY(iterate(value, meter))) {
-    Value found = ATOM_TRY(get_path(item, *path, meter));
-    if (found.is(Kind::kUndefined) && given(fallback)) found = *fallback;
-    out.push_back(std::move(found));
+    out.push_back(ATOM_TRY(get_path(item, *path, meter, fallback)));
   }
   return Iterator::make(std::move(out));
 }
@@ -307,8 +304,7 @@ Result<Value> group_by(const Value& value, Args args, Meter& meter) {
   std::vector<Value> keyed;
   std::vector<Value> keys;
   for (const Value& item : all) {
-    Value key = ATOM_TRY(get_path(item, *path, meter));
-    if (key.is(Kind::kUndefined) && given(fallback)) key = *fallback;
+    const Value key = ATOM_TRY(get_path(item, *path, meter, fallback));
     keys.push_back(case_sensitive && truthy(*case_sensitive) ? key
                                                              : ATOM_TRY(ignore_case(key, meter)));
     keyed.push_back(Value::tuple({keys.back(), key, item}));
@@ -361,9 +357,12 @@ constexpr FilterEntry kFilters[] = {
 
 std::span<const FilterEntry> sequence_filters() { return kFilters; }
 
-Result<Value> get_path(const Value& value, const Value& path, Meter& meter) {
+Result<Value> get_path(const Value& value, const Value& path, Meter& meter, const Value* fallback) {
+  const auto or_fallback = [&](Value found) {
+    return found.is(Kind::kUndefined) && given(fallback) ? *fallback : found;
+  };
   if (path.is(Kind::kNone)) return value;
-  if (!path.is(Kind::kString)) return get_item(value, path, meter);
+  if (!path.is(Kind::kString)) return or_fallback(ATOM_TRY(get_item(value, path, meter)));
   Value found = value;
   const std::string_view text = path.as_string();
   for (size_t begin = 0; begin <= text.size();) {
@@ -374,7 +373,7 @@ Result<Value> get_path(const Value& value, const Value& path, Meter& meter) {
                         part.find_first_not_of("0123456789") == std::string_view::npos;
     const Value key = digits ? Value::integer(std::atoll(std::string(part).c_str()))
                              : Value::string(std::string(part));
-    found = ATOM_TRY(get_item(found, key, meter));
+    found = or_fallback(ATOM_TRY(get_item(found, key, meter)));
     begin = end + 1;
   }
   return found;

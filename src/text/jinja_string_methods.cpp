@@ -169,7 +169,7 @@ std::vector<Value> split_spaces(std::string_view text, int64_t limit, bool from_
     text = strip(text, nullptr, !from_right, from_right);
     if (text.empty()) break;
     if (limit-- == 0) {
-      parts.push_back(piece(strip(text, nullptr, from_right, !from_right)));
+      parts.push_back(piece(text));
       break;
     }
     if (from_right) {
@@ -261,9 +261,9 @@ Result<Value> join(const Value& self, Args args, Meter& meter) {
     ATOM_TRY(meter.charge_growth(out.size(), self.as_string().size() + item.as_string().size()));
     if (!first) out += self.as_string();
     first = false;
-    out += item.as_string();
+    out += self.is_safe() ? escaped(item) : item.as_string();
   }
-  return Value::string(std::move(out));
+  return Value::string(std::move(out), self.is_safe());
 }
 
 Result<Value> replace(const Value& self, Args args, Meter& meter) {
@@ -330,26 +330,54 @@ Result<Value> zfill(const Value& self, Args args, Meter& meter) {
 }
 
 Result<Value> format(const Value& self, Args args, Meter& meter) {
-  return brace_format(self.as_string(), args, meter);
+  return brace_format(self, args, meter);
+}
+
+// The strings among a method's results are safe if its own string is.
+Value with_safety(const Value& value) {
+  if (value.is(Kind::kString)) return Value::string(value.as_string(), true);
+  if (!value.is_sequence()) return value;
+  std::vector<Value> items;
+  for (const Value& item : value.items()) items.push_back(with_safety(item));
+  return value.is(Kind::kList) ? Value::list(std::move(items)) : Value::tuple(std::move(items));
+}
+
+template <Method::Body kBody>
+Result<Value> keeping(const Value& self, Args args, Meter& meter) {
+  if (!self.is_safe()) return kBody(self, args, meter);
+  return with_safety(ATOM_TRY(kBody(self, args, meter)));
+}
+
+// Likewise, and the strings among the arguments are escaped first.
+template <Method::Body kBody>
+Result<Value> escaping(const Value& self, Args args, Meter& meter) {
+  if (!self.is_safe()) return kBody(self, args, meter);
+  CallArgs safe_args = args;
+  for (Value& value : safe_args.positional) {
+    if (value.is(Kind::kString)) value = Value::string(escaped(value), true);
+  }
+  for (auto& [name, value] : safe_args.named) {
+    if (value.is(Kind::kString)) value = Value::string(escaped(value), true);
+  }
+  return with_safety(ATOM_TRY(kBody(self, safe_args, meter)));
 }
 
 bool not_lower(uint32_t c) { return is_cased(c) && !is_lower(c); }
 bool not_upper(uint32_t c) { return is_cased(c) && !is_upper(c); }
 
 constexpr MethodEntry kMethods[] = {
-    {"strip", strip_method<true, true>},
-    {"lstrip", strip_method<true, false>},
-    {"rstrip", strip_method<false, true>},
-    {"split", split<false>},
-    {"rsplit", split<true>},
+    {"strip", escaping<strip_method<true, true>>},
+    {"lstrip", escaping<strip_method<true, false>>},
+    {"rstrip", escaping<strip_method<false, true>>},
+    {"split", keeping<split<false>>},
+    {"rsplit", keeping<split<true>>},
     {"startswith", affix_test<true>},
     {"endswith", affix_test<false>},
-    {"replace", replace},
-    {"upper", mapped<to_upper>},
-    {"lower", mapped<to_lower>},
-    {"title", mapped<to_title>},
-    {"capitalize", mapped<to_capitalized>},
-    {"casefold", mapped<to_lower>},
+    {"replace", escaping<replace>},
+    {"upper", escaping<mapped<to_upper>>},
+    {"lower", escaping<mapped<to_lower>>},
+    {"title", escaping<mapped<to_title>>},
+    {"capitalize", escaping<mapped<to_capitalized>>},
     {"join", join},
     {"format", format},
     {"find", find_method_of<false, false>},
@@ -357,15 +385,15 @@ constexpr MethodEntry kMethods[] = {
     {"index", find_method_of<false, true>},
     {"rindex", find_method_of<true, true>},
     {"count", count},
-    {"partition", partition<false>},
-    {"rpartition", partition<true>},
-    {"splitlines", splitlines},
-    {"removeprefix", remove_affix<true>},
-    {"removesuffix", remove_affix<false>},
-    {"center", justify<Side::kCenter>},
-    {"ljust", justify<Side::kLeft>},
-    {"rjust", justify<Side::kRight>},
-    {"zfill", zfill},
+    {"partition", keeping<partition<false>>},
+    {"rpartition", keeping<partition<true>>},
+    {"splitlines", keeping<splitlines>},
+    {"removeprefix", escaping<remove_affix<true>>},
+    {"removesuffix", escaping<remove_affix<false>>},
+    {"center", escaping<justify<Side::kCenter>>},
+    {"ljust", escaping<justify<Side::kLeft>>},
+    {"rjust", escaping<justify<Side::kRight>>},
+    {"zfill", escaping<zfill>},
     {"isalnum", all_are<is_alnum>},
     {"isalpha", all_are<is_alpha>},
     {"isascii", isascii},
@@ -375,6 +403,7 @@ constexpr MethodEntry kMethods[] = {
     {"isspace", all_are<is_space>},
     {"islower", cased_like<not_lower>},
     {"isupper", cased_like<not_upper>},
+    {"casefold", unsupported},
     {"encode", unsupported},
     {"expandtabs", unsupported},
     {"format_map", unsupported},

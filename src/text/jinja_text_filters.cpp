@@ -17,16 +17,21 @@ Result<Value> no_more(Args args, Value value) {
   return type_error("this filter takes no arguments");
 }
 
+// A string as it is, safe or not; other values printed.
+Result<Value> as_text(const Value& value, Meter& meter) {
+  if (value.is(Kind::kString)) return value;
+  return Value::string(ATOM_TRY(to_str(value, meter)));
+}
+
 Result<Value> string(const Value& value, Args args, Meter& meter) {
-  if (value.is(Kind::kString)) return no_more(args, value);
-  return no_more(args, Value::string(ATOM_TRY(to_str(value, meter))));
+  return no_more(args, ATOM_TRY(as_text(value, meter)));
 }
 
 template <std::string (*kMap)(std::string_view)>
 Result<Value> mapped(const Value& value, Args args, Meter& meter) {
   const std::string text = ATOM_TRY(to_str(value, meter));
   ATOM_TRY(meter.charge_text(text.size() * 2));
-  return no_more(args, Value::string(kMap(text)));
+  return no_more(args, Value::string(kMap(text), value.is_safe()));
 }
 
 // Unlike str.title, a word starts after white space or one of -({[< only.
@@ -56,7 +61,7 @@ Result<Value> title(const Value& value, Args args, Meter& meter) {
 }
 
 Result<Value> trim(const Value& value, Args args, Meter& meter) {
-  const Value text = Value::string(ATOM_TRY(to_str(value, meter)));
+  const Value text = ATOM_TRY(as_text(value, meter));
   return find_method(text, "strip")->body(text, args, meter);
 }
 
@@ -73,31 +78,18 @@ Result<Value> replace(const Value& value, Args args, Meter& meter) {
 }
 
 Result<Value> escape(const Value& value, Args args, Meter& meter) {
+  if (value.is_safe()) return no_more(args, value);
   const std::string text = ATOM_TRY(to_str(value, meter));
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  ATOM_TRY(meter.charge_text(out.size()));
-  return no_more(args, Value::string(std::move(out)));
+  ATOM_TRY(meter.charge_text(text.size() * 6));
+  return no_more(args, Value::string(escape_html(text), true));
+}
+
+Result<Value> force_escape(const Value& value, Args args, Meter& meter) {
+  return escape(Value::string(ATOM_TRY(to_str(value, meter))), args, meter);
+}
+
+Result<Value> safe(const Value& value, Args args, Meter& meter) {
+  return no_more(args, Value::string(ATOM_TRY(to_str(value, meter)), true));
 }
 
 Result<std::string> indentation(const Value* width, size_t fallback, Meter& meter) {
@@ -126,7 +118,7 @@ Result<Value> indent(const Value& value, Args args, Meter& meter) {
     at_start = false;
     out += line;
   }
-  return Value::string(std::move(out));
+  return Value::string(std::move(out), value.is_safe());
 }
 
 Result<Value> tojson(const Value& value, Args args, Meter& meter) {
@@ -150,7 +142,7 @@ Result<Value> tojson(const Value& value, Args args, Meter& meter) {
 }
 
 Result<Value> format(const Value& value, Args args, Meter& meter) {
-  const std::string text = ATOM_TRY(to_str(value, meter));
+  const Value text = ATOM_TRY(as_text(value, meter));
   if (args.named.empty()) return percent_format(text, Value::tuple(args.positional), meter);
   if (!args.positional.empty()) {
     return type_error("can't handle positional and keyword arguments at the same time");
@@ -162,7 +154,7 @@ Result<Value> format(const Value& value, Args args, Meter& meter) {
 
 Result<Value> center(const Value& value, Args args, Meter& meter) {
   const auto [width] = ATOM_TRY(bind(args, "center", {"width"}, 0));
-  const Value text = Value::string(ATOM_TRY(to_str(value, meter)));
+  const Value text = ATOM_TRY(as_text(value, meter));
   CallArgs method_args;
   method_args.positional.push_back(width == nullptr ? Value::integer(80) : *width);
   return find_method(text, "center")->body(text, method_args, meter);
@@ -249,7 +241,7 @@ Result<Value> url_encode(const Value& value, Args args, Meter& meter) {
 
 constexpr FilterEntry kFilters[] = {
     {"string", string},
-    {"safe", string},
+    {"safe", safe},
     {"upper", mapped<to_upper>},
     {"lower", mapped<to_lower>},
     {"capitalize", mapped<to_capitalized>},
@@ -258,7 +250,7 @@ constexpr FilterEntry kFilters[] = {
     {"replace", replace},
     {"escape", escape},
     {"e", escape},
-    {"forceescape", escape},
+    {"forceescape", force_escape},
     {"indent", indent},
     {"tojson", tojson},
     {"format", format},

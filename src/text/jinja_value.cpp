@@ -43,8 +43,8 @@ Status Meter::out_of_steps() {
 Value Value::undefined(std::string message) {
   return Value(Data(Undefined{std::make_shared<const std::string>(std::move(message))}));
 }
-Value Value::string(std::string text) {
-  return Value(Data(std::make_shared<const std::string>(std::move(text))));
+Value Value::string(std::string text, bool safe) {
+  return Value(Data(std::make_shared<const Text>(Text{std::move(text), safe})));
 }
 Value Value::list(std::vector<Value> items) {
   return Value(Data(ListRef{make_sequence(std::move(items))}));

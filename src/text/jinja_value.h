@@ -67,6 +67,10 @@ struct CallArgs;
 struct Undefined {
   std::shared_ptr<const std::string> message;  // what an operation on it reports
 };
+struct Text {
+  std::string text;
+  bool safe = false;  // came from |safe or |escape: what is added to it gets escaped
+};
 struct Sequence {
   std::vector<Value> items;
   int depth = 1;
@@ -86,7 +90,7 @@ class Value {
   static Value boolean(bool value) { return Value(Data(value)); }
   static Value integer(int64_t value) { return Value(Data(value)); }
   static Value floating(double value) { return Value(Data(value)); }
-  static Value string(std::string text);
+  static Value string(std::string text, bool safe = false);
   static Value list(std::vector<Value> items);
   static Value tuple(std::vector<Value> items);
   static Value pair(Value first, Value second);
@@ -106,7 +110,10 @@ class Value {
   int64_t as_int() const;    // bool or int
   double as_number() const;  // bool, int or float
   const std::string& as_string() const {
-    return *std::get<std::shared_ptr<const std::string>>(data_);
+    return std::get<std::shared_ptr<const Text>>(data_)->text;
+  }
+  bool is_safe() const {
+    return is(Kind::kString) && std::get<std::shared_ptr<const Text>>(data_)->safe;
   }
   const std::vector<Value>& items() const;  // list or tuple
   const Dict& as_dict() const { return *std::get<std::shared_ptr<const Dict>>(data_); }
@@ -120,9 +127,9 @@ class Value {
   bool same_as(const Value& other) const;
 
  private:
-  using Data = std::variant<Undefined, std::monostate, bool, int64_t, double,
-                            std::shared_ptr<const std::string>, ListRef, TupleRef,
-                            std::shared_ptr<const Dict>, std::shared_ptr<Object>>;
+  using Data =
+      std::variant<Undefined, std::monostate, bool, int64_t, double, std::shared_ptr<const Text>,
+                   ListRef, TupleRef, std::shared_ptr<const Dict>, std::shared_ptr<Object>>;
   explicit Value(Data data) : data_(std::move(data)) {}
   Data data_;
 };
@@ -212,6 +219,10 @@ bool truthy(const Value& value);
 Status append_str(std::string& out, const Value& value, Meter& meter);
 Status append_repr(std::string& out, const Value& value, Meter& meter);
 Result<std::string> to_str(const Value& value, Meter& meter);
+// text with & < > " ' as HTML writes them.
+std::string escape_html(std::string_view text);
+// The text of a string, escaped unless the string is safe.
+std::string escaped(const Value& string);
 // repr(text) and repr(number).
 void append_quoted(std::string& out, std::string_view text);
 std::string float_repr(double value);
