@@ -303,6 +303,7 @@ Result<Interpreter::Flow> Interpreter::run_for(const Stmt& stmt, const Value& it
     const std::optional<Value> item = ATOM_TRY(loop->advance());
     if (!item) break;
     any = true;
+    ATOM_TRY(meter_.charge(4));  // a scope and its variables
     if (scope.use_count() == 1) {
       scope->variables.clear();
     } else {

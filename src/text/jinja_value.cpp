@@ -357,7 +357,8 @@ Result<std::vector<Value>> iterate(const Value& value, Meter& meter) {
   }
   if (value.is(Kind::kString)) {
     const std::string_view text = value.as_string();
-    ATOM_TRY(meter.charge(static_cast<int64_t>(text.size())));
+    // Each becomes a string of its own, which takes more than a list element does.
+    ATOM_TRY(meter.charge(static_cast<int64_t>(text.size()) * 4));
     for (size_t pos = 0; pos < text.size();) {
       const size_t size = decode_at(text, pos).size;
       out.push_back(Value::string(std::string(text.substr(pos, size))));
