@@ -251,6 +251,101 @@ def write_safetensors(folder):
     save_file(tensors, folder / "written.safetensors", metadata={"format": "pt"})
 
 
+def pack_nibbles(codes):
+    """[N, K] codes to [N, K/2] bytes, the even channel in the low half."""
+    low, high = codes[:, 0::2] & 0xF, codes[:, 1::2] & 0xF
+    return (low | (high << 4)).astype(np.uint8)
+
+
+def write_checkpoint(folder):
+    """checkpoint/: an Atom checkpoint made from docs/checkpoint.md alone, and in values.f32 what its
+    linears decode to, in the order of their names."""
+    rng = np.random.default_rng(3)
+    hidden, ffn, heads, head_dim, vocab = 16, 24, 2, 8, 12
+    config = {"model_type": "llama", "hidden_size": hidden, "intermediate_size": ffn,
+              "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": 1,
+              "vocab_size": vocab, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+              "tie_word_embeddings": True, "eos_token_id": 2}
+    tensors, formats, values = {}, {}, {}
+
+    def halves(*shape):
+        return (rng.random(shape) + 0.1).astype(np.float16)
+
+    def grouped(name, rows, cols, outliers):
+        body = cols - outliers
+        codes = rng.integers(-8, 8, (rows, body))
+        scales = halves(rows, body // 4)
+        tensors[f"{name}.qweight"] = pack_nibbles(codes)
+        tensors[f"{name}.scales"] = scales
+        value = codes * scales.astype(np.float64).repeat(4, axis=1)
+        weight = {"kind": "grouped", "dtype": "F32", "bits": 4, "group": 4, "outliers": outliers,
+                  "outlier_kind": "int8" if outliers else "none"}
+        if outliers:
+            tail = rng.integers(-127, 128, (rows, outliers)).astype(np.int8)
+            tail_scales = halves(rows)
+            tensors[f"{name}.outlier_qweight"] = tail
+            tensors[f"{name}.outlier_scales"] = tail_scales
+            value = np.hstack([value, tail * tail_scales.astype(np.float64)[:, None]])
+        act = {"quantized": True, "bits": 4, "group": 4, "rule": "symmetric", "clip": 0.9,
+               "search": False}
+        formats[name], values[name] = {"weight": weight, "act": act}, value
+
+    def two_level(name, rows, cols, outliers):
+        body = cols - outliers
+        codes = rng.integers(0, 16, (rows, body))
+        scales = rng.integers(1, 17, (rows, body // 4)).astype(np.uint8)
+        zeros = rng.integers(-128, -113, (rows, body // 4)).astype(np.int8)
+        row_scales = halves(rows)
+        tail = rng.integers(-127, 128, (rows, outliers)).astype(np.int8)
+        tensors[f"{name}.qweight"] = pack_nibbles(codes)
+        tensors[f"{name}.group_scales"] = scales
+        tensors[f"{name}.group_zeros"] = zeros
+        tensors[f"{name}.row_scales"] = row_scales
+        tensors[f"{name}.outlier_qweight"] = tail
+        grid = codes * scales.astype(int).repeat(4, axis=1) + zeros.astype(int).repeat(4, axis=1)
+        values[name] = np.hstack([grid, tail]) * row_scales.astype(np.float64)[:, None]
+        formats[name] = {"weight": {"kind": "two_level", "dtype": "F32", "bits": 4, "group": 4,
+                                    "outliers": outliers, "outlier_kind": "int8"},
+                         "act": {"quantized": True, "bits": 8, "group": 0, "rule": "symmetric",
+                                 "clip": 1.0, "search": False}}
+
+    def plain(name, rows, cols):
+        values[name] = rng.standard_normal((rows, cols)).astype(np.float16)
+        tensors[f"{name}.weight"] = values[name]
+        formats[name] = {"weight": {"kind": "float", "dtype": "F16", "bits": 4, "group": 128,
+                                    "outliers": 0, "outlier_kind": "none"},
+                         "act": {"quantized": False, "bits": 4, "group": 128, "rule": "symmetric",
+                                 "clip": 1.0, "search": False}}
+
+    q, kv, layer = heads * head_dim, head_dim, "model.layers.0."
+    plain("model.embed_tokens", vocab, hidden)
+    grouped(layer + "self_attn.q_proj", q, hidden, 4)
+    grouped(layer + "self_attn.k_proj", kv, hidden, 4)
+    grouped(layer + "self_attn.v_proj", kv, hidden, 4)
+    grouped(layer + "self_attn.o_proj", hidden, q, 0)
+    two_level(layer + "mlp.gate_proj", ffn, hidden, 4)
+    two_level(layer + "mlp.up_proj", ffn, hidden, 4)
+    two_level(layer + "mlp.down_proj", hidden, ffn, 8)
+    tensors[layer + "self_attn.qkv_perm"] = rng.permutation(hidden).astype(np.int32)
+    tensors[layer + "self_attn.o_perm"] = rng.permutation(q).astype(np.int32)
+    tensors[layer + "mlp.gate_up_perm"] = rng.permutation(hidden).astype(np.int32)
+    tensors[layer + "input_layernorm.weight"] = np.ones(hidden, np.float32)
+    tensors[layer + "post_attention_layernorm.weight"] = np.ones(hidden, np.float32)
+    tensors["model.norm.weight"] = np.ones(hidden, np.float32)
+    tensors[layer + "self_attn.k_mean"] = np.zeros(kv, np.float32)
+    tensors[layer + "self_attn.prefix_k"] = np.zeros((1, 1, head_dim), np.float32)
+    tensors[layer + "self_attn.prefix_v"] = np.zeros((1, 1, head_dim), np.float32)
+    config["quantization_config"] = {
+        "quant_method": "atom", "version": 1, "recipe": {"name": "golden"}, "formats": formats,
+        "kv": {"kind": "int", "bits": 4, "pre_rope": False, "centered": True, "hadamard": True},
+        "prefix_tokens": [1]}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    ordered = [values[name].astype(np.float32).ravel() for name in sorted(values)]
+    np.concatenate(ordered).tofile(folder / "values.f32")
+
+
 def main():
     here = pathlib.Path(__file__).resolve().parent.parent
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else here / "tests/data/io"
@@ -258,6 +353,7 @@ def main():
     write_quants(folder)
     write_metadata(folder)
     write_safetensors(folder)
+    write_checkpoint(folder / "checkpoint")
     for family in FAMILIES:
         head_dim = FAMILIES[family].get("head_dim", D // H)
         weights = model_weights(family, head_dim)

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -191,6 +192,29 @@ TEST(Checkpoint, RoundTripsEveryFormatBitForBit) {
     EXPECT_EQ(checkpoint.text_assets().value().chat_template, "{{ y }}");
     EXPECT_EQ(open_model_source(folder.path()).status().code(), ErrorCode::kUnsupported);
   }
+}
+
+TEST(Checkpoint, ReadsWhatAnotherProgramWroteFromTheDocument) {
+  const Checkpoint checkpoint = Checkpoint::open(testing::data_path("checkpoint")).value();
+  EXPECT_EQ(checkpoint.meta().prefix_tokens, std::vector<int32_t>{1});
+  const std::string golden = testing::read_data("checkpoint/values.f32");
+  std::vector<std::string> names;
+  for (const CheckpointLinear& linear : checkpoint.linears()) names.push_back(linear.name);
+  std::sort(names.begin(), names.end());
+  size_t at = 0;
+  for (const std::string& name : names) {
+    const PackedLinear linear = checkpoint.linear(name).value();
+    std::vector<double> values(static_cast<size_t>(linear.rows * linear.cols));
+    dequantize(linear, values);
+    for (const double value : values) {
+      float expected = 0.0f;
+      ASSERT_LE(at + sizeof expected, golden.size());
+      std::memcpy(&expected, golden.data() + at, sizeof expected);
+      EXPECT_EQ(static_cast<float>(value), expected) << name;
+      at += sizeof expected;
+    }
+  }
+  EXPECT_EQ(at, golden.size());
 }
 
 TEST(Checkpoint, BytesDoNotDependOnTheOrder) {
