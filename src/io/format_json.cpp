@@ -5,6 +5,9 @@
 #include <string_view>
 #include <utility>
 
+#include "io/decimal.h"
+#include "io/printable.h"
+
 namespace atom {
 namespace {
 
@@ -34,7 +37,7 @@ Result<E> read_word(const JsonView& json, std::string_view key, const Words<E, N
     known += (known.empty() ? "" : ", ") + std::string(word);
   }
   return error(ErrorCode::kInvalidArgument, "{}: '{}' is '{}', not one of {}", json.place(), key,
-               text, known);
+               printable(text), known);
 }
 
 template <class E, size_t N>
@@ -66,6 +69,9 @@ Result<WeightFormat> weight_format_from_json(const JsonView& json) {
 }
 
 Result<ActFormat> act_format_from_json(const JsonView& json) {
+  if (!json.is_object()) {  // every field has a default, so that nothing below would notice
+    return error(ErrorCode::kCorrupt, "{}: expected an object", json.place());
+  }
   ATOM_TRY(json.expect_keys({"bits", "group", "rule", "clip", "search"}));
   ActFormat format;
   format.quantized = true;
@@ -76,9 +82,6 @@ Result<ActFormat> act_format_from_json(const JsonView& json) {
   format.search = ATOM_TRY(json.get_bool("search", false));
   return format;
 }
-
-// A float's shortest decimal form as a JSON number: 0.9f is 0.9, not 0.899999976.
-double tidy(float value) { return std::stod(fmt::format("{}", value)); }
 
 }  // namespace
 
@@ -107,7 +110,7 @@ Json to_json(const LinearFormat& format) {
     json["act"] = {{"bits", format.act.bits},
                    {"group", format.act.group},
                    {"rule", word_of(format.act.rule, kActRules)},
-                   {"clip", tidy(format.act.clip)},
+                   {"clip", decimal_value(format.act.clip)},
                    {"search", format.act.search}};
   }
   return json;

@@ -1,10 +1,10 @@
 #include "io/gguf.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "io/byte_reader.h"
+#include "io/decimal.h"
 #include "io/printable.h"
 
 namespace atom {
@@ -52,14 +52,6 @@ T load(const std::byte* in) {
   T value;
   std::memcpy(&value, in, sizeof value);
   return value;
-}
-
-// A float32 stands for the decimal number it was written from: 1e-5f means 1e-5.
-double decimal_value(float value) {
-  const std::string text = fmt::format("{}", value);
-  double result = 0.0;
-  std::from_chars(text.data(), text.data() + text.size(), result);
-  return result;
 }
 
 }  // namespace
