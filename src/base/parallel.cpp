@@ -4,10 +4,140 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace atom {
 namespace {
+
 std::atomic<int> configured{0};
+
+// True in a thread that is inside a parallel_for.
+thread_local bool inside_loop = false;
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Spins until done() or for about as long as a thread takes to be woken; true when done.
+template <class Done>
+bool spin_until(Done done) {
+  constexpr std::chrono::microseconds kLongest{50};
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (done()) return true;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() - start < kLongest);
+  return done();
+}
+
+// Threads that wait for loops. A decoder step is hundreds of loops of a few microseconds each, so
+// workers spin between them and sleep only when none comes; items are claimed one by one, so that a
+// worker which the system keeps waiting holds up nobody.
+class Pool {
+ public:
+  static Pool& instance() {
+    static Pool pool;
+    return pool;
+  }
+
+  void run(int64_t count, void (*item)(void*, int64_t), void* context) {
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) {
+      for (int64_t i = 0; i < count; ++i) item(context, i);
+      return;
+    }
+    grow(thread_count() - 1);
+    item_ = item;
+    context_ = context;
+    count_ = count;
+    pending_.store(count, std::memory_order_relaxed);
+    unclaimed_.store(count, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+      wakeups_.fetch_add(1);
+      wakeups_.notify_all();
+    }
+    work();
+    const auto finished = [&] { return pending_.load(std::memory_order_acquire) == 0; };
+    while (!spin_until(finished)) std::this_thread::yield();
+  }
+
+  ~Pool() {
+    stop_.store(true);
+    wakeups_.fetch_add(1);
+    wakeups_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+ private:
+  void grow(int wanted) {
+    active_.store(wanted, std::memory_order_relaxed);
+    while (static_cast<int>(workers_.size()) < wanted) {
+      workers_.emplace_back([this, id = static_cast<int>(workers_.size())] { serve(id); });
+    }
+  }
+
+  // Claims and runs items until none is left. A claim pins the loop: it cannot end, nor its fields
+  // change, before the claimed item has run.
+  void work() {
+    int64_t left = unclaimed_.load(std::memory_order_acquire);
+    while (left > 0) {
+      if (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
+                                            std::memory_order_acquire)) {
+        continue;
+      }
+      inside_loop = true;
+      item_(context_, count_ - left);
+      inside_loop = false;
+      pending_.fetch_sub(1, std::memory_order_release);
+      left = unclaimed_.load(std::memory_order_acquire);
+    }
+  }
+
+  void serve(int id) {
+    const auto wanted = [&] {
+      return (unclaimed_.load(std::memory_order_seq_cst) > 0 &&
+              id < active_.load(std::memory_order_relaxed)) ||
+             stop_.load(std::memory_order_relaxed);
+    };
+    while (!stop_.load(std::memory_order_relaxed)) {
+      if (spin_until(wanted)) {
+        work();
+        continue;
+      }
+      const uint32_t seen = wakeups_.load();
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      if (!wanted()) wakeups_.wait(seen);
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+  }
+
+  std::mutex mutex_;  // held by the thread whose loop runs
+  std::vector<std::thread> workers_;
+  std::atomic<int> active_{0};  // workers that may help
+  std::atomic<bool> stop_{false};
+
+  void (*item_)(void*, int64_t) = nullptr;
+  void* context_ = nullptr;
+  int64_t count_ = 0;
+  alignas(64) std::atomic<int64_t> unclaimed_{0};  // items that nobody has taken
+  alignas(64) std::atomic<int64_t> pending_{0};    // items that have not run to their end
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<uint32_t> wakeups_{0};
+};
+
 }  // namespace
 
 int available_threads() {
@@ -24,6 +154,14 @@ int thread_count() {
   if (count > 0) return count;
   static const int available = available_threads();
   return available;
+}
+
+void detail::run_parallel(int64_t count, void (*item)(void*, int64_t), void* context) {
+  if (count > 1 && !inside_loop && thread_count() > 1) {
+    Pool::instance().run(count, item, context);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) item(context, i);
 }
 
 }  // namespace atom

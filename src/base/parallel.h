@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace atom {
 
@@ -12,15 +13,19 @@ int available_threads();
 void set_thread_count(int count);
 int thread_count();
 
-// Calls body(i) for i in [0, count), in any order. Nested calls run serially in their thread.
+namespace detail {
+// Calls item(context, i) for i in [0, count).
+void run_parallel(int64_t count, void (*item)(void* context, int64_t i), void* context);
+}  // namespace detail
+
+// Calls body(i) for i in [0, count), in any order. Nested calls, and calls while another thread's
+// loop runs, run serially in their thread.
 template <class Body>
 void parallel_for(int64_t count, Body&& body) {
-  if (count <= 1) {
-    if (count == 1) body(int64_t{0});
-    return;
-  }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(thread_count())
-  for (int64_t i = 0; i < count; ++i) body(i);
+  using Callable = std::remove_reference_t<Body>;
+  detail::run_parallel(
+      count, [](void* context, int64_t i) { (*static_cast<Callable*>(context))(i); },
+      const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 }  // namespace atom

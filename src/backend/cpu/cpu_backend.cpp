@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/cpu_features.h"
 #include "backend/cpu/float_linear.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/kv_cache.h"
@@ -119,19 +120,23 @@ void CpuBackend::quantize_rows(int64_t tokens, Activations& to, FillRow&& fill) 
 void CpuBackend::quantize_row(CpuActivations& acts, int64_t t, const float* values) {
   const ActLayout& layout = acts.layout;
   int8_t* codes = acts.codes.data() + t * layout.code_stride;
+  const int64_t sums_in_group = layout.group / layout.sum_group;
   for (int64_t g = 0; g < layout.groups; ++g) {
     acts.scales[t * layout.groups + g] = kernels_.quantize_group(
-        values + g * layout.group, layout.group, acts.format().act, codes + g * layout.group);
-  }
-  for (int64_t g = 0; g < layout.sum_groups; ++g) {
-    acts.sums[t * layout.sum_groups + g] =
-        kernels_.sum_codes(codes + g * layout.sum_group, layout.sum_group);
+        {.x = values + g * layout.group,
+         .n = layout.group,
+         .format = &acts.format().act,
+         .sum_group = layout.sum_group,
+         .codes = codes + g * layout.group,
+         .sums = acts.sums.data() + t * layout.sum_groups + g * sums_in_group});
   }
   if (layout.int_outliers) {
-    int8_t* outlier_codes = codes + layout.outlier_offset;
-    acts.outlier_scales[t] = kernels_.quantize_group(values + layout.body, layout.outliers,
-                                                     numerics::kOutlierActs, outlier_codes);
-    acts.outlier_sums[t] = kernels_.sum_codes(outlier_codes, layout.outliers);
+    acts.outlier_scales[t] = kernels_.quantize_group({.x = values + layout.body,
+                                                      .n = layout.outliers,
+                                                      .format = &numerics::kOutlierActs,
+                                                      .sum_group = layout.outliers,
+                                                      .codes = codes + layout.outlier_offset,
+                                                      .sums = acts.outlier_sums.data() + t});
   } else {
     std::copy_n(values + layout.body, layout.outliers,
                 acts.values.data() + t * layout.value_stride);
@@ -237,7 +242,6 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
   job.nibbles = w.storage == CodeStorage::kNibble;
   job.two_level = w.two_level();
   job.zero_point = w.zero_point;
-  job.body = w.body;
   job.group = w.group;
   job.groups = w.groups;
   job.scales = w.scales.data();
@@ -261,12 +265,16 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
   job.y_stride = y.cols();
   job.accumulate = args.accumulate;
   constexpr int64_t kPanelsAtOnce = 4, kTokensAtOnce = 512;
+  const int64_t scratch_bytes =
+      kernels_.linear_scratch_bytes == nullptr ? 0 : kernels_.linear_scratch_bytes(job);
   const int64_t panel_tiles = (w.panels() + kPanelsAtOnce - 1) / kPanelsAtOnce;
   const int64_t token_tiles = (args.tokens + kTokensAtOnce - 1) / kTokensAtOnce;
   parallel_for(panel_tiles * token_tiles, [&](int64_t i) {
     const int64_t panel = i / token_tiles * kPanelsAtOnce, token = i % token_tiles * kTokensAtOnce;
+    struct Panels;
+    uint8_t* scratch = thread_scratch<uint8_t, Panels>(kPanelsAtOnce * scratch_bytes);
     kernels_.linear(job, panel, std::min(panel + kPanelsAtOnce, w.panels()), token,
-                    std::min(token + kTokensAtOnce, args.tokens));
+                    std::min(token + kTokensAtOnce, args.tokens), scratch);
   });
 }
 
@@ -337,8 +345,13 @@ void CpuBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
 }  // namespace
 }  // namespace cpu
 
-Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions&) {
-  return std::unique_ptr<Backend>(new cpu::CpuBackend(cpu::kPortableKernels));
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options) {
+  const cpu::Kernels* kernels = cpu::select_kernels(options.isa);
+  if (kernels == nullptr) {
+    return error(ErrorCode::kUnsupported, "this machine lacks the instructions of '{}'",
+                 cpu_isa_name(options.isa));
+  }
+  return std::unique_ptr<Backend>(new cpu::CpuBackend(*kernels));
 }
 
 }  // namespace atom

@@ -8,11 +8,22 @@
 
 namespace atom {
 
-enum class CpuIsa : uint8_t { kAuto, kPortable };
-inline constexpr CpuIsa kAllCpuIsas[] = {CpuIsa::kPortable};
+// Instruction sets that kernels exist for, best first; each includes what the ones below it need.
+enum class CpuIsa : uint8_t {
+  kAuto,        // the best that this machine has
+  kAmx,         // AMX-INT8 and AVX-512 VNNI
+  kAvx512Vnni,  // AVX-512 F, BW, VL, DQ, VNNI
+  kAvxVnni,     // AVX2 and AVX-VNNI
+  kAvx2,        // AVX2, FMA, F16C
+  kPortable,
+};
+inline constexpr CpuIsa kAllCpuIsas[] = {CpuIsa::kAmx, CpuIsa::kAvx512Vnni, CpuIsa::kAvxVnni,
+                                         CpuIsa::kAvx2, CpuIsa::kPortable};
+// "amx", "avx512-vnni" ...
+const char* cpu_isa_name(CpuIsa isa);
 
 struct CpuOptions {
-  CpuIsa isa = CpuIsa::kAuto;  // kAuto: the best this machine has
+  CpuIsa isa = CpuIsa::kAuto;
 };
 
 // Fails (kUnsupported) when this machine lacks the instruction set asked for. The number of threads

@@ -9,7 +9,20 @@
 
 namespace atom::cpu {
 
-// One call of the integer linear: see LinearWeights and Activations for the layouts.
+inline constexpr int64_t kPanelRows = 16;  // see linear_weights.h
+inline constexpr int64_t kStepBytes = 64;
+
+// One activation group.
+struct QuantizeJob {
+  const float* x = nullptr;
+  int64_t n = 0;
+  const ActFormat* format = nullptr;
+  int64_t sum_group = 0;    // divides n
+  int8_t* codes = nullptr;  // [n]
+  int32_t* sums = nullptr;  // [n / sum_group] sums of the codes
+};
+
+// One call of the integer linear: see linear_weights.h and objects.h for the layouts.
 struct LinearJob {
   // weights
   const uint8_t* codes = nullptr;
@@ -17,7 +30,6 @@ struct LinearJob {
   bool nibbles = false;
   bool two_level = false;
   int32_t zero_point = 0;
-  int64_t body = 0;
   int64_t group = 0;
   int64_t groups = 0;
   const uint16_t* scales = nullptr;
@@ -54,15 +66,29 @@ struct Kernels {
                     int64_t n, float* y);
   // y[i] = silu(gate[i]) * up[i].
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
-  // One activation group: codes, and the scale as result.
-  float (*quantize_group)(const float* x, int64_t n, const ActFormat& format, int8_t* codes);
-  // Sum of n codes.
-  int32_t (*sum_codes)(const int8_t* codes, int64_t n);
-  // The integer linear for panels [panel, panel_end) and tokens [token, token_end).
+  // Codes and sums of one activation group; the scale as result.
+  float (*quantize_group)(const QuantizeJob& job);
+  // The integer linear for panels [panel, panel_end) and tokens [token, token_end). scratch:
+  // linear_scratch_bytes(job) for each of those panels, aligned to a cache line.
   void (*linear)(const LinearJob& job, int64_t panel, int64_t panel_end, int64_t token,
-                 int64_t token_end);
+                 int64_t token_end, uint8_t* scratch);
+  int64_t (*linear_scratch_bytes)(const LinearJob& job);  // null: none needed
 };
 
 extern const Kernels kPortableKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;     // AVX2, FMA, F16C
+extern const Kernels kAvxVnniKernels;  // and AVX-VNNI
+extern const Kernels kAvx512Kernels;   // AVX-512 F, BW, VL, DQ, VNNI
+extern const Kernels kAmxKernels;      // and AMX-INT8
+#endif
+
+// Services of the baseline build to the kernels.
+
+// Scale, reciprocal and code range of an activation group (ops/numerics.h), as plain numbers.
+struct CodeRange {
+  float scale, inverse, low, high;
+};
+CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor);
 
 }  // namespace atom::cpu

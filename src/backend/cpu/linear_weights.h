@@ -15,12 +15,10 @@
 #pragma once
 
 #include "backend/cpu/aligned_buffer.h"
+#include "backend/cpu/kernels.h"
 #include "ops/backend.h"
 
 namespace atom::cpu {
-
-inline constexpr int64_t kPanelRows = 16;
-inline constexpr int64_t kStepBytes = 64;
 
 enum class CodeStorage : uint8_t {
   kNone,    // float weights

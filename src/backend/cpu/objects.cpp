@@ -46,7 +46,7 @@ Result<std::unique_ptr<CpuActivations>> CpuActivations::create(const LinearForma
   const ActLayout& layout = acts->layout = ActLayout::of(format, channels);
   bool fits = acts->values.allocate(max_tokens * layout.value_stride);
   if (layout.quantized) {
-    fits = fits && acts->codes.allocate(max_tokens * layout.code_stride) &&
+    fits = fits && acts->codes.allocate(max_tokens * layout.code_stride + kCacheLine) &&
            acts->scales.allocate(max_tokens * layout.groups) &&
            acts->sums.allocate(max_tokens * layout.sum_groups);
   }

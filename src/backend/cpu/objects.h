@@ -54,7 +54,7 @@ class CpuActivations final : public Activations {
   int64_t channels() const override { return channels_; }
 
   ActLayout layout;
-  AlignedBuffer<int8_t> codes;          // [T, code_stride]
+  AlignedBuffer<int8_t> codes;          // [T, code_stride] and a cache line that may be read
   AlignedBuffer<float> scales;          // [T, groups]
   AlignedBuffer<int32_t> sums;          // [T, sum_groups] of the codes
   AlignedBuffer<float> outlier_scales;  // [T]

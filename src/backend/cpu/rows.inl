@@ -1,0 +1,122 @@
+// Row kernels: gather, normalise, SiLU, quantize. The operations are those of ops/numerics.h in
+// their order, sixteen elements at a time, so that codes come out bit-identical.
+
+namespace atom::cpu {
+namespace {
+
+// Calls body(i, n) for blocks of n <= 16 elements that cover [0, count).
+template <class Body>
+ATOM_ALWAYS_INLINE void for_blocks(int64_t count, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) body(i, kLanes);
+  if (i < count) body(i, count - i);
+}
+
+void gather(const float* x, const int32_t* perm, int64_t count, float* y) {
+  for_blocks(count, [&](int64_t i, int64_t n) {
+    store_first(
+        y + i, perm == nullptr ? load_first(x + i, n) : gather_first(x, load_first(perm + i, n), n),
+        n);
+  });
+}
+
+void normalize(const float* x, const float* weight, float factor, const int32_t* perm,
+               int64_t count, float* y) {
+  for_blocks(count, [&](int64_t i, int64_t n) {
+    Floats value, scale;
+    if (perm == nullptr) {
+      value = load_first(x + i, n);
+      scale = load_first(weight + i, n);
+    } else {
+      const Ints from = load_first(perm + i, n);
+      value = gather_first(x, from, n);
+      scale = gather_first(weight, from, n);
+    }
+    store_first(y + i, (value * splat(factor)) * scale, n);
+  });
+}
+
+// numerics::exp.
+ATOM_ALWAYS_INLINE Floats exponential(Floats x) {
+  x = min(max(x, splat(-87.0f)), splat(88.0f));
+  const Floats n = round_even(x * splat(1.44269504f));
+  Floats r = fnma(n, splat(0.693359375f), x);
+  r = fnma(n, splat(-2.12194440e-4f), r);
+  Floats p = splat(1.3981999507e-3f);
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  const Ints whole = to_int(n);
+  const Ints half = shift_right<1>(whole);
+  return p * as_float(shift_left<23>(half + splat(127))) *
+         as_float(shift_left<23>(whole - half + splat(127)));
+}
+
+void silu_mul(const float* gate, const float* up, int64_t count, float* y) {
+  for_blocks(count, [&](int64_t i, int64_t n) {
+    const Floats g = load_first(gate + i, n);
+    const Floats denominator = splat(1.0f) + exponential(negate(g));
+    store_first(y + i, g / denominator * load_first(up + i, n), n);
+  });
+}
+
+ATOM_ALWAYS_INLINE Floats round_codes(Floats x, Floats inverse, Floats low, Floats high) {
+  return min(max(round_even(x * inverse), low), high);
+}
+
+// The squared error that a range leaves, in numerics::quantize_group's order of summation.
+ATOM_ALWAYS_INLINE float squared_error(const QuantizeJob& job, const CodeRange& range) {
+  const Floats inverse = splat(range.inverse), scale = splat(range.scale);
+  const Floats low = splat(range.low), high = splat(range.high);
+  Floats lanes = splat(0.0f);
+  // Zeros past the end have code 0 and no error.
+  for_blocks(job.n, [&](int64_t i, int64_t n) {
+    const Floats x = load_first(job.x + i, n);
+    const Floats miss = fnma(round_codes(x, inverse, low, high), scale, x);
+    lanes = fma(miss, miss, lanes);
+  });
+  return sum_lanes(lanes);
+}
+
+float quantize_group(const QuantizeJob& job) {
+  Floats least = splat(job.x[0]), most = least;
+  for_blocks(job.n, [&](int64_t i, int64_t n) {
+    const Floats x = select_range(lane_index(), 0, static_cast<int32_t>(n),
+                                  load_first(job.x + i, n), splat(job.x[0]));
+    least = min(least, x);
+    most = max(most, x);
+  });
+  const float low_value = min_lane(least), high_value = max_lane(most);
+  CodeRange best = activation_range(low_value, high_value, *job.format, 1.0f);
+  if (job.format->search && best.scale != 0.0f) {
+    float best_error = 0.0f;
+    bool first = true;
+    for (const float clip : numerics::kSearchClips) {
+      const CodeRange range = activation_range(low_value, high_value, *job.format, clip);
+      const float error = squared_error(job, range);
+      if (first || error < best_error) {
+        best_error = error;
+        best = range;
+      }
+      first = false;
+    }
+  }
+  // A zero scale comes with a zero reciprocal and range: all codes are 0.
+  const Floats inverse = splat(best.inverse), low = splat(best.low), high = splat(best.high);
+  for (int64_t start = 0; start < job.n; start += job.sum_group) {
+    Ints sum = splat(0);
+    for_blocks(job.sum_group, [&](int64_t i, int64_t n) {
+      const Ints codes = to_int(round_codes(load_first(job.x + start + i, n), inverse, low, high));
+      sum = sum + codes;
+      store_bytes_first(job.codes + start + i, codes, n);
+    });
+    job.sums[start / job.sum_group] = sum_lanes(sum);
+  }
+  return best.scale;
+}
+
+}  // namespace
+}  // namespace atom::cpu
