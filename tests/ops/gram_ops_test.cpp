@@ -77,7 +77,7 @@ TEST(Gram, ResultsDoNotDependOnTheNumberOfThreads) {
 // Tokens past the count take no part.
 TEST(Gram, UsesTheLeadingTokensOnly) {
   Matrix x = random_matrix(9, 20, 103);
-  for (int64_t t = 5; t < 9; ++t) std::ranges::fill(x.row(t), NAN);
+  for (int64_t t = 5; t < 9; ++t) std::ranges::fill(x.row(t), std::nanf(""));
   for (Backend* backend : all_backends()) {
     SCOPED_TRACE(backend->detail());
     const auto input = make_input(*backend, x);
