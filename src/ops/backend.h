@@ -65,7 +65,7 @@ struct KvCacheShape {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t pages = 0;  // of kPageTokens tokens each
-  KvFormat format;
+  KvFormat format = {};
   int64_t prefix_tokens = 0;  // constant tokens in front of every sequence, kept in floats
 };
 
@@ -120,10 +120,10 @@ struct RopeAppendArgs {
       cos_sin;             // [positions, R/2, 2], R = rotary_dim: cos then sin of each rotated pair
                            // (i, i + R/2), any attention scaling of the RoPE variant multiplied in
   int64_t rotary_dim = 0;  // leading channels of a head that rotate (DH unless partial)
-  std::span<const float> q_norm;  // [DH] RMSNorm weight a head (qwen3), or empty
-  std::span<const float> k_norm;  // [DH], or empty
+  std::span<const float> q_norm = {};  // [DH] RMSNorm weight a head (qwen3), or empty
+  std::span<const float> k_norm = {};  // [DH], or empty
   float norm_eps = 1e-6f;
-  std::span<const float> k_mean;  // [KH * DH] constant mean after RoPE (centered), or empty
+  std::span<const float> k_mean = {};  // [KH * DH] constant mean after RoPE (centered), or empty
   KvCache* cache = nullptr;
 };
 
@@ -133,10 +133,10 @@ struct AttentionArgs {
   const Tensor* q = nullptr;  // [T, H * DH] from rope_append_kv
   Tensor* out = nullptr;      // [T, H * DH]
   int64_t heads = 0;
-  float scale = 0.0f;              // usually DH^-0.5
-  int64_t window = 0;              // tokens a query sees back, itself included, prefix tokens
-                                   // counted like others; 0: all
-  std::span<const float> cos_sin;  // for pre_rope caches: applied to K by its position
+  float scale = 0.0f;                   // usually DH^-0.5
+  int64_t window = 0;                   // tokens a query sees back, itself included, prefix tokens
+                                        // counted like others; 0: all
+  std::span<const float> cos_sin = {};  // for pre_rope caches: applied to K by its position
   int64_t rotary_dim = 0;
   const KvCache* cache = nullptr;
 };

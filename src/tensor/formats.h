@@ -63,8 +63,8 @@ struct ActFormat {
 // Float weights may take quantized activations, cut as `group` and `outliers` say: that is how the
 // quantizer sees the inputs of a layer whose weights it has yet to quantize.
 struct LinearFormat {
-  WeightFormat weight;
-  ActFormat act;
+  WeightFormat weight = {};
+  ActFormat act = {};
 
   bool operator==(const LinearFormat&) const = default;
 };

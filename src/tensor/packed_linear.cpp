@@ -1,6 +1,7 @@
 #include "tensor/packed_linear.h"
 
 #include <cmath>
+#include <limits>
 
 #include "tensor/packing.h"
 
@@ -48,6 +49,10 @@ int64_t PackedLinear::bytes() const {
 Status validate(const PackedLinear& p) {
   if (p.rows <= 0) return error(ErrorCode::kCorrupt, "rows = {}: must be positive", p.rows);
   ATOM_TRY(validate(p.format, p.cols));
+  // No array has more elements than there are weights.
+  if (p.rows > std::numeric_limits<int64_t>::max() / p.cols) {
+    return error(ErrorCode::kCorrupt, "rows = {}: too many for {} columns", p.rows, p.cols);
+  }
   const WeightFormat& w = p.format.weight;
   const int64_t n = p.rows, body = p.body(), groups = p.groups();
   const bool grouped = w.kind == WeightKind::kGrouped, two = w.kind == WeightKind::kTwoLevel;

@@ -42,7 +42,7 @@ TEST(Attention, EveryFormatOnAMixtureOfSequences) {
 }
 
 TEST(Attention, EveryHeadDimensionAndGrouping) {
-  for (const int64_t head_dim : {32, 64, 80, 96, 128, 256}) {
+  for (const int64_t head_dim : {32, 64, 72, 80, 96, 128, 256}) {
     for (const int64_t group : {1, 3, 4, 8}) {
       for (const KvFormat& format :
            {KvFormat{}, KvFormat{.kind = KvKind::kF16}, KvFormat{.kind = KvKind::kInt, .bits = 4},
@@ -66,6 +66,21 @@ TEST(Attention, EveryLengthAroundPageBoundaries) {
         compare_with_ref(
             {.sequences = {{past, added}}, .format = format, .heads = 3, .kv_heads = 1});
       }
+    }
+  }
+}
+
+// Long enough that a backend may split one query's keys among threads.
+TEST(Attention, LongContexts) {
+  for (const int64_t window : {0, 700}) {
+    for (const KvFormat& format : {KvFormat{}, KvFormat{.kind = KvKind::kInt, .bits = 4},
+                                   KvFormat{.kind = KvKind::kInt, .bits = 4, .pre_rope = true}}) {
+      compare_with_ref({.sequences = {{1100, 1}, {511, 2}, {530, 4}, {600, 9}},
+                        .format = format,
+                        .heads = 3,
+                        .kv_heads = 1,
+                        .prefix_tokens = 1,
+                        .window = window});
     }
   }
 }

@@ -105,6 +105,13 @@ std::vector<LinearCase> all_quantized_cases() {
       for (const ActFormat& act : activation_formats(group, true)) {
         add(two_level_format(group, outliers.count, outliers.kind, act));
       }
+      // What the quantizer runs: float weights on quantized activations.
+      for (const ActFormat& act : activation_formats(group, false)) {
+        if (!act.quantized) continue;
+        LinearFormat format = grouped_format(4, group, outliers.count, outliers.kind, act);
+        format.weight.kind = WeightKind::kFloat;
+        add(format);
+      }
     }
   }
   return cases;

@@ -109,7 +109,10 @@ std::string format_name(const LinearFormat& format) {
   static constexpr const char* kRules[] = {"sym", "signed", "asym"};
   static constexpr const char* kOutliers[] = {"none", "float", "int8"};
   const ActFormat& a = format.act;
-  std::string name = describe(format);
+  std::string name =
+      format.weight.kind == WeightKind::kFloat && a.quantized
+          ? fmt::format("{} a{} o{}", describe(format), a.bits, format.weight.outliers)
+          : describe(format);
   name += fmt::format(" outliers {}", kOutliers[static_cast<int>(format.weight.outlier_kind)]);
   if (!a.quantized) return name;
   return name + fmt::format(", acts g{} {} clip {}{}", a.group, kRules[static_cast<int>(a.rule)],
