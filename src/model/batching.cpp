@@ -29,7 +29,7 @@ const Batch& WindowBatcher::chunk(std::span<const int32_t> tokens, int64_t begin
   const auto windows = static_cast<int64_t>(tokens.size()) / context_;
   ATOM_CHECK(windows * window_pages_ <= pages(), "more windows than the cache has room for");
   ATOM_CHECK(0 <= begin && begin < end && end <= context_, "a chunk of the window");
-  batch_ = {};
+  batch_.clear();
   for (int64_t w = 0; w < windows; ++w) {
     add_sequence(
         batch_,

@@ -27,6 +27,13 @@ struct Batch {
   std::vector<int32_t> logit_rows;  // indices into the batch whose logits are wanted, ascending
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
+  // Empties the batch and keeps its memory.
+  void clear() {
+    tokens.clear();
+    positions.clear();
+    sequences.clear();
+    logit_rows.clear();
+  }
 };
 
 }  // namespace atom

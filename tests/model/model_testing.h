@@ -11,10 +11,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "backend/cpu/cpu_backend.h"
 #include "backend/ref/ref_backend.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -27,9 +29,7 @@ namespace atom::testing {
 
 inline const char* const kTinyModels[] = {"llama",   "llama_linear", "llama_llama3", "llama_yarn",
                                           "mistral", "qwen2",        "qwen3"};
-inline const char* const kBackends[] = {"ref"};
-
-inline std::unique_ptr<Backend> make_backend(const std::string&) { return make_ref_backend(); }
+inline const char* const kBackends[] = {"ref", "cpu"};
 
 inline std::filesystem::path model_data(const std::string& name) {
   return std::filesystem::path(ATOM_TEST_DATA) / "model" / name;
@@ -43,6 +43,10 @@ T must(Result<T> result) {
     std::abort();
   }
   return std::move(result).value();
+}
+
+inline std::unique_ptr<Backend> make_backend(const std::string& name) {
+  return name == "ref" ? make_ref_backend() : must(make_cpu_backend({}));
 }
 
 struct Prompt {
