@@ -25,6 +25,8 @@ void install_interrupt_handler() {
 
 bool interrupted() { return flag.load(std::memory_order_relaxed); }
 
+void clear_interrupt() { flag.store(false, std::memory_order_relaxed); }
+
 Status check_interrupted() {
   if (!interrupted()) return {};
   return error(ErrorCode::kCancelled, "interrupted");

@@ -8,6 +8,8 @@ namespace atom {
 // Makes SIGINT and SIGTERM set the flag; a second signal ends the process at once.
 void install_interrupt_handler();
 bool interrupted();
+// Forgets the signal, for programs in which Ctrl-C stops a part of the work only.
+void clear_interrupt();
 // An error (kCancelled) once a signal has come; poll it between units of work.
 Status check_interrupted();
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <string>
 
@@ -15,7 +16,8 @@ namespace {
 constexpr const char* kDescription =
     "atom: language models in 4 bits.\n"
     "\n"
-    "Quantizes a model to 4-bit weights, activations and KV cache and runs it in integer arithmetic.\n"
+    "Quantizes a model to 4-bit weights, activations and KV cache and runs it in integer "
+    "arithmetic.\n"
     "MODEL is a Hugging Face folder, a GGUF file or an Atom checkpoint; every command takes all "
     "three.";
 
@@ -64,6 +66,7 @@ int fail(int code, const std::string& message) {
 
 int run_command_line(int argc, char** argv) {
   install_interrupt_handler();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error like a full disk
   CLI::App app(kDescription, "atom");
   app.footer(kExamples);
   app.require_subcommand(0, 1);

@@ -1,0 +1,33 @@
+#include "app/chat.h"
+
+#include <nlohmann/json.hpp>
+
+namespace atom {
+
+Result<ChatEncoder> ChatEncoder::create(const OpenedModel& model) {
+  if (model.chat_template.empty()) {
+    return error(ErrorCode::kUnsupported, "{}: the model has no chat template", model.origin);
+  }
+  ChatTemplate parsed =
+      ATOM_TRY(ChatTemplate::parse(model.chat_template, model.origin + ": chat template"));
+  return ChatEncoder(*model.tokenizer, std::move(parsed));
+}
+
+Result<std::vector<int32_t>> ChatEncoder::encode(std::span<const ChatMessage> messages) const {
+  const auto piece = [&](int32_t id) {
+    return id < 0 ? std::string() : std::string(tokenizer_->piece(id));
+  };
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const ChatMessage& message : messages) {
+    list.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  const std::string prompt = ATOM_TRY(
+      template_.render(nlohmann::ordered_json{{"messages", std::move(list)},
+                                              {"add_generation_prompt", true},
+                                              {"bos_token", piece(tokenizer_->bos_id())},
+                                              {"eos_token", piece(tokenizer_->eos_id())}}));
+  // The template wrote all special tokens itself, the first one too.
+  return tokenizer_->encode(prompt, /*add_special=*/false, /*parse_special=*/true);
+}
+
+}  // namespace atom

@@ -1,0 +1,36 @@
+// Conversations as prompts.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "app/open_model.h"
+#include "base/status.h"
+#include "text/chat_template.h"
+
+namespace atom {
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant"
+  std::string content;
+};
+
+// Renders conversations by a model's own template. The model must outlive it.
+class ChatEncoder {
+ public:
+  // Fails where the model has no template, or one that cannot be read.
+  static Result<ChatEncoder> create(const OpenedModel& model);
+
+  // The prompt that asks for the next answer of the assistant, as token ids.
+  Result<std::vector<int32_t>> encode(std::span<const ChatMessage> messages) const;
+
+ private:
+  ChatEncoder(const Tokenizer& tokenizer, ChatTemplate chat_template)
+      : tokenizer_(&tokenizer), template_(std::move(chat_template)) {}
+  const Tokenizer* tokenizer_;
+  ChatTemplate template_;
+};
+
+}  // namespace atom

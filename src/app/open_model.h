@@ -1,0 +1,31 @@
+// Opening MODEL, in any of its forms, so that it can run: weights on a device, tokenizer and chat
+// template beside them.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "model/weights.h"
+#include "ops/backend.h"
+#include "text/tokenizer.h"
+
+namespace atom {
+
+struct OpenedModel {
+  std::string origin;                // the path, for messages
+  std::unique_ptr<Backend> backend;  // outlives what is made of the weights
+  std::shared_ptr<const DecoderWeights> weights;
+  std::unique_ptr<const Tokenizer> tokenizer;
+  std::string chat_template;  // Jinja source, or empty
+};
+
+// path: a Hugging Face folder, a GGUF file or an Atom checkpoint. Float weights stay in the type
+// they are stored in where that is F16 or BF16 throughout, else they become F32. The tokenizer's
+// ends of generation are added to the configuration's. Fails also where the tokenizer has ids that
+// the model does not.
+Result<OpenedModel> open_model(const std::filesystem::path& path, std::string_view device);
+
+}  // namespace atom

@@ -1,0 +1,100 @@
+// atom eval ppl: how well a model predicts a text.
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/model_arguments.h"
+#include "cli/output.h"
+#include "eval/perplexity.h"
+
+namespace atom::cli {
+namespace {
+
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
+
+struct PerplexityArguments {
+  ModelArguments model;
+  PerplexityOptions options;
+  std::string text;
+  bool json = false;
+};
+
+Result<PerplexityResult> run_with_progress(Decoder& decoder, std::span<const int32_t> tokens,
+                                           const PerplexityOptions& options) {
+  Progress progress("perplexity", count_windows(static_cast<int64_t>(tokens.size()), options));
+  double sum = 0;
+  return measure_perplexity(decoder, tokens, options, [&](int64_t window, double loss) {
+    sum += loss;
+    progress.note(
+        fmt::format("perplexity {:.4f}", std::exp(sum / static_cast<double>(window + 1))));
+    progress.advance();
+  });
+}
+
+Status perplexity(const PerplexityArguments& arguments) {
+  const std::string text = ATOM_TRY(read_text_file(arguments.text, kMaxTextBytes));
+  const OpenedModel model = ATOM_TRY(open_model(arguments.model));
+  // The text as it is, without a BOS: windows after the first would have none either.
+  const std::vector<int32_t> tokens =
+      ATOM_TRY(model.tokenizer->encode(text, /*add_special=*/false, /*parse_special=*/false));
+  const std::unique_ptr<Decoder> decoder =
+      ATOM_TRY(Decoder::create(*model.backend, model.weights,
+                               perplexity_limits(model.weights->prefix_tokens, arguments.options)));
+  const PerplexityResult result = ATOM_TRY(run_with_progress(*decoder, tokens, arguments.options));
+  if (arguments.json) {
+    print_json({{"model", arguments.model.path},
+                {"text", arguments.text},
+                {"context", arguments.options.context},
+                {"device", model.backend->detail()},
+                {"perplexity", json_number(result.perplexity)},
+                {"tokens", result.tokens},
+                {"windows", result.windows},
+                {"seconds", result.seconds},
+                {"window_losses", result.window_losses}});
+    return {};
+  }
+  fmt::print("perplexity {:.4f}   ({} windows of {} tokens, {})\n", result.perplexity,
+             result.windows, arguments.options.context, format_duration(result.seconds));
+  return {};
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app, Action& action) {
+  CLI::App* group = app.add_subcommand("eval", "Measure how good a model is");
+  group->require_subcommand(1);
+  CLI::App* command = group->add_subcommand(
+      "ppl",
+      "Perplexity: the text is cut into windows of --context tokens, the remainder is dropped, "
+      "and\n"
+      "each token of a window is predicted from those before it. The figure is the exponential of\n"
+      "the mean loss over the windows; lower is better. Compare models on the same text and\n"
+      "context only.");
+  command->footer(
+      "Example:\n"
+      "  atom eval ppl model-w4a8 --text wikitext.txt --windows 16 --json");
+  auto arguments = std::make_shared<PerplexityArguments>();
+  add_model_arguments(*command, arguments->model);
+  command->add_option("--text", arguments->text, "The text, UTF-8")->required()->type_name("FILE");
+  command->add_option("--context", arguments->options.context, "Tokens of a window")
+      ->check(CLI::Range(2, 1 << 20))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--windows", arguments->options.max_windows, "Only the first N windows")
+      ->check(CLI::Range(1, 1 << 30))
+      ->type_name("N");
+  command->add_flag("--json", arguments->json, "Print one JSON object");
+  command->callback(
+      [arguments, &action] { action = [arguments] { return perplexity(*arguments); }; });
+}
+
+}  // namespace atom::cli

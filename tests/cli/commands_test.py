@@ -1,0 +1,254 @@
+"""Every command on a tiny model, in every form that a model has."""
+
+import json
+import math
+import shutil
+import subprocess
+
+import program
+from program import DATA, ProgramTest
+
+TINY = DATA / "model/stories260k.gguf"
+STORY = DATA / "text/story.txt"
+COMMANDS = [["quantize"], ["eval"], ["eval", "ppl"], ["generate"], ["chat"], ["inspect"],
+            ["bench"], ["bench", "model"]]
+CHAT_TEMPLATE = ("{% for message in messages %}{{ message.role }}: {{ message.content }}\n"
+                 "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}")
+
+
+def perplexity_arguments(model, *more):
+    return ["eval", "ppl", model, "--text", STORY, "--context", 128, "--threads", 1, *more]
+
+
+class Help(ProgramTest):
+    def test_no_arguments_show_help(self):
+        out = self.succeeds()
+        self.assertIn("Examples:", out)
+        for command in ("quantize", "eval", "generate", "chat", "inspect", "bench"):
+            self.assertIn(command, out)
+        self.assertEqual(self.succeeds("--help"), out)
+
+    def test_every_command_explains_itself(self):
+        for command in COMMANDS:
+            out = self.succeeds(*command, "--help")
+            self.assertIn("Usage: atom " + " ".join(command), out)
+            if command not in (["eval"], ["bench"]):
+                self.assertIn("Example", out)
+
+    def test_version(self):
+        self.assertRegex(self.succeeds("--version"), r"^atom \d+\.\d+\.\d+\n$")
+
+    def test_recipes_are_listed(self):
+        out = self.succeeds("quantize", "--help")
+        for recipe in ("atom", "atom-plus", "w4a8", "w8a8", "w4a16", "w16a16", "rtn"):
+            self.assertRegex(out, rf"\n  {recipe} +\S")
+
+
+class Usage(ProgramTest):
+    def test_wrong_command_lines(self):
+        self.fails("frobnicate", says="frobnicate")
+        self.fails("generate", says="MODEL")
+        self.fails("generate", TINY, says="PROMPT")
+        self.fails("generate", TINY, "x", "--frob", says="--frob")
+        self.fails("generate", TINY, "x", "--max-tokens", "many", says="--max-tokens")
+        self.fails("generate", TINY, "x", "--max-tokens", "0", says="--max-tokens")
+        self.fails("generate", TINY, "x", "--temperature", "-1", says="temperature")
+        self.fails("generate", TINY, "x", "--top-p", "7", says="top_p")
+        self.fails("eval", says="subcommand")
+        self.fails("eval", "ppl", TINY, says="--text")
+        self.fails("inspect", TINY, "--threads", "1", says="--threads")
+
+    def test_devices(self):
+        self.fails("generate", TINY, "x", "--device", "cuda", says="no CUDA backend")
+        self.fails("generate", TINY, "x", "--device", "tpu", says="tpu")
+
+    def test_a_full_stdout_is_an_error(self):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([program.ATOM, "inspect", TINY], stdout=full,
+                                    stderr=subprocess.PIPE, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertEqual(result.stderr, "atom: cannot write to standard output\n")
+
+
+class Inspect(ProgramTest):
+    def test_gguf(self):
+        facts = self.json_of("inspect", TINY)
+        self.assertEqual(facts["form"], "GGUF file")
+        self.assertEqual(facts["config"]["layers"], 5)
+        self.assertEqual(facts["config"]["kv_heads"], 4)
+        self.assertEqual(facts["disk_bytes"], TINY.stat().st_size)
+        self.assertEqual(len(facts["linears"]), 5 * 7 + 2)
+        self.assertIn("0-4      self_attn.q_proj", self.succeeds("inspect", TINY))
+
+    def test_folder(self):
+        facts = self.json_of("inspect", DATA / "model/qwen3")
+        self.assertEqual(facts["form"], "Hugging Face folder")
+        self.assertEqual(facts["config"]["family"], "qwen3")
+
+
+class Generate(ProgramTest):
+    def generate(self, *more, model=TINY, prompt="Once upon a time", **options):
+        return self.succeeds("generate", model, prompt, "--threads", 1, "--max-tokens", 24, *more,
+                             **options)
+
+    def test_continues_a_text(self):
+        out = self.generate("--temperature", 0)
+        self.assertTrue(out.startswith(", there was a little girl named"), out)
+        self.assertTrue(out.endswith("\n"))
+
+    def test_the_seed_decides(self):
+        seven = self.generate("--temperature", 1, "--seed", 7)
+        self.assertEqual(self.generate("--temperature", 1, "--seed", 7), seven)
+        self.assertNotEqual(self.generate("--temperature", 1, "--seed", 8), seven)
+
+    def test_filters_leave_the_most_likely(self):
+        greedy = self.generate("--temperature", 0)
+        self.assertEqual(self.generate("--temperature", 1, "--top-k", 1), greedy)
+        self.assertEqual(self.generate("--temperature", 1, "--top-p", 0.0001), greedy)
+        self.assertEqual(self.generate("--temperature", 1, "--min-p", 1), greedy)
+
+    def test_threads_do_not_change_the_text(self):
+        one = self.generate("--temperature", 0)
+        self.assertEqual(self.succeeds("generate", TINY, "Once upon a time", "--max-tokens", 24,
+                                       "--temperature", 0, "--threads", 2), one)
+
+    def test_prompt_from_stdin(self):
+        self.assertEqual(self.generate("--temperature", 0, prompt="-", stdin="Once upon a time"),
+                         self.generate("--temperature", 0))
+
+    def test_ref_and_cpu_agree(self):
+        self.assertEqual(self.generate("--temperature", 0, "--device", "ref"),
+                         self.generate("--temperature", 0))
+
+    def test_a_prompt_beyond_the_context(self):
+        self.fails("generate", TINY, "word " * 200, says="context")
+
+
+class Quantize(ProgramTest):
+    def quantize(self, name, *more):
+        out = self.folder / name
+        self.succeeds("quantize", TINY, out, "--threads", 1, *more)
+        return out
+
+    def perplexity(self, model):
+        return self.json_of(*perplexity_arguments(model))["perplexity"]
+
+    def test_recipes_by_their_perplexity(self):
+        exact = self.json_of(*perplexity_arguments(TINY))
+        self.assertEqual(len(exact["window_losses"]), exact["windows"])
+        self.assertEqual(exact["tokens"], exact["windows"] * 128)
+        self.assertGreater(exact["seconds"], 0)
+        mean = sum(exact["window_losses"]) / exact["windows"]
+        self.assertAlmostEqual(exact["perplexity"], math.exp(mean), places=9)
+        # Loose bounds on what each recipe may lose on this small model.
+        for recipe, most in (("w16a16", 1.01), ("w8a8", 1.05), ("w4a8", 1.3), ("w4a16", 1.4),
+                             ("atom-plus", 1.6), ("atom", 2.0)):
+            with self.subTest(recipe):
+                out = self.quantize(recipe, "--recipe", recipe, "--calib", STORY)
+                ratio = self.perplexity(out) / exact["perplexity"]
+                self.assertLess(ratio, most)
+                self.assertGreater(ratio, 0.9)
+
+    def test_a_checkpoint_serves_every_command(self):
+        out = self.quantize("w4a8", "--recipe", "w4a8", "--calib", STORY)
+        facts = self.json_of("inspect", out)
+        self.assertEqual(facts["form"], "Atom checkpoint")
+        self.assertEqual(facts["recipe"]["name"], "w4a8")
+        self.assertEqual(facts["report"]["recipe"], "w4a8")
+        self.assertEqual(len(facts["report"]["linears"]), 5 * 7)
+        self.assertAlmostEqual(facts["effective_bits"], facts["report"]["effective_bits"], 6)
+        self.assertIn("recipe w4a8", self.succeeds("inspect", out))
+        self.assertIn("little girl", self.succeeds("generate", out, "Once upon a time",
+                                                   "--temperature", 0, "--max-tokens", 16))
+        bench = self.json_of("bench", "model", out, "--prompt", 32, "--generate", 4, "--depth", 16,
+                             "--repeat", 2, "--threads", 1)
+        for field in ("prompt_tokens_per_s", "generate_tokens_per_s", "load_seconds",
+                      "peak_rss_bytes"):
+            self.assertGreater(bench[field], 0, field)
+        self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
+
+    def test_the_same_bytes_every_time(self):
+        more = ["--recipe", "w4a8", "--calib", "self", "--windows", 2, "--context", 64]
+        first = self.quantize("first", *more)
+        second = self.folder / "second"
+        self.succeeds("quantize", TINY, second, *more, "--threads", 2)
+        third = self.quantize("third", *more, "--seed", 1)
+        names = sorted(p.name for p in first.iterdir())
+        self.assertEqual(names, sorted(p.name for p in second.iterdir()))
+        for name in names:
+            self.assertEqual((first / name).read_bytes(), (second / name).read_bytes(), name)
+        self.assertNotEqual((first / "model.safetensors").read_bytes(),
+                            (third / "model.safetensors").read_bytes())
+
+    def test_a_recipe_of_ones_own(self):
+        recipe = json.loads(json.dumps(self.json_of("inspect", self.quantize(
+            "w8a8", "--recipe", "w8a8"))["recipe"]))
+        recipe["name"] = "mine"
+        path = self.folder / "mine.json"
+        path.write_text(json.dumps(recipe))
+        out = self.quantize("mine", "--recipe", path)
+        self.assertEqual(self.json_of("inspect", out)["recipe"]["name"], "mine")
+        self.assertEqual((out / "model.safetensors").read_bytes(),
+                         (self.folder / "w8a8/model.safetensors").read_bytes())
+        path.write_text(json.dumps(recipe | {"speed": 9}))
+        self.fails("quantize", TINY, self.folder / "x", "--recipe", path, says="speed")
+        path.write_text("{")
+        self.fails("quantize", TINY, self.folder / "x", "--recipe", path, says="mine.json")
+        self.fails("quantize", TINY, self.folder / "x", "--recipe", "nonesuch", says="nonesuch")
+        self.assertFalse((self.folder / "x").exists())
+
+    def test_the_output_must_be_free(self):
+        taken = self.folder / "taken"
+        taken.mkdir()
+        (taken / "file").write_text("mine")
+        self.fails("quantize", TINY, taken, "--recipe", "rtn", says="already exists")
+        self.assertEqual((taken / "file").read_text(), "mine")
+
+
+class Chat(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model"
+        self.succeeds("quantize", TINY, self.model, "--recipe", "w16a16")
+
+    def test_needs_a_template(self):
+        self.fails("chat", self.model, says="has no chat template")
+
+    def test_talks(self):
+        (self.model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+        arguments = ["chat", self.model, "--temperature", 0, "--max-tokens", 12, "--threads", 1]
+        once = self.succeeds(*arguments, stdin="Tell me a story\n")
+        self.assertGreater(len(once), 10)
+        twice = self.succeeds(*arguments, stdin="Tell me a story\n/reset\nTell me a story\n")
+        self.assertEqual(twice, once + once)
+        self.assertNotEqual(self.succeeds(*arguments, stdin="Tell me a story\n" * 2), once + once)
+        self.assertIn("/reset", self.succeeds(*arguments, stdin="/help\n/exit\nnot read\n"))
+        self.assertNotEqual(self.succeeds(*arguments, "--system", "Be kind", stdin="Tell me\n"),
+                            self.succeeds(*arguments, stdin="Tell me\n"))
+
+    def test_generate_uses_the_template_unless_raw(self):
+        (self.model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+        arguments = ["generate", self.model, "Once upon a time", "--temperature", 0,
+                     "--max-tokens", 12, "--threads", 1]
+        self.assertIn("little", self.succeeds(*arguments, "--raw"))
+        self.assertNotEqual(self.succeeds(*arguments), self.succeeds(*arguments, "--raw"))
+
+    def test_a_broken_template(self):
+        (self.model / "chat_template.jinja").write_text("{% for %}")
+        self.fails("chat", self.model, stdin="Hello\n", says="chat template")
+        (self.model / "chat_template.jinja").write_text("{{ raise_exception('no system') }}")
+        self.fails("generate", self.model, "Hello", says="no system")
+
+
+class Moved(ProgramTest):
+    def test_a_checkpoint_is_a_folder_like_any_other(self):
+        first = self.folder / "first"
+        self.succeeds("quantize", TINY, first, "--recipe", "w8a8")
+        facts = self.json_of("inspect", first)
+        shutil.move(first, self.folder / "second")
+        self.assertEqual(self.json_of("inspect", self.folder / "second") | {"model": ""},
+                         facts | {"model": ""})
+
+
+if __name__ == "__main__":
+    program.main()
