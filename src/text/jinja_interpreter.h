@@ -11,7 +11,7 @@ namespace atom::jinja {
 struct Limits {
   size_t max_source_bytes = size_t{1} << 20;
   size_t max_text_bytes = size_t{16} << 20;  // of the output, and of any string on the way
-  int64_t max_steps = 10'000'000;  // about a second
+  int64_t max_steps = 10'000'000;            // about a second
 };
 
 struct RenderOptions {

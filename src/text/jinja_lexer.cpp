@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "text/jinja_unicode.h"
+#include "text/unicode.h"
 
 namespace atom::jinja {
 namespace {

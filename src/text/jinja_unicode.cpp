@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "text/unicode.h"
+
 namespace atom::jinja {
 namespace {
 
@@ -41,7 +43,7 @@ void append_cased(std::string& out, std::string_view text, size_t pos, CodePoint
       mapped = utf8proc_totitle(value);
       break;
   }
-  append_utf8(out, static_cast<uint32_t>(mapped));
+  append_utf8(out, static_cast<char32_t>(mapped));
 }
 
 // Bytes of the line end at pos, or 0.
@@ -72,14 +74,9 @@ bool contains_code_point(std::string_view set, std::string_view text, size_t pos
 }  // namespace
 
 CodePoint decode_at(std::string_view text, size_t pos) {
-  const auto first = static_cast<uint8_t>(text[pos]);
-  if (first < 0x80) return {first, 1};
-  utf8proc_int32_t value = 0;
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + pos);
-  const auto available = static_cast<utf8proc_ssize_t>(std::min<size_t>(text.size() - pos, 4));
-  const utf8proc_ssize_t size = utf8proc_iterate(bytes, available, &value);
-  if (size <= 0) return {kInvalidByte, 1};
-  return {static_cast<uint32_t>(value), static_cast<uint8_t>(size)};
+  const Utf8Step step = utf8_step(text.data() + pos, text.data() + text.size());
+  if (step.kind != Utf8Step::Kind::kCharacter) return {kInvalidByte, 1};
+  return {step.code, static_cast<uint8_t>(step.length)};
 }
 
 CodePoint decode_before(std::string_view text, size_t end) {
@@ -91,13 +88,6 @@ CodePoint decode_before(std::string_view text, size_t end) {
     break;
   }
   return {kInvalidByte, 1};
-}
-
-void append_utf8(std::string& out, uint32_t code_point) {
-  utf8proc_uint8_t bytes[4];
-  const utf8proc_ssize_t size =
-      utf8proc_encode_char(static_cast<utf8proc_int32_t>(code_point), bytes);
-  out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
 }
 
 int64_t count_code_points(std::string_view text) {

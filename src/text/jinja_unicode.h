@@ -20,7 +20,6 @@ inline constexpr uint32_t kInvalidByte = 0xffffffff;
 CodePoint decode_at(std::string_view text, size_t pos);
 // The code point that ends before byte end. REQUIRES: 0 < end <= text.size().
 CodePoint decode_before(std::string_view text, size_t end);
-void append_utf8(std::string& out, uint32_t code_point);
 
 int64_t count_code_points(std::string_view text);
 // Byte offsets of all code points, and text.size() at the end.

@@ -41,16 +41,18 @@ Status Meter::out_of_steps() {
 }
 
 Value Value::undefined(std::string message) {
-  return Value(Data(Undefined{std::make_shared<const std::string>(std::move(message))}));
+  return Value(std::in_place_type<Undefined>,
+               Undefined{std::make_shared<const std::string>(std::move(message))});
 }
 Value Value::string(std::string text, bool safe) {
-  return Value(Data(std::make_shared<const Text>(Text{std::move(text), safe})));
+  return Value(std::in_place_type<std::shared_ptr<const Text>>,
+               std::make_shared<const Text>(Text{std::move(text), safe}));
 }
 Value Value::list(std::vector<Value> items) {
-  return Value(Data(ListRef{make_sequence(std::move(items))}));
+  return Value(std::in_place_type<ListRef>, ListRef{make_sequence(std::move(items))});
 }
 Value Value::tuple(std::vector<Value> items) {
-  return Value(Data(TupleRef{make_sequence(std::move(items))}));
+  return Value(std::in_place_type<TupleRef>, TupleRef{make_sequence(std::move(items))});
 }
 Value Value::pair(Value first, Value second) {
   std::vector<Value> items;
@@ -59,7 +61,10 @@ Value Value::pair(Value first, Value second) {
   items.push_back(std::move(second));
   return tuple(std::move(items));
 }
-Value Value::dict(Dict dict) { return Value(Data(std::make_shared<const Dict>(std::move(dict)))); }
+Value Value::dict(Dict dict) {
+  return Value(std::in_place_type<std::shared_ptr<const Dict>>,
+               std::make_shared<const Dict>(std::move(dict)));
+}
 
 const std::string& Value::undefined_message() const {
   static const std::string unnamed = "value is undefined";

@@ -84,18 +84,20 @@ struct TupleRef {
 
 class Value {
  public:
-  Value() : data_(Undefined{}) {}
+  Value() = default;
   static Value undefined(std::string message);
-  static Value none() { return Value(Data(std::monostate{})); }
-  static Value boolean(bool value) { return Value(Data(value)); }
-  static Value integer(int64_t value) { return Value(Data(value)); }
-  static Value floating(double value) { return Value(Data(value)); }
+  static Value none() { return Value(std::in_place_type<std::monostate>); }
+  static Value boolean(bool value) { return Value(std::in_place_type<bool>, value); }
+  static Value integer(int64_t value) { return Value(std::in_place_type<int64_t>, value); }
+  static Value floating(double value) { return Value(std::in_place_type<double>, value); }
   static Value string(std::string text, bool safe = false);
   static Value list(std::vector<Value> items);
   static Value tuple(std::vector<Value> items);
   static Value pair(Value first, Value second);
   static Value dict(Dict dict);
-  static Value object(std::shared_ptr<Object> object) { return Value(Data(std::move(object))); }
+  static Value object(std::shared_ptr<Object> object) {
+    return Value(std::in_place_type<std::shared_ptr<Object>>, std::move(object));
+  }
 
   Kind kind() const { return static_cast<Kind>(data_.index()); }
   bool is(Kind wanted) const { return kind() == wanted; }
@@ -130,7 +132,10 @@ class Value {
   using Data =
       std::variant<Undefined, std::monostate, bool, int64_t, double, std::shared_ptr<const Text>,
                    ListRef, TupleRef, std::shared_ptr<const Dict>, std::shared_ptr<Object>>;
-  explicit Value(Data data) : data_(std::move(data)) {}
+  // Built in place: GCC 12 warns of a variant that is moved here.
+  template <class T, class... Args>
+  explicit Value(std::in_place_type_t<T> type, Args&&... args)
+      : data_(type, std::forward<Args>(args)...) {}
   Data data_;
 };
 
