@@ -22,6 +22,25 @@ Status write_all(std::FILE* file, const void* data, size_t size, const fs::path&
   return os_error(path, "cannot write");
 }
 
+// The order of element types that the safetensors library uses when it sorts tensors.
+int sort_rank(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return 0;
+    case DType::kI32:
+      return 1;
+    case DType::kBF16:
+      return 2;
+    case DType::kF16:
+      return 3;
+    case DType::kI8:
+      return 4;
+    case DType::kU8:
+      return 5;
+  }
+  return 6;
+}
+
 }  // namespace
 
 Result<SafetensorsWriter> SafetensorsWriter::create(const fs::path& folder, int64_t shard_bytes) {
@@ -71,8 +90,8 @@ Status SafetensorsWriter::add(std::string_view name, DType dtype, const std::vec
 
 Status SafetensorsWriter::close_shard() {
   std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
-    return std::pair(-dtype_bytes(a.dtype), std::string_view(a.name)) <
-           std::pair(-dtype_bytes(b.dtype), std::string_view(b.name));
+    return std::pair(sort_rank(a.dtype), std::string_view(a.name)) <
+           std::pair(sort_rank(b.dtype), std::string_view(b.name));
   });
   std::vector<std::string> names;
   nlohmann::ordered_json header = {{"__metadata__", {{"format", "pt"}}}};

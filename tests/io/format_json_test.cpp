@@ -1,0 +1,73 @@
+#include "io/format_json.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace atom {
+namespace {
+
+LinearFormat round_trip(const LinearFormat& format) {
+  const Json json = parse_json(to_json(format).dump(), "j").value();
+  return linear_format_from_json(JsonView(json, "j")).value();
+}
+
+TEST(FormatJson, LinearFormatsRoundTrip) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    LinearFormat format;
+    format.weight.dtype = dtype;
+    EXPECT_EQ(round_trip(format), format);
+  }
+  for (const WeightKind kind : {WeightKind::kGrouped, WeightKind::kTwoLevel}) {
+    for (const OutlierKind outliers :
+         {OutlierKind::kNone, OutlierKind::kFloat, OutlierKind::kInt8}) {
+      for (const ActRule rule : {ActRule::kSymmetric, ActRule::kSigned, ActRule::kAsymmetric}) {
+        LinearFormat format;
+        format.weight = {kind, DType::kF32, 3, 64, 48, outliers};
+        EXPECT_EQ(round_trip(format), format);
+        format.act = {true, 8, 32, rule, 0.9f, true};
+        EXPECT_EQ(round_trip(format), format);
+      }
+    }
+  }
+}
+
+TEST(FormatJson, KvFormatsRoundTrip) {
+  for (const KvFormat& format : {KvFormat{}, KvFormat{KvKind::kF16, 4, false, true, false},
+                                 KvFormat{KvKind::kInt, 3, true, false, true}}) {
+    const Json json = to_json(format);
+    EXPECT_EQ(kv_format_from_json(JsonView(json, "j")).value(), format) << json.dump();
+  }
+}
+
+TEST(FormatJson, AbsentFieldsAndDecimals) {
+  const Json json = {{"weight", {{"kind", "grouped"}}}, {"act", {{"clip", 0.9}}}};
+  const LinearFormat format = linear_format_from_json(JsonView(json, "j")).value();
+  EXPECT_EQ(format.weight.bits, 4);
+  EXPECT_EQ(format.weight.group, 128);
+  EXPECT_TRUE(format.act.quantized);
+  EXPECT_EQ(format.act.clip, 0.9f);
+  EXPECT_EQ(to_json(format)["act"]["clip"].dump(), "0.9");
+}
+
+TEST(FormatJson, ErrorsNameTheField) {
+  const auto error_of = [](const Json& json) {
+    return linear_format_from_json(JsonView(json, "j")).status().message();
+  };
+  const auto weight_error = [&](const Json& weight) { return error_of({{"weight", weight}}); };
+  EXPECT_EQ(weight_error({{"kind", "fan\ncy"}}),
+            "j: weight: 'kind' is 'fan\\x0acy', not one of float, grouped, two_level");
+  EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bits", 99}}),
+            "j: weight.bits: 99 is not within 2..8");
+  EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bit", 4}}), "j: weight: unknown field 'bit'");
+  EXPECT_EQ(weight_error({{"kind", "float"}, {"dtype", "f32"}, {"bits", 4}}),
+            "j: weight: unknown field 'bits'");
+  EXPECT_EQ(weight_error(4), "j: weight: expected an object, found 4");
+  const Json weight = {{"kind", "grouped"}};
+  EXPECT_EQ(error_of({{"weight", weight}, {"act", 4}}), "j: act: expected an object");
+  EXPECT_EQ(error_of({{"weight", weight}, {"kv", 4}}), "j: unknown field 'kv'");
+  EXPECT_EQ(error_of(Json::object()), "j: 'weight' is missing");
+}
+
+}  // namespace
+}  // namespace atom
