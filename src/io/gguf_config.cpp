@@ -154,6 +154,13 @@ Result<ModelConfig> gguf_model_config(const GgufFile& file) {
   ModelConfig config;
   config.family = ATOM_TRY(parse_family(file));
   const std::string prefix = ATOM_TRY(file.get_string("general.architecture")) + ".";
+  const int64_t parts = ATOM_TRY(file.get_int("split.count", 0, kMaxSize, 1));
+  if (parts > 1) {
+    return error(ErrorCode::kUnsupported,
+                 "{}: metadata 'split.count': {}: models split over several GGUF files are not "
+                 "supported; merge them first",
+                 file.origin(), parts);
+  }
   const int64_t experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxSize, 0));
   if (experts > 0) {
     return error(ErrorCode::kUnsupported,
