@@ -140,7 +140,13 @@ Status parse_attention(const GgufFile& file, const std::string& prefix, ModelCon
 }
 
 Result<int32_t> token_id(const GgufFile& file, std::string_view key) {
-  return static_cast<int32_t>(ATOM_TRY(file.get_int(key, -1, INT32_MAX, -1)));
+  constexpr int64_t kNone = UINT32_MAX;  // how older files say that there is no such token
+  const int64_t id = ATOM_TRY(file.get_int(key, -1, kNone, -1));
+  if (id > INT32_MAX && id != kNone) {
+    return error(ErrorCode::kCorrupt, "{}: metadata '{}': {} is not a token id", file.origin(), key,
+                 id);
+  }
+  return id == kNone ? -1 : static_cast<int32_t>(id);
 }
 
 Result<std::optional<bool>> optional_bool(const GgufFile& file, std::string_view key) {
