@@ -278,7 +278,7 @@ def write_checkpoint(folder):
         tensors[f"{name}.qweight"] = pack_nibbles(codes)
         tensors[f"{name}.scales"] = scales
         value = codes * scales.astype(np.float64).repeat(4, axis=1)
-        weight = {"kind": "grouped", "dtype": "F32", "bits": 4, "group": 4, "outliers": outliers,
+        weight = {"kind": "grouped", "bits": 4, "group": 4, "outliers": outliers,
                   "outlier_kind": "int8" if outliers else "none"}
         if outliers:
             tail = rng.integers(-127, 128, (rows, outliers)).astype(np.int8)
@@ -286,8 +286,7 @@ def write_checkpoint(folder):
             tensors[f"{name}.outlier_qweight"] = tail
             tensors[f"{name}.outlier_scales"] = tail_scales
             value = np.hstack([value, tail * tail_scales.astype(np.float64)[:, None]])
-        act = {"quantized": True, "bits": 4, "group": 4, "rule": "symmetric", "clip": 0.9,
-               "search": False}
+        act = {"bits": 4, "group": 4, "rule": "symmetric", "clip": 0.9, "search": False}
         formats[name], values[name] = {"weight": weight, "act": act}, value
 
     def two_level(name, rows, cols, outliers):
@@ -304,18 +303,15 @@ def write_checkpoint(folder):
         tensors[f"{name}.outlier_qweight"] = tail
         grid = codes * scales.astype(int).repeat(4, axis=1) + zeros.astype(int).repeat(4, axis=1)
         values[name] = np.hstack([grid, tail]) * row_scales.astype(np.float64)[:, None]
-        formats[name] = {"weight": {"kind": "two_level", "dtype": "F32", "bits": 4, "group": 4,
+        formats[name] = {"weight": {"kind": "two_level", "bits": 4, "group": 4,
                                     "outliers": outliers, "outlier_kind": "int8"},
-                         "act": {"quantized": True, "bits": 8, "group": 0, "rule": "symmetric",
-                                 "clip": 1.0, "search": False}}
+                         "act": {"bits": 8, "group": 0, "rule": "symmetric", "clip": 1.0,
+                                 "search": False}}
 
     def plain(name, rows, cols):
         values[name] = rng.standard_normal((rows, cols)).astype(np.float16)
         tensors[f"{name}.weight"] = values[name]
-        formats[name] = {"weight": {"kind": "float", "dtype": "F16", "bits": 4, "group": 128,
-                                    "outliers": 0, "outlier_kind": "none"},
-                         "act": {"quantized": False, "bits": 4, "group": 128, "rule": "symmetric",
-                                 "clip": 1.0, "search": False}}
+        formats[name] = {"weight": {"kind": "float", "dtype": "f16"}}
 
     q, kv, layer = heads * head_dim, head_dim, "model.layers.0."
     plain("model.embed_tokens", vocab, hidden)

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034  # the arrays are read where this file is sourced
 
 build_packages=(
-  g++ cmake ninja-build pkg-config
+  g++ cmake ninja-build
   nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libopenblas-openmp-dev
 )
 test_packages=(libgtest-dev python3)

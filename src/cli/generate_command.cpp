@@ -60,8 +60,10 @@ Status generate(const GenerateArguments& in) {
   const Result<Generation> generation = generator->generate(
       tokens, {.max_tokens = in.sampling.max_tokens, .sampling = in.sampling.params},
       [&](int32_t token) { return show(detokenizer.push(token)); });
+  const bool stopped = generation.status().code() == ErrorCode::kCancelled;
+  if (!generation.ok() && !stopped) return generation.status();
   show(detokenizer.finish() + "\n");
-  if (!generation.ok()) return generation.status();
+  if (stopped) return generation.status();
   const auto count = static_cast<double>(generation->tokens.size());
   fmt::print(stderr, "\n{} tokens in the prompt ({:.1f}/s), {} generated ({:.1f}/s){}\n",
              generation->prompt_tokens,

@@ -22,7 +22,7 @@ enum class FinishReason : uint8_t {
 
 struct GenerateOptions {
   int64_t max_tokens = 256;
-  SamplingParams sampling;
+  SamplingParams sampling = {};
   bool ignore_eos = false;  // go on to max_tokens whatever comes (benchmarks)
 };
 

@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kBatchTokens = 1024;
 constexpr int64_t kSlabRows = 256;
 
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // -log softmax(logits)[target], in double.
 double negative_log_likelihood(std::span<const float> logits, int32_t target) {
   const float largest = *std::max_element(logits.begin(), logits.end());
@@ -43,7 +45,9 @@ class WindowRunner {
   // tokens [windows, context], losses [windows].
   Status run(std::span<const int32_t> tokens, std::span<double> losses) {
     const auto windows = static_cast<int64_t>(losses.size());
-    const int64_t chunk = std::min(context_, decoder_.limits().max_tokens);
+    // As few chunks as fit, of about the same size.
+    const int64_t chunks = ceil_divide(context_, decoder_.limits().max_tokens);
+    const int64_t chunk = ceil_divide(context_, chunks);
     std::fill(losses.begin(), losses.end(), 0.0);
     for (int64_t begin = 0; begin < context_; begin += chunk) {
       ATOM_TRY(check_interrupted());

@@ -140,7 +140,13 @@ Status parse_attention(const GgufFile& file, const std::string& prefix, ModelCon
 }
 
 Result<int32_t> token_id(const GgufFile& file, std::string_view key) {
-  return static_cast<int32_t>(ATOM_TRY(file.get_int(key, -1, INT32_MAX, -1)));
+  constexpr int64_t kNone = UINT32_MAX;  // how older files say that there is no such token
+  const int64_t id = ATOM_TRY(file.get_int(key, -1, kNone, -1));
+  if (id > INT32_MAX && id != kNone) {
+    return error(ErrorCode::kCorrupt, "{}: metadata '{}': {} is not a token id", file.origin(), key,
+                 id);
+  }
+  return id == kNone ? -1 : static_cast<int32_t>(id);
 }
 
 Result<std::optional<bool>> optional_bool(const GgufFile& file, std::string_view key) {
@@ -154,6 +160,13 @@ Result<ModelConfig> gguf_model_config(const GgufFile& file) {
   ModelConfig config;
   config.family = ATOM_TRY(parse_family(file));
   const std::string prefix = ATOM_TRY(file.get_string("general.architecture")) + ".";
+  const int64_t parts = ATOM_TRY(file.get_int("split.count", 0, kMaxSize, 1));
+  if (parts > 1) {
+    return error(ErrorCode::kUnsupported,
+                 "{}: metadata 'split.count': {}: models split over several GGUF files are not "
+                 "supported; merge them first",
+                 file.origin(), parts);
+  }
   const int64_t experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxSize, 0));
   if (experts > 0) {
     return error(ErrorCode::kUnsupported,

@@ -66,8 +66,6 @@ Status check_supported(const JsonView& view, ModelFamily family) {
 }
 
 Status parse_yarn(const JsonView& scaling, RopeConfig& rope) {
-  rope.original_context =
-      ATOM_TRY(scaling.get_int("original_max_position_embeddings", 1, kMaxSize));
   rope.beta_fast = ATOM_TRY(scaling.get_number("beta_fast", 32.0));
   rope.beta_slow = ATOM_TRY(scaling.get_number("beta_slow", 1.0));
   rope.attention_factor = ATOM_TRY(scaling.get_number("attention_factor", 0.0));
@@ -83,6 +81,13 @@ Status parse_yarn(const JsonView& scaling, RopeConfig& rope) {
   return {};
 }
 
+// The context before scaling: a field of the model where there is one, else of the scaling, else
+// the model's context.
+Result<int64_t> original_context(const JsonView& view, const JsonView& scaling, int64_t context) {
+  constexpr const char* kKey = "original_max_position_embeddings";
+  return (view.has(kKey) ? view : scaling).get_int(kKey, 1, kMaxSize, context);
+}
+
 Status parse_rope_scaling(const JsonView& scaling, RopeConfig& rope) {
   const char* type_key = scaling.has("rope_type") ? "rope_type" : "type";
   const std::string type = ATOM_TRY(scaling.get_string(type_key, "default"));
@@ -96,8 +101,6 @@ Status parse_rope_scaling(const JsonView& scaling, RopeConfig& rope) {
     rope.scaling = RopeScaling::kLlama3;
     rope.low_freq_factor = ATOM_TRY(scaling.get_number("low_freq_factor"));
     rope.high_freq_factor = ATOM_TRY(scaling.get_number("high_freq_factor"));
-    rope.original_context =
-        ATOM_TRY(scaling.get_int("original_max_position_embeddings", 1, kMaxSize));
     return {};
   }
   if (type == "yarn") {
@@ -128,6 +131,9 @@ Status parse_rope(const JsonView& view, ModelConfig& config) {
     rope.theta = ATOM_TRY(scaling.get_number("rope_theta", rope.theta));
     partial = ATOM_TRY(scaling.get_number("partial_rotary_factor", partial));
     ATOM_TRY(parse_rope_scaling(scaling, rope));
+    if (rope.scaling == RopeScaling::kLlama3 || rope.scaling == RopeScaling::kYarn) {
+      rope.original_context = ATOM_TRY(original_context(view, scaling, config.context));
+    }
   }
   if (!(partial > 0.0 && partial <= 1.0)) {
     return error(ErrorCode::kInvalidArgument, "{}: partial_rotary_factor: {} is not within 0..1",

@@ -169,6 +169,13 @@ struct KvScale {
   uint16_t scale = 0;  // F16
   uint16_t min = 0;    // F16
 };
+inline KvScale kv_scale(float min, float max, int bits) {
+  constexpr float kLargestF16 = 65504.0f;
+  const float levels = static_cast<float>((1 << bits) - 1);
+  min = std::max(min, -kLargestF16);
+  return {.scale = f32_to_f16(std::min((max - min) * (1.0f / levels), kLargestF16)),
+          .min = f32_to_f16(std::min(min, kLargestF16))};
+}
 inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
   const float levels = static_cast<float>((1 << bits) - 1);
   float min = x[0], max = x[0];
@@ -176,16 +183,12 @@ inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
     min = std::min(min, v);
     max = std::max(max, v);
   }
-  constexpr float kLargestF16 = 65504.0f;
-  min = std::max(min, -kLargestF16);
-  KvScale result;
-  result.scale = f32_to_f16(std::min((max - min) * (1.0f / levels), kLargestF16));
-  result.min = f32_to_f16(std::min(min, kLargestF16));
+  const KvScale result = kv_scale(min, max, bits);
   const float scale = f16_to_f32(result.scale), base = f16_to_f32(result.min);
   const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
   for (size_t i = 0; i < x.size(); ++i) {
-    const float code = std::max(0.0f, std::rint((x[i] - base) * inverse));
-    codes[i] = static_cast<uint8_t>(std::min(code, levels));
+    const float code = std::rint((x[i] - base) * inverse);
+    codes[i] = static_cast<uint8_t>(std::min(std::max(code, 0.0f), levels));
   }
   return result;
 }

@@ -7,52 +7,66 @@
 namespace atom {
 namespace {
 
+LinearFormat round_trip(const LinearFormat& format) {
+  const Json json = parse_json(to_json(format).dump(), "j").value();
+  return linear_format_from_json(JsonView(json, "j")).value();
+}
+
 TEST(FormatJson, LinearFormatsRoundTrip) {
-  for (const WeightKind kind : {WeightKind::kFloat, WeightKind::kGrouped, WeightKind::kTwoLevel}) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    LinearFormat format;
+    format.weight.dtype = dtype;
+    EXPECT_EQ(round_trip(format), format);
+  }
+  for (const WeightKind kind : {WeightKind::kGrouped, WeightKind::kTwoLevel}) {
     for (const OutlierKind outliers :
          {OutlierKind::kNone, OutlierKind::kFloat, OutlierKind::kInt8}) {
       for (const ActRule rule : {ActRule::kSymmetric, ActRule::kSigned, ActRule::kAsymmetric}) {
-        for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-          LinearFormat format;
-          format.weight = {kind, dtype, 3, 64, 128, outliers};
-          format.act = {true, 8, 32, rule, 0.9f, true};
-          const Json json = to_json(format);
-          EXPECT_EQ(parse_linear_format(JsonView(json, "j")).value(), format) << json.dump();
-        }
+        LinearFormat format;
+        format.weight = {kind, DType::kF32, 3, 64, 48, outliers};
+        EXPECT_EQ(round_trip(format), format);
+        format.act = {true, 8, 32, rule, 0.9f, true};
+        EXPECT_EQ(round_trip(format), format);
       }
     }
   }
 }
 
 TEST(FormatJson, KvFormatsRoundTrip) {
-  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt}) {
-    const KvFormat format{kind, 3, true, false, true};
+  for (const KvFormat& format : {KvFormat{}, KvFormat{KvKind::kF16, 4, false, true, false},
+                                 KvFormat{KvKind::kInt, 3, true, false, true}}) {
     const Json json = to_json(format);
-    EXPECT_EQ(parse_kv_format(JsonView(json, "j")).value(), format) << json.dump();
+    EXPECT_EQ(kv_format_from_json(JsonView(json, "j")).value(), format) << json.dump();
   }
 }
 
-TEST(FormatJson, AbsentFieldsKeepTheFallback) {
-  const LinearFormat fallback = {{WeightKind::kGrouped, DType::kF32, 4, 32, 16, OutlierKind::kInt8},
-                                 {true, 4, 32, ActRule::kSigned, 0.85f, true}};
-  const Json json = {{"weight", {{"outliers", 64}}}, {"act", {{"clip", 0.9}}}};
-  LinearFormat expected = fallback;
-  expected.weight.outliers = 64;
-  expected.act.clip = 0.9f;
-  EXPECT_EQ(parse_linear_format(JsonView(json, "j"), fallback).value(), expected);
-  EXPECT_EQ(to_json(expected)["act"]["clip"].dump(), "0.9");
+TEST(FormatJson, AbsentFieldsAndDecimals) {
+  const Json json = {{"weight", {{"kind", "grouped"}}}, {"act", {{"clip", 0.9}}}};
+  const LinearFormat format = linear_format_from_json(JsonView(json, "j")).value();
+  EXPECT_EQ(format.weight.bits, 4);
+  EXPECT_EQ(format.weight.group, 128);
+  EXPECT_TRUE(format.act.quantized);
+  EXPECT_EQ(format.act.clip, 0.9f);
+  EXPECT_EQ(to_json(format)["act"]["clip"].dump(), "0.9");
 }
 
 TEST(FormatJson, ErrorsNameTheField) {
   const auto error_of = [](const Json& json) {
-    return parse_linear_format(JsonView(json, "j")).status().message();
+    return linear_format_from_json(JsonView(json, "j")).status().message();
   };
-  EXPECT_EQ(error_of({{"weight", {{"kind", "fancy"}}}}),
-            "j: weight.kind: 'fancy' is not one of float, grouped, two_level");
-  EXPECT_EQ(error_of({{"weight", {{"bits", 99}}}}), "j: weight.bits: 99 is not within 1..16");
-  EXPECT_EQ(error_of({{"weight", {{"bit", 4}}}}), "j: weight: unknown field 'bit'");
-  EXPECT_EQ(error_of({{"act", 4}}), "j: act: expected an object");
-  EXPECT_EQ(error_of({{"kv", 4}}), "j: unknown field 'kv'");
+  const auto weight_error = [&](const Json& weight) { return error_of({{"weight", weight}}); };
+  EXPECT_EQ(weight_error({{"kind", "fan\ncy"}}),
+            "j: weight: 'kind' is 'fan\\x0acy', not one of float, grouped, two_level");
+  EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bits", 99}}),
+            "j: weight.bits: 99 is not within 2..8");
+  EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bit", 4}}), "j: weight: unknown field 'bit'");
+  EXPECT_EQ(weight_error({{"kind", "float"}, {"dtype", "f32"}, {"bits", 4}}),
+            "j: weight: unknown field 'bits'");
+  EXPECT_EQ(weight_error(4), "j: weight: expected an object, found 4");
+  const Json weight = {{"kind", "grouped"}};
+  EXPECT_EQ(error_of({{"weight", weight}, {"act", 4}}), "j: act: expected an object");
+  EXPECT_EQ(error_of({{"weight", weight}, {"kv", 4}}), "j: unknown field 'kv'");
+  EXPECT_EQ(error_of(Json::object()), "j: 'weight' is missing");
 }
 
 }  // namespace

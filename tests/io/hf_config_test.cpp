@@ -83,6 +83,8 @@ TEST(HfConfig, Yarn) {
                    (0.0707 * std::log(4.0) + 1.0) / (0.1 * std::log(4.0) + 1.0));
   yarn["attention_factor"] = 1.25;
   EXPECT_EQ(parse(with("qwen2", {{"rope_scaling", yarn}})).rope.attention_factor, 1.25);
+  yarn.erase("original_max_position_embeddings");
+  EXPECT_EQ(parse(with("qwen2", {{"rope_scaling", yarn}})).rope.original_context, 512);
   yarn["truncate"] = false;
   EXPECT_EQ(error_of("qwen2", {{"rope_scaling", yarn}}),
             "c: rope_scaling: truncate: false is not supported");

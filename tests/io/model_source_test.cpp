@@ -155,15 +155,17 @@ TEST(ModelSource, GgufThatIsNoModelOfOursIsRefused) {
             "f: tensor 'model.layers.1.self_attn.q_proj.weight' is missing");
   EXPECT_EQ(altered_error("token_embd.weight", "token_embX.weight"),
             "f: tensor 'token_embd.weight' is missing");
-  const auto minimal = [](const std::string& architecture) {
+  const auto minimal = [](const std::string& architecture, const std::string& key) {
     GgufBytes bytes;
-    bytes.header(0, 2).text_value("general.architecture", architecture);
-    bytes.uint32(architecture + ".expert_count", 8);
+    bytes.header(0, 2).text_value("general.architecture", architecture).uint32(key, 8);
     return open_gguf_source(as_bytes(bytes.text()), "f").status().message();
   };
-  EXPECT_EQ(minimal("llama"),
+  EXPECT_EQ(minimal("llama", "llama.expert_count"),
             "f: metadata 'llama.expert_count': 8: mixtures of experts are not supported");
-  EXPECT_EQ(minimal("gemma"),
+  EXPECT_EQ(minimal("llama", "split.count"),
+            "f: metadata 'split.count': 8: models split over several GGUF files are not supported; "
+            "merge them first");
+  EXPECT_EQ(minimal("gemma", "x"),
             "f: metadata 'general.architecture': 'gemma' is not supported (llama, qwen2 and qwen3 "
             "are)");
 }

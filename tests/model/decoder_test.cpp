@@ -31,8 +31,8 @@ TEST_P(TinyModel, LogitsAreThoseOfTransformers) {
     const std::vector<float> logits = run_prompt(*model.decoder, prompt, 128);
     found.insert(found.end(), logits.begin(), logits.end());
   }
-  // Both compute in float32; 1e-5 is usual.
-  EXPECT_LT(worst_difference(found, golden.logits), 1e-4);
+  // transformers computes in float32: 2e-6 at most was seen.
+  EXPECT_LT(worst_difference(found, golden.logits), 2e-5);
 }
 
 TEST_P(TinyModel, ChunksDoNotChangeLogits) {

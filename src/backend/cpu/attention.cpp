@@ -6,14 +6,12 @@
 
 #include "backend/cpu/objects.h"
 #include "base/parallel.h"
-#include "ops/numerics.h"
 
 namespace atom::cpu {
 namespace {
 
 constexpr int64_t kQueryTokens = 32;  // of an item
 constexpr int64_t kChunkKeys = 512;   // of an item with few queries
-constexpr int64_t kBlockKeys = 64;    // dequantized at a time
 
 // Plain facts that the loops below share.
 struct Context {
@@ -37,82 +35,63 @@ struct Context {
   }
 };
 
-// K and V of keys [key, key + n) as floats, [n, DH] each, K ready for the dot product.
-void load_keys(const Context& c, const AttentionItem& item, int64_t key, int64_t n, float* k,
-               float* v) {
-  const KvCacheShape& shape = c.cache.shape();
-  const SequenceSlice& slice = c.slice(item);
-  for (int64_t i = 0; i < n;) {
-    const int64_t at = key + i - shape.prefix_tokens;
-    int64_t count = 1;
-    if (at < 0) {
-      const int64_t from = ((key + i) * shape.kv_heads + item.kv_head) * c.dim;
-      std::copy_n(c.cache.prefix_k(c.args.layer) + from, c.dim, k + i * c.dim);
-      std::copy_n(c.cache.prefix_v(c.args.layer) + from, c.dim, v + i * c.dim);
-    } else {
-      count = std::min(n - i, kPageTokens - at % kPageTokens);
-      load_kv(c.cache.layout(),
-              c.cache.block(c.args.layer, slice.pages[at / kPageTokens], item.kv_head),
-              at % kPageTokens, count, k + i * c.dim, v + i * c.dim);
-    }
-    i += count;
-  }
-  if (!shape.format.pre_rope) return;
-  const int64_t half = c.args.rotary_dim / 2;
-  for (int64_t i = 0; i < n; ++i) {
-    const float* cos_sin = c.args.cos_sin.data() + (key + i) * c.args.rotary_dim;
-    float* head = k + i * c.dim;
-    for (int64_t d = 0; d < half; ++d) {
-      numerics::rotate_pair(head[d], head[d + half], cos_sin[2 * d], cos_sin[2 * d + 1]);
-    }
-  }
-}
+// Rows of one item's result, in the order that AttendJob describes.
+struct ItemResult {
+  float* maxima;
+  float* totals;
+  float* sums;
 
-// Per query row (token, then head): running maximum, sum of weights, weighted sum of V [DH].
-void attend(const Context& c, const AttentionItem& item, float* maxima, float* totals,
-            float* sums) {
-  struct Keys;
-  struct Values;
-  float* k = thread_scratch<float, Keys>(kBlockKeys * c.dim);
-  float* v = thread_scratch<float, Values>(kBlockKeys * c.dim);
+  ItemResult(float* buffer, int64_t rows)
+      : maxima(buffer), totals(buffer + rows), sums(buffer + round_up(2 * rows, 16)) {}
+  static int64_t floats(int64_t rows, int64_t padded_dim) {
+    return round_up(2 * rows, 16) + rows * padded_dim;
+  }
+};
+
+void attend(const Kernels& kernels, const Context& c, const AttentionItem& item,
+            const ItemResult& result) {
+  const KvCacheShape& shape = c.cache.shape();
+  const KvLayout& layout = c.cache.layout();
   const SequenceSlice& slice = c.slice(item);
   const int64_t rows = item.tokens * c.repeat;
-  std::fill_n(maxima, rows, -std::numeric_limits<float>::infinity());
-  std::fill_n(totals, rows, 0.0f);
-  std::fill_n(sums, rows * c.dim, 0.0f);
-  for (int64_t key = item.key; key < item.key_end; key += kBlockKeys) {
-    const int64_t n = std::min(kBlockKeys, item.key_end - key);
-    load_keys(c, item, key, n, k, v);
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t token = item.token + r / c.repeat;
-      const int64_t head = item.kv_head * c.repeat + r % c.repeat;
-      const float* q = c.q + (slice.first_token + token) * c.q_stride + head * c.dim;
-      const int64_t last = c.key_of(slice, token);
-      const int64_t begin = std::max(key, c.first_key(last)) - key;
-      const int64_t end = std::min(key + n, last + 1) - key;
-      if (begin >= end) continue;
-      float scores[kBlockKeys];
-      float block_max = maxima[r];
-      for (int64_t j = begin; j < end; ++j) {
-        float dot = 0;
-        for (int64_t d = 0; d < c.dim; ++d) dot += q[d] * k[j * c.dim + d];
-        scores[j] = dot * c.args.scale;
-        block_max = std::max(block_max, scores[j]);
-      }
-      float* sum = sums + r * c.dim;
-      if (block_max > maxima[r]) {
-        const float shrink = std::exp(maxima[r] - block_max);
-        totals[r] *= shrink;
-        for (int64_t d = 0; d < c.dim; ++d) sum[d] *= shrink;
-        maxima[r] = block_max;
-      }
-      for (int64_t j = begin; j < end; ++j) {
-        const float weight = std::exp(scores[j] - block_max);
-        totals[r] += weight;
-        for (int64_t d = 0; d < c.dim; ++d) sum[d] += weight * v[j * c.dim + d];
-      }
-    }
+  AttendJob job = {
+      .q = c.q + (slice.first_token + item.token) * c.q_stride + item.kv_head * c.repeat * c.dim,
+      .q_stride = c.q_stride,
+      .tokens = item.tokens,
+      .repeat = c.repeat,
+      .dim = c.dim,
+      .scale = c.args.scale,
+      .query_key = c.key_of(slice, item.token),
+      .window = c.args.window,
+      .key = item.key,
+      .key_end = item.key_end,
+      .prefix = shape.prefix_tokens,
+      .prefix_k = c.cache.prefix_k(c.args.layer) + item.kv_head * c.dim,
+      .prefix_v = c.cache.prefix_v(c.args.layer) + item.kv_head * c.dim,
+      .prefix_stride = shape.kv_heads * c.dim,
+      .kind = layout.kind,
+      .nibbles = layout.nibbles,
+      .padded_dim = layout.padded_dim,
+      .plane_bytes = layout.plane_bytes,
+      .scales_offset = layout.scales_offset,
+      .cos_sin = shape.format.pre_rope ? c.args.cos_sin.data() : nullptr,
+      .rotary_dim = c.args.rotary_dim,
+      .maxima = result.maxima,
+      .totals = result.totals,
+      .sums = result.sums,
+  };
+  struct Blocks;
+  struct Scratch;
+  const int64_t pages =
+      (std::max<int64_t>(0, item.key_end - job.prefix) + kPageTokens - 1) / kPageTokens;
+  const uint8_t** blocks = thread_scratch<const uint8_t*, Blocks>(pages);
+  const int64_t first = std::max<int64_t>(0, item.key - job.prefix) / kPageTokens;
+  for (int64_t i = first; i < pages; ++i) {
+    blocks[i] = c.cache.block(c.args.layer, slice.pages[i], item.kv_head);
   }
+  job.blocks = blocks;
+  job.scratch = thread_scratch<float, Scratch>(attend_scratch(rows, layout.padded_dim));
+  kernels.attend(job);
 }
 
 float* out_row(const Context& c, const AttentionItem& item, int64_t r) {
@@ -139,10 +118,12 @@ void plan(const Context& c, AttentionWorkspace& work) {
           continue;
         }
         work.merges.push_back(static_cast<int64_t>(work.items.size()));
-        for (; item.key < key_end; item.key += kChunkKeys) {
-          item.key_end = std::min(key_end, item.key + kChunkKeys);
+        for (; item.key < key_end; item.key = item.key_end) {
+          // Chunks end where pages do.
+          const int64_t prefix = c.cache.shape().prefix_tokens;
+          item.key_end = std::min(key_end, prefix + round_up(item.key + kChunkKeys - prefix, 16));
           item.partial = partials;
-          partials += tokens * c.repeat * (c.dim + 2);
+          partials += ItemResult::floats(tokens * c.repeat, c.cache.layout().padded_dim);
           work.items.push_back(item);
         }
       }
@@ -152,7 +133,7 @@ void plan(const Context& c, AttentionWorkspace& work) {
 }
 
 // Adds up the items that follow one another with the same queries.
-void merge(const Context& c, const AttentionWorkspace& work, int64_t first) {
+void merge(const Context& c, AttentionWorkspace& work, int64_t first) {
   const AttentionItem& head = work.items[first];
   const int64_t rows = head.tokens * c.repeat;
   size_t end = static_cast<size_t>(first);
@@ -161,19 +142,21 @@ void merge(const Context& c, const AttentionWorkspace& work, int64_t first) {
          work.items[end].token == head.token) {
     ++end;
   }
+  const int64_t stride = c.cache.layout().padded_dim;
+  const auto part = [&](size_t i) {
+    return ItemResult(work.partials.data() + work.items[i].partial, rows);
+  };
   for (int64_t r = 0; r < rows; ++r) {
     float most = -std::numeric_limits<float>::infinity();
-    for (size_t i = first; i < end; ++i) {
-      most = std::max(most, work.partials[work.items[i].partial + r]);
-    }
+    for (size_t i = first; i < end; ++i) most = std::max(most, part(i).maxima[r]);
     float* out = out_row(c, head, r);
     std::fill_n(out, c.dim, 0.0f);
     float total = 0;
     for (size_t i = first; i < end; ++i) {
-      const float* part = work.partials.data() + work.items[i].partial;
-      const float factor = std::exp(part[r] - most);
-      total += part[rows + r] * factor;
-      for (int64_t d = 0; d < c.dim; ++d) out[d] += part[2 * rows + r * c.dim + d] * factor;
+      const float factor = std::exp(part(i).maxima[r] - most);
+      const float* sums = part(i).sums + r * stride;
+      total += part(i).totals[r] * factor;
+      for (int64_t d = 0; d < c.dim; ++d) out[d] += sums[d] * factor;
     }
     for (int64_t d = 0; d < c.dim; ++d) out[d] /= total;
   }
@@ -181,7 +164,7 @@ void merge(const Context& c, const AttentionWorkspace& work, int64_t first) {
 
 }  // namespace
 
-void paged_attention(const AttentionArgs& args, AttentionWorkspace& work) {
+void paged_attention(const Kernels& kernels, const AttentionArgs& args, AttentionWorkspace& work) {
   const auto& cache = static_cast<const CpuKvCache&>(*args.cache);
   const int64_t dim = cache.shape().head_dim;
   const Context c = {args,
@@ -192,18 +175,21 @@ void paged_attention(const AttentionArgs& args, AttentionWorkspace& work) {
                      args.heads / cache.shape().kv_heads,
                      dim};
   plan(c, work);
+  const int64_t stride = cache.layout().padded_dim;
   parallel_for(static_cast<int64_t>(work.items.size()), [&](int64_t i) {
     const AttentionItem& item = work.items[i];
     const int64_t rows = item.tokens * c.repeat;
-    struct Partial;
-    float* part = item.partial >= 0 ? work.partials.data() + item.partial
-                                    : thread_scratch<float, Partial>(rows * (dim + 2));
-    attend(c, item, part, part + rows, part + 2 * rows);
-    if (item.partial >= 0) return;
+    struct Result;
+    const bool whole = item.partial < 0;
+    const ItemResult result(whole ? thread_scratch<float, Result>(ItemResult::floats(rows, stride))
+                                  : work.partials.data() + item.partial,
+                            rows);
+    attend(kernels, c, item, result);
+    if (!whole) return;
     for (int64_t r = 0; r < rows; ++r) {
       float* out = out_row(c, item, r);
-      const float inverse = 1.0f / part[rows + r];
-      for (int64_t d = 0; d < dim; ++d) out[d] = part[2 * rows + r * dim + d] * inverse;
+      const float inverse = 1.0f / result.totals[r];
+      for (int64_t d = 0; d < dim; ++d) out[d] = result.sums[r * stride + d] * inverse;
     }
   });
   parallel_for(static_cast<int64_t>(work.merges.size()),

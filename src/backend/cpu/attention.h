@@ -25,7 +25,8 @@ struct AttentionWorkspace {
   AlignedBuffer<float> partials;
 };
 
-void paged_attention(const AttentionArgs& args, AttentionWorkspace& workspace);
-void rope_append_kv(const RopeAppendArgs& args);
+void paged_attention(const Kernels& kernels, const AttentionArgs& args,
+                     AttentionWorkspace& workspace);
+void rope_append_kv(const Kernels& kernels, const RopeAppendArgs& args);
 
 }  // namespace atom::cpu

@@ -80,9 +80,9 @@ class CpuBackend final : public Backend {
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
   void linear(const LinearArgs& args) override;
-  void rope_append_kv(const RopeAppendArgs& args) override { cpu::rope_append_kv(args); }
+  void rope_append_kv(const RopeAppendArgs& args) override { cpu::rope_append_kv(kernels_, args); }
   void paged_attention(const AttentionArgs& args) override {
-    cpu::paged_attention(args, attention_);
+    cpu::paged_attention(kernels_, args, attention_);
   }
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;

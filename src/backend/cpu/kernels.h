@@ -56,6 +56,61 @@ struct LinearJob {
   bool accumulate = false;
 };
 
+// What happens to one head's vector before it is used or stored, in this order.
+struct HeadJob {
+  float* x = nullptr;  // [dim], in place
+  int64_t dim = 0;
+  const float* norm_weight = nullptr;  // or null: x[i] = (x[i] * norm_factor) * norm_weight[i]
+  float norm_factor = 0.0f;
+  const float* cos = nullptr;  // [half] or null: no RoPE
+  const float* sin = nullptr;
+  int64_t half = 0;              // pairs (i, i + half) rotate
+  const float* mean = nullptr;   // [dim] taken off, or null
+  float hadamard_factor = 0.0f;  // 1 / sqrt(dim), or 0: no Hadamard transform
+};
+
+// Some queries of one KV head against a run of its keys: see attention.h and kv_cache.h.
+struct AttendJob {
+  const float* q = nullptr;  // head 0 of this KV head, first token
+  int64_t q_stride = 0;      // floats between tokens
+  int64_t tokens = 0;
+  int64_t repeat = 0;  // query heads a KV head; row = token * repeat + head
+  int64_t dim = 0;
+  float scale = 0.0f;
+  int64_t query_key = 0;  // the key of the first token itself
+  int64_t window = 0;     // keys a query sees back, itself included; 0: all
+  int64_t key = 0, key_end = 0;
+  // keys [0, prefix) stand here, [prefix, KH, DH]; the others in blocks
+  int64_t prefix = 0;
+  const float* prefix_k = nullptr;
+  const float* prefix_v = nullptr;
+  int64_t prefix_stride = 0;
+  const uint8_t* const* blocks = nullptr;  // of pages 0 ..; those outside [key, key_end) unset
+  KvKind kind = KvKind::kF32;
+  bool nibbles = false;
+  int64_t padded_dim = 0;  // a multiple of 16
+  int64_t plane_bytes = 0;
+  int64_t scales_offset = 0;
+  const float* cos_sin = nullptr;  // of key 0, rows of rotary_dim; null unless K stands before RoPE
+  int64_t rotary_dim = 0;
+  // Result of each row: the largest score, the sum of exp(score - largest), and that sum weighted
+  // with V, [rows, padded_dim].
+  float* maxima = nullptr;
+  float* totals = nullptr;
+  float* sums = nullptr;
+  float* scratch = nullptr;  // attend_scratch(rows, padded_dim) floats, aligned to a cache line
+};
+inline constexpr int64_t kBlockKeys = 64;  // keys that attend() works on at a time
+constexpr int64_t attend_scratch(int64_t rows, int64_t padded_dim) {
+  return 2 * kBlockKeys * padded_dim + rows * (kBlockKeys + padded_dim);
+}
+
+// A scale of quantized K or V as numbers; the F16 patterns are what is stored.
+struct KvRange {
+  uint16_t scale_bits, min_bits;
+  float base, inverse, top;
+};
+
 struct Kernels {
   const char* name;
 
@@ -73,6 +128,10 @@ struct Kernels {
   void (*linear)(const LinearJob& job, int64_t panel, int64_t panel_end, int64_t token,
                  int64_t token_end, uint8_t* scratch);
   int64_t (*linear_scratch_bytes)(const LinearJob& job);  // null: none needed
+  void (*prepare_head)(const HeadJob& job);
+  // Codes of one K or V vector of n channels.
+  KvRange (*quantize_kv)(const float* x, int64_t n, int bits, uint8_t* codes);
+  void (*attend)(const AttendJob& job);
 };
 
 extern const Kernels kPortableKernels;
@@ -90,5 +149,6 @@ struct CodeRange {
   float scale, inverse, low, high;
 };
 CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor);
+KvRange kv_range(float min, float max, int bits);
 
 }  // namespace atom::cpu

@@ -1,18 +1,18 @@
 // AVX-512 kernels with the integer linear of many tokens on AMX tiles.
 #if defined(__x86_64__)
-#include <type_traits>
-
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/simd.h"
-#include "ops/numerics.h"
 
 namespace atom::cpu {
 namespace {
 // Tokens and panels whose sums fit the registers.
 inline constexpr int kBlockTokens = 8, kBlockPanels = 2;
+// Rows and vectors of a float product whose sums fit the registers.
+inline constexpr int kProductRows = 6, kProductVectors = 4;
 }  // namespace
 }  // namespace atom::cpu
 
+#include "backend/cpu/attention.inl"
+#include "backend/cpu/heads.inl"
 #include "backend/cpu/linear.inl"
 #include "backend/cpu/linear_amx.inl"
 #include "backend/cpu/rows.inl"
@@ -27,6 +27,9 @@ const Kernels kAmxKernels = {
     .quantize_group = quantize_group,
     .linear = linear_amx,
     .linear_scratch_bytes = amx_scratch_bytes,
+    .prepare_head = prepare_head,
+    .quantize_kv = quantize_kv,
+    .attend = attend,
 };
 
 }  // namespace atom::cpu

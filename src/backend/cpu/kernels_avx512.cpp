@@ -1,17 +1,17 @@
 #if defined(__x86_64__)
-#include <type_traits>
-
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/simd.h"
-#include "ops/numerics.h"
 
 namespace atom::cpu {
 namespace {
 // Tokens and panels whose sums fit the registers.
 inline constexpr int kBlockTokens = 8, kBlockPanels = 2;
+// Rows and vectors of a float product whose sums fit the registers.
+inline constexpr int kProductRows = 6, kProductVectors = 4;
 }  // namespace
 }  // namespace atom::cpu
 
+#include "backend/cpu/attention.inl"
+#include "backend/cpu/heads.inl"
 #include "backend/cpu/linear.inl"
 #include "backend/cpu/rows.inl"
 
@@ -25,6 +25,9 @@ const Kernels kAvx512Kernels = {
     .quantize_group = quantize_group,
     .linear = linear,
     .linear_scratch_bytes = nullptr,
+    .prepare_head = prepare_head,
+    .quantize_kv = quantize_kv,
+    .attend = attend,
 };
 
 }  // namespace atom::cpu

@@ -1,16 +1,16 @@
-#include <type_traits>
-
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/simd.h"
-#include "ops/numerics.h"
 
 namespace atom::cpu {
 namespace {
 // Tokens and panels whose sums fit the registers.
 inline constexpr int kBlockTokens = 2, kBlockPanels = 1;
+// Rows and vectors of a float product whose sums fit the registers.
+inline constexpr int kProductRows = 1, kProductVectors = 1;
 }  // namespace
 }  // namespace atom::cpu
 
+#include "backend/cpu/attention.inl"
+#include "backend/cpu/heads.inl"
 #include "backend/cpu/linear.inl"
 #include "backend/cpu/rows.inl"
 
@@ -24,6 +24,9 @@ const Kernels kPortableKernels = {
     .quantize_group = quantize_group,
     .linear = linear,
     .linear_scratch_bytes = nullptr,
+    .prepare_head = prepare_head,
+    .quantize_kv = quantize_kv,
+    .attend = attend,
 };
 
 }  // namespace atom::cpu

@@ -13,31 +13,20 @@ enum ScalePlane { kKScale, kKMin, kVScale, kVMin };
 uint16_t* scale_plane(const KvLayout& layout, uint8_t* block, ScalePlane plane) {
   return reinterpret_cast<uint16_t*>(block + layout.scales_offset) + plane * kPageTokens;
 }
-const uint16_t* scale_plane(const KvLayout& layout, const uint8_t* block, ScalePlane plane) {
-  return reinterpret_cast<const uint16_t*>(block + layout.scales_offset) + plane * kPageTokens;
-}
-
 void put_nibble(uint8_t& byte, int shift, uint8_t code) {
   byte = static_cast<uint8_t>((byte & (0xf0 >> shift)) | (code << shift));
 }
 
-void store_floats(const KvLayout& layout, const float* from, int64_t t, uint8_t* plane) {
-  if (layout.kind == KvKind::kF32) {
-    std::copy_n(from, layout.head_dim, reinterpret_cast<float*>(plane) + t * layout.head_dim);
-    return;
+// Element i of a float vector goes to plane[first + i * stride].
+void store_floats(KvKind kind, const float* from, int64_t count, uint8_t* plane, int64_t first,
+                  int64_t stride) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (kind == KvKind::kF32) {
+      reinterpret_cast<float*>(plane)[first + i * stride] = from[i];
+    } else {
+      reinterpret_cast<uint16_t*>(plane)[first + i * stride] = f32_to_f16(from[i]);
+    }
   }
-  uint16_t* to = reinterpret_cast<uint16_t*>(plane) + t * layout.head_dim;
-  for (int64_t d = 0; d < layout.head_dim; ++d) to[d] = f32_to_f16(from[d]);
-}
-
-void load_floats(const KvLayout& layout, const uint8_t* plane, int64_t t, int64_t n, float* to) {
-  const int64_t count = n * layout.head_dim, first = t * layout.head_dim;
-  if (layout.kind == KvKind::kF32) {
-    std::copy_n(reinterpret_cast<const float*>(plane) + first, count, to);
-    return;
-  }
-  const uint16_t* from = reinterpret_cast<const uint16_t*>(plane) + first;
-  for (int64_t i = 0; i < count; ++i) to[i] = f16_to_f32(from[i]);
 }
 
 }  // namespace
@@ -45,10 +34,10 @@ void load_floats(const KvLayout& layout, const uint8_t* plane, int64_t t, int64_
 KvLayout KvLayout::of(const KvFormat& format, int64_t head_dim) {
   KvLayout layout;
   layout.kind = format.kind;
-  layout.head_dim = layout.padded_dim = head_dim;
+  layout.head_dim = head_dim;
+  layout.padded_dim = round_up(head_dim, 16);
   if (format.kind == KvKind::kInt) {
     layout.nibbles = format.bits != 8;
-    layout.padded_dim = round_up(head_dim, 16);
     layout.plane_bytes = kPageTokens * layout.padded_dim / (layout.nibbles ? 2 : 1);
     layout.scales_offset = 2 * layout.plane_bytes;
     layout.block_bytes =
@@ -91,18 +80,18 @@ void CpuKvCache::set_prefix(int64_t layer, std::span<const float> k, std::span<c
   std::copy(v.begin(), v.end(), prefix_v_.data() + layer * prefix_size());
 }
 
-void store_kv(const KvLayout& layout, int bits, int64_t t, const float* k, const float* v,
-              uint8_t* codes, uint8_t* block) {
+void store_kv(const Kernels& kernels, const KvLayout& layout, int bits, int64_t t, const float* k,
+              const float* v, uint8_t* codes, uint8_t* block) {
+  const int64_t dim = layout.head_dim;
+  uint8_t* v_plane = block + layout.plane_bytes;
   if (layout.kind != KvKind::kInt) {
-    store_floats(layout, k, t, block);
-    store_floats(layout, v, t, block + layout.plane_bytes);
+    store_floats(layout.kind, k, dim, block, t, kPageTokens);
+    store_floats(layout.kind, v, dim, v_plane, t * dim, 1);
     return;
   }
-  const int64_t dim = layout.head_dim;
-  const auto size = static_cast<size_t>(dim);
-  numerics::KvScale scale = numerics::quantize_kv({k, size}, bits, codes);
-  scale_plane(layout, block, kKScale)[t] = scale.scale;
-  scale_plane(layout, block, kKMin)[t] = scale.min;
+  KvRange range = kernels.quantize_kv(k, dim, bits, codes);
+  scale_plane(layout, block, kKScale)[t] = range.scale_bits;
+  scale_plane(layout, block, kKMin)[t] = range.min_bits;
   for (int64_t d = 0; d < dim; ++d) {
     uint8_t& byte = block[layout.k_code(t, d)];
     if (layout.nibbles) {
@@ -111,42 +100,15 @@ void store_kv(const KvLayout& layout, int bits, int64_t t, const float* k, const
       byte = codes[d];
     }
   }
-  scale = numerics::quantize_kv({v, size}, bits, codes);
-  scale_plane(layout, block, kVScale)[t] = scale.scale;
-  scale_plane(layout, block, kVMin)[t] = scale.min;
-  uint8_t* plane = block + layout.plane_bytes;
+  range = kernels.quantize_kv(v, dim, bits, codes);
+  scale_plane(layout, block, kVScale)[t] = range.scale_bits;
+  scale_plane(layout, block, kVMin)[t] = range.min_bits;
   for (int64_t d = 0; d < dim; ++d) {
-    uint8_t& byte = plane[layout.v_code(t, d)];
+    uint8_t& byte = v_plane[layout.v_code(t, d)];
     if (layout.nibbles) {
       put_nibble(byte, t % 8 < 4 ? 0 : 4, codes[d]);
     } else {
       byte = codes[d];
-    }
-  }
-}
-
-void load_kv(const KvLayout& layout, const uint8_t* block, int64_t t, int64_t n, float* k,
-             float* v) {
-  if (layout.kind != KvKind::kInt) {
-    load_floats(layout, block, t, n, k);
-    load_floats(layout, block + layout.plane_bytes, t, n, v);
-    return;
-  }
-  const int64_t dim = layout.head_dim;
-  const uint8_t* v_plane = block + layout.plane_bytes;
-  for (int64_t i = t; i < t + n; ++i, k += dim, v += dim) {
-    const float k_scale = f16_to_f32(scale_plane(layout, block, kKScale)[i]);
-    const float k_min = f16_to_f32(scale_plane(layout, block, kKMin)[i]);
-    const float v_scale = f16_to_f32(scale_plane(layout, block, kVScale)[i]);
-    const float v_min = f16_to_f32(scale_plane(layout, block, kVMin)[i]);
-    for (int64_t d = 0; d < dim; ++d) {
-      int k_code = block[layout.k_code(i, d)], v_code = v_plane[layout.v_code(i, d)];
-      if (layout.nibbles) {
-        k_code = (k_code >> (d % 8 < 4 ? 0 : 4)) & 0xf;
-        v_code = (v_code >> (i % 8 < 4 ? 0 : 4)) & 0xf;
-      }
-      k[d] = k_min + static_cast<float>(k_code) * k_scale;
-      v[d] = v_min + static_cast<float>(v_code) * v_scale;
     }
   }
 }

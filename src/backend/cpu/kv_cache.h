@@ -1,7 +1,7 @@
 // KV pages as attention reads them. A block holds the K and V of one head in one layer of one page,
 // 16 tokens, contiguous and aligned; blocks stand as [layer][page][kv head].
 //
-// Float kinds: K [16][DH], then V [16][DH].
+// Float kinds: K [DH][16 tokens], then V [16][DH].
 //
 // Integer kinds: K codes, V codes, then F16 K scales[16], K minima[16], V scales[16], V minima[16].
 // DH is padded with zero codes to a multiple of 16 (P channels). Both code planes come in steps of
@@ -15,6 +15,7 @@
 #pragma once
 
 #include "backend/cpu/aligned_buffer.h"
+#include "backend/cpu/kernels.h"
 #include "ops/backend.h"
 
 namespace atom::cpu {
@@ -74,11 +75,7 @@ class CpuKvCache final : public KvCache {
 
 // Writes one token's K and V vectors of one head ([DH] each) to slot t of a block. codes: scratch
 // of head_dim bytes. Two tokens of the same block must not be stored at the same time.
-void store_kv(const KvLayout& layout, int bits, int64_t t, const float* k, const float* v,
-              uint8_t* codes, uint8_t* block);
-
-// The n tokens from slot t on as floats, [n, DH] each.
-void load_kv(const KvLayout& layout, const uint8_t* block, int64_t t, int64_t n, float* k,
-             float* v);
+void store_kv(const Kernels& kernels, const KvLayout& layout, int bits, int64_t t, const float* k,
+              const float* v, uint8_t* codes, uint8_t* block);
 
 }  // namespace atom::cpu

@@ -1,5 +1,11 @@
 // The integer linear on packed panels: blocks of a few tokens times a few panels whose running sums
 // stay in registers. Layouts: linear_weights.h.
+#pragma once
+
+#include <type_traits>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/simd.h"
 
 namespace atom::cpu {
 namespace {

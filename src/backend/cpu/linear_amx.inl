@@ -7,6 +7,9 @@
 //
 // Channels past the end of a group are zero codes, so that activations read there do not count.
 // Groups that are no multiple of 64 channels use tiles of 32.
+#pragma once
+
+#include "backend/cpu/linear.inl"
 
 namespace atom::cpu {
 namespace {

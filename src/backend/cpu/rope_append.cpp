@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cmath>
+
 #include "backend/cpu/attention.h"
 #include "backend/cpu/objects.h"
 #include "base/parallel.h"
@@ -12,53 +15,73 @@ struct PageRun {
   int64_t sequence, first, count;  // tokens within the sequence's slice
 };
 
-void norm_head(std::span<float> head, std::span<const float> weight, float eps) {
-  const float factor = numerics::rms_factor(head, eps);
-  for (size_t i = 0; i < head.size(); ++i) head[i] = (head[i] * factor) * weight[i];
-}
+struct Angles {
+  const float* cos;
+  const float* sin;
+  int64_t half;
+};
 
-void rotate_head(std::span<float> head, const float* cos_sin, int64_t rotary_dim) {
-  const int64_t half = rotary_dim / 2;
+// Cosines and sines of one position, apart.
+Angles split_angles(const RopeAppendArgs& args, int64_t position) {
+  struct Table;
+  const int64_t half = args.rotary_dim / 2;
+  float* cos = thread_scratch<float, Table>(2 * half);
+  float* sin = cos + half;
+  const float* from = args.cos_sin.data() + position * args.rotary_dim;
   for (int64_t i = 0; i < half; ++i) {
-    numerics::rotate_pair(head[i], head[i + half], cos_sin[2 * i], cos_sin[2 * i + 1]);
+    cos[i] = from[2 * i];
+    sin[i] = from[2 * i + 1];
   }
+  return {cos, sin, half};
 }
 
-void append_token(const RopeAppendArgs& args, CpuKvCache& cache, const float* qkv, int64_t position,
-                  int64_t page, int64_t slot, float* q) {
+HeadJob head_job(float* x, int64_t dim, std::span<const float> norm, float eps) {
+  HeadJob job = {.x = x, .dim = dim};
+  if (!norm.empty()) {
+    job.norm_weight = norm.data();
+    job.norm_factor = numerics::rms_factor({x, static_cast<size_t>(dim)}, eps);
+  }
+  return job;
+}
+
+void append_token(const Kernels& kernels, const RopeAppendArgs& args, CpuKvCache& cache,
+                  const float* qkv, int64_t position, int64_t page, int64_t slot, float* q) {
   const KvCacheShape& shape = cache.shape();
   const KvFormat& format = shape.format;
   const int64_t dim = shape.head_dim;
-  const auto size = static_cast<size_t>(dim);
-  const float* cos_sin = args.cos_sin.data() + position * args.rotary_dim;
+  const Angles angles = split_angles(args, position);
+  const float hadamard =
+      format.hadamard ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))) : 0.0f;
+  const auto finish = [&](HeadJob job, bool rotate) {
+    if (rotate) {
+      job.cos = angles.cos;
+      job.sin = angles.sin;
+      job.half = angles.half;
+    }
+    job.hadamard_factor = hadamard;
+    kernels.prepare_head(job);
+  };
+  std::copy_n(qkv, args.heads * dim, q);
   for (int64_t h = 0; h < args.heads; ++h) {
-    const std::span<float> head(q + h * dim, size);
-    std::copy_n(qkv + h * dim, dim, head.data());
-    if (!args.q_norm.empty()) norm_head(head, args.q_norm, args.norm_eps);
-    rotate_head(head, cos_sin, args.rotary_dim);
-    if (format.hadamard) numerics::hadamard(head);
+    finish(head_job(q + h * dim, dim, args.q_norm, args.norm_eps), true);
   }
   struct Head;
-  const std::span<float> head(thread_scratch<float, Head>(dim), size);
+  float* k = thread_scratch<float, Head>(dim);
   uint8_t* codes = thread_scratch<uint8_t, Head>(dim);
   for (int64_t h = 0; h < shape.kv_heads; ++h) {
-    const float* k = qkv + (args.heads + h) * dim;
     const float* v = qkv + (args.heads + shape.kv_heads + h) * dim;
-    std::copy_n(k, dim, head.data());
-    if (!args.k_norm.empty()) norm_head(head, args.k_norm, args.norm_eps);
-    if (!format.pre_rope) rotate_head(head, cos_sin, args.rotary_dim);
-    if (format.centered && !args.k_mean.empty()) {
-      for (int64_t d = 0; d < dim; ++d) head[d] -= args.k_mean[h * dim + d];
-    }
-    if (format.hadamard) numerics::hadamard(head);
-    store_kv(cache.layout(), format.bits, slot, head.data(), v, codes,
+    std::copy_n(qkv + (args.heads + h) * dim, dim, k);
+    HeadJob job = head_job(k, dim, args.k_norm, args.norm_eps);
+    if (format.centered && !args.k_mean.empty()) job.mean = args.k_mean.data() + h * dim;
+    finish(job, !format.pre_rope);
+    store_kv(kernels, cache.layout(), format.bits, slot, k, v, codes,
              cache.block(args.layer, page, h));
   }
 }
 
 }  // namespace
 
-void rope_append_kv(const RopeAppendArgs& args) {
+void rope_append_kv(const Kernels& kernels, const RopeAppendArgs& args) {
   auto& cache = static_cast<CpuKvCache&>(*args.cache);
   const auto& qkv = static_cast<const CpuTensor&>(*args.qkv);
   auto& q = static_cast<CpuTensor&>(*args.q);
@@ -81,7 +104,7 @@ void rope_append_kv(const RopeAppendArgs& args) {
       const int64_t position = batch.positions[token];
       ATOM_CHECK((position + 1) * args.rotary_dim <= static_cast<int64_t>(args.cos_sin.size()),
                  "position past the end of the RoPE table");
-      append_token(args, cache, qkv.row(token), position, slice.pages[at / kPageTokens],
+      append_token(kernels, args, cache, qkv.row(token), position, slice.pages[at / kPageTokens],
                    at % kPageTokens, q.row(token));
     }
   });

@@ -1,5 +1,10 @@
 // Row kernels: gather, normalise, SiLU, quantize. The operations are those of ops/numerics.h in
 // their order, sixteen elements at a time, so that codes come out bit-identical.
+#pragma once
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/simd.h"
+#include "ops/numerics.h"
 
 namespace atom::cpu {
 namespace {
@@ -81,15 +86,22 @@ ATOM_ALWAYS_INLINE float squared_error(const QuantizeJob& job, const CodeRange& 
   return sum_lanes(lanes);
 }
 
-float quantize_group(const QuantizeJob& job) {
-  Floats least = splat(job.x[0]), most = least;
-  for_blocks(job.n, [&](int64_t i, int64_t n) {
-    const Floats x = select_range(lane_index(), 0, static_cast<int32_t>(n),
-                                  load_first(job.x + i, n), splat(job.x[0]));
-    least = min(least, x);
-    most = max(most, x);
+// Smallest and largest of count >= 1 values.
+ATOM_ALWAYS_INLINE void find_range(const float* x, int64_t count, float& low, float& high) {
+  Floats least = splat(x[0]), most = least;
+  for_blocks(count, [&](int64_t i, int64_t n) {
+    const Floats values =
+        select_range(lane_index(), 0, static_cast<int32_t>(n), load_first(x + i, n), splat(x[0]));
+    least = min(least, values);
+    most = max(most, values);
   });
-  const float low_value = min_lane(least), high_value = max_lane(most);
+  low = min_lane(least);
+  high = max_lane(most);
+}
+
+float quantize_group(const QuantizeJob& job) {
+  float low_value, high_value;
+  find_range(job.x, job.n, low_value, high_value);
   CodeRange best = activation_range(low_value, high_value, *job.format, 1.0f);
   if (job.format->search && best.scale != 0.0f) {
     float best_error = 0.0f;

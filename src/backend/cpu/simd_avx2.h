@@ -168,6 +168,17 @@ ATOM_ALWAYS_INLINE Floats select_range(Ints i, int32_t lo, int32_t hi, Floats a,
   return {pick(i.lo, a.lo, b.lo), pick(i.hi, a.hi, b.hi)};
 }
 
+// Lane i of the result is lane i ^ kStride.
+template <int kStride>
+ATOM_ALWAYS_INLINE Floats swap_lanes(Floats a) {
+  if constexpr (kStride == 1) return {_mm256_permute_ps(a.lo, 0xb1), _mm256_permute_ps(a.hi, 0xb1)};
+  if constexpr (kStride == 2) return {_mm256_permute_ps(a.lo, 0x4e), _mm256_permute_ps(a.hi, 0x4e)};
+  if constexpr (kStride == 4) {
+    return {_mm256_permute2f128_ps(a.lo, a.lo, 1), _mm256_permute2f128_ps(a.hi, a.hi, 1)};
+  }
+  if constexpr (kStride == 8) return {a.hi, a.lo};
+}
+
 ATOM_ALWAYS_INLINE __m128 fold(__m256 a, __m128 (*join)(__m128, __m128)) {
   const __m128 four = join(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   const __m128 two = join(four, _mm_movehl_ps(four, four));
@@ -199,6 +210,13 @@ struct Codes {
 ATOM_ALWAYS_INLINE Codes load_codes(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+}
+// Bits kShift .. kShift + kBits of the 32-bit word that a lane's four codes make.
+template <int kShift, int kBits>
+ATOM_ALWAYS_INLINE Ints code_bits(Codes c) {
+  const __m256i mask = _mm256_set1_epi32((1 << kBits) - 1);
+  return {_mm256_and_si256(_mm256_srli_epi32(c.lo, kShift), mask),
+          _mm256_and_si256(_mm256_srli_epi32(c.hi, kShift), mask)};
 }
 ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
   const __m256i mask = _mm256_set1_epi8(0xf);

@@ -100,6 +100,15 @@ ATOM_ALWAYS_INLINE Floats select_range(Ints i, int32_t lo, int32_t hi, Floats a,
   return {_mm512_mask_blend_ps(inside, b.v, a.v)};
 }
 
+// Lane i of the result is lane i ^ kStride.
+template <int kStride>
+ATOM_ALWAYS_INLINE Floats swap_lanes(Floats a) {
+  if constexpr (kStride == 1) return {_mm512_permute_ps(a.v, 0xb1)};
+  if constexpr (kStride == 2) return {_mm512_permute_ps(a.v, 0x4e)};
+  if constexpr (kStride == 4) return {_mm512_shuffle_f32x4(a.v, a.v, 0xb1)};
+  if constexpr (kStride == 8) return {_mm512_shuffle_f32x4(a.v, a.v, 0x4e)};
+}
+
 // Adds lanes i and i + 8, then i + 4, i + 2, i + 1.
 ATOM_ALWAYS_INLINE float sum_lanes(Floats a) {
   const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
@@ -115,6 +124,11 @@ struct Codes {
   __m512i v;
 };
 ATOM_ALWAYS_INLINE Codes load_codes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+// Bits kShift .. kShift + kBits of the 32-bit word that a lane's four codes make.
+template <int kShift, int kBits>
+ATOM_ALWAYS_INLINE Ints code_bits(Codes c) {
+  return {_mm512_and_si512(_mm512_srli_epi32(c.v, kShift), _mm512_set1_epi32((1 << kBits) - 1))};
+}
 ATOM_ALWAYS_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c.v); }
 ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
   return {_mm512_and_si512(c.v, _mm512_set1_epi8(0xf))};

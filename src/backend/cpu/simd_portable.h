@@ -143,6 +143,12 @@ ATOM_ALWAYS_INLINE Floats select_range(const Ints& at, int32_t lo, int32_t hi, c
   return each<Floats>([&](int64_t i) { return lo <= at.v[i] && at.v[i] < hi ? a.v[i] : b.v[i]; });
 }
 
+// Lane i of the result is lane i ^ kStride.
+template <int kStride>
+ATOM_ALWAYS_INLINE Floats swap_lanes(const Floats& a) {
+  return each<Floats>([&](int64_t i) { return a.v[i ^ kStride]; });
+}
+
 // Adds lanes i and i + 8, then i + 4, i + 2, i + 1.
 ATOM_ALWAYS_INLINE float sum_lanes(Floats a) {
   for (int64_t step = kLanes / 2; step > 0; step /= 2) {
@@ -173,6 +179,12 @@ ATOM_ALWAYS_INLINE Codes load_codes(const uint8_t* p) {
   Codes c;
   for (int64_t i = 0; i < 4 * kLanes; ++i) c.v[i] = p[i];
   return c;
+}
+// Bits kShift .. kShift + kBits of the 32-bit word that a lane's four codes make.
+template <int kShift, int kBits>
+ATOM_ALWAYS_INLINE Ints code_bits(const Codes& c) {
+  return each<Ints>(
+      [&](int64_t i) { return (c.v[4 * i + kShift / 8] >> (kShift % 8)) & ((1 << kBits) - 1); });
 }
 ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
   for (uint8_t& x : c.v) x &= 0xf;
