@@ -94,10 +94,13 @@ class CpuBackend final : public Backend {
   void quantize_row(CpuActivations& acts, int64_t t, const float* values);
   void dequantize_row(const CpuActivations& acts, int64_t t, float* to) const;
   void integer_linear(const LinearArgs& args);
-  void add_float_product(const LinearArgs& args, int64_t first_channel);
+  void add_float_product(const LinearArgs& args, int64_t first_channel, const float* x,
+                         int64_t x_stride);
+  void float_linear_of_quantized(const LinearArgs& args);
 
   const Kernels& kernels_;
   AttentionWorkspace attention_;
+  AlignedBuffer<float> expanded_;  // quantized inputs of a float linear, as floats
 };
 
 // fill(t, row) writes token t's values in permuted order, [K].
@@ -279,13 +282,13 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
 }
 
 // y += the product of the float channels: all of a float format's, or the float outliers.
-void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel) {
+void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel, const float* x,
+                                   int64_t x_stride) {
   const auto& w = static_cast<const CpuLinear&>(*args.w);
-  const auto& x = static_cast<const CpuActivations&>(*args.x);
   auto& y = static_cast<CpuTensor&>(*args.y);
   const int64_t channels = w.cols() - first_channel;
-  const FloatProduct product = {.x = x.values.data(),
-                                .x_stride = x.layout.value_stride,
+  const FloatProduct product = {.x = x,
+                                .x_stride = x_stride,
                                 .y = y.row(0),
                                 .y_stride = y.cols(),
                                 .tokens = args.tokens,
@@ -316,11 +319,28 @@ void CpuBackend::linear(const LinearArgs& args) {
                  args.w->rows() == args.y->cols() && args.tokens <= args.y->rows() &&
                  args.tokens <= args.x->max_tokens(),
              "linear: operands do not fit together");
-  if (!format.act.quantized) return add_float_product(args, 0);
+  const auto& x = static_cast<const CpuActivations&>(*args.x);
+  if (!format.act.quantized) {
+    return add_float_product(args, 0, x.values.data(), x.layout.value_stride);
+  }
+  if (format.weight.kind == WeightKind::kFloat) return float_linear_of_quantized(args);
   integer_linear(args);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
-    add_float_product(args, args.w->cols() - format.weight.outliers);
+    add_float_product(args, args.w->cols() - format.weight.outliers, x.values.data(),
+                      x.layout.value_stride);
   }
+}
+
+// The quantizer's view of a layer: what the codes stand for, times float weights.
+void CpuBackend::float_linear_of_quantized(const LinearArgs& args) {
+  const auto& x = static_cast<const CpuActivations&>(*args.x);
+  const int64_t channels = x.channels();
+  if (expanded_.size() < args.tokens * channels && !expanded_.allocate(args.tokens * channels)) {
+    std::abort();
+  }
+  parallel_for(args.tokens,
+               [&](int64_t t) { dequantize_row(x, t, expanded_.data() + t * channels); });
+  add_float_product(args, 0, expanded_.data(), channels);
 }
 
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
