@@ -2,6 +2,8 @@
 
 #include <cblas.h>
 
+#include <mutex>
+
 #include "base/check.h"
 
 extern "C" {
@@ -14,13 +16,16 @@ namespace atom::blas {
 namespace {
 
 // OpenBLAS's OpenMP build, held to one thread a call. (Its serial build is not safe to call from
-// several threads: they may be handed the same packing buffer.)
+// several threads: they may be handed the same packing buffer.) It asks OpenMP for the number of
+// threads, which is a setting of each calling thread.
 void hold_to_one_thread() {
-  static const bool done = [] {
+  static std::mutex mutex;
+  static thread_local const bool held = [] {
+    const std::lock_guard lock(mutex);
     openblas_set_num_threads(1);
     return true;
   }();
-  (void)done;
+  (void)held;
 }
 
 int index(int64_t value) {

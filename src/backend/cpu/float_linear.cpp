@@ -9,9 +9,9 @@
 namespace atom::cpu {
 namespace {
 
-constexpr int64_t kTileTokens = 256;
-constexpr int64_t kTileRows = 192;
-constexpr int64_t kGramTile = 192;
+constexpr int64_t kTileTokens = 512;
+constexpr int64_t kTileRows = 384;
+constexpr int64_t kGramTile = 384;
 constexpr int64_t kGramTokens = 1024;
 
 }  // namespace
