@@ -1,6 +1,12 @@
 // Chat templates: the Jinja text that a model ships with and that turns a conversation into its
-// prompt. Renders what Hugging Face transformers would, for templates that keep to the language
-// described in jinja_builtins.h and jinja_attributes.h.
+// prompt. Renders what Hugging Face transformers would (jinja2 in a sandbox, trim_blocks,
+// lstrip_blocks, loop controls, generation tags), except that
+//   - integers have 64 bits, and dict keys are None, bools, numbers or strings;
+//   - map, select and their like do their work at once rather than item by item;
+//   - letters change case one code point at a time;
+//   - include, import, extends and autoescape are refused, and so are the filters filesizeformat,
+//     pprint, random, striptags, urlize, wordwrap and xmlattr, and a few rare string methods;
+//   - a filter or test that does not exist is an error where it runs, not where it stands.
 #pragma once
 
 #include <memory>

@@ -115,21 +115,25 @@ TEST(Jinja, RefusesEndlessRecursion) {
 }
 
 TEST(Jinja, RefusesTooManySteps) {
+  jinja::RenderOptions options;
+  options.limits.max_steps = 200000;
+  options.limits.max_text_bytes = 1 << 20;
+  const OrderedJson none = OrderedJson::object();
   const char* loops =
       "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
-  EXPECT_NE(error_of(loops).find("takes too many steps"), std::string::npos);
+  EXPECT_NE(error_of(loops, none, options).find("takes too many steps"), std::string::npos);
   const char* doubling =
       "{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% "
       "endfor %}";
-  EXPECT_NE(error_of(doubling).find("takes too many steps"), std::string::npos);
+  EXPECT_NE(error_of(doubling, none, options).find("takes too many steps"), std::string::npos);
   // A value that is small in memory but large when walked: each level holds the last one twice.
   const std::string shared =
       "{% set ns = namespace(l=[1], m=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
       "{% set ns.m = [ns.m, ns.m] %}{% endfor %}";
-  EXPECT_NE(error_of(shared + "{{ ns.l == ns.m }}").find("takes too many steps"),
+  EXPECT_NE(error_of(shared + "{{ ns.l == ns.m }}", none, options).find("takes too many steps"),
             std::string::npos);
-  EXPECT_FALSE(render(shared + "{{ ns.l }}").ok());
-  EXPECT_FALSE(render(shared + "{{ ns.l | tojson }}").ok());
+  EXPECT_FALSE(render(shared + "{{ ns.l }}", none, options).ok());
+  EXPECT_FALSE(render(shared + "{{ ns.l | tojson }}", none, options).ok());
 }
 
 TEST(Jinja, RefusesTextsThatGrowTooLarge) {
