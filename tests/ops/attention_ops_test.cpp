@@ -32,11 +32,11 @@ void compare_with_ref(const AttentionCase& c) {
 const std::vector<SequenceSpec> kMixture = {{0, 1}, {5, 1}, {16, 3}, {0, 40}, {37, 17}, {300, 1}};
 
 TEST(Attention, EveryFormatOnAMixtureOfSequences) {
+  int64_t prefix = 0;
   for (const KvFormat& format : kv_formats(64)) {
-    for (const int64_t prefix : {0, 1}) {
-      compare_with_ref(
-          {.sequences = kMixture, .format = format, .prefix_tokens = prefix, .head_norms = true});
-    }
+    compare_with_ref(
+        {.sequences = kMixture, .format = format, .prefix_tokens = prefix, .head_norms = true});
+    prefix = 1 - prefix;
     if (testing::Test::HasFailure()) return;
   }
 }
@@ -47,6 +47,8 @@ TEST(Attention, EveryHeadDimensionAndGrouping) {
       for (const KvFormat& format :
            {KvFormat{}, KvFormat{.kind = KvKind::kF16}, KvFormat{.kind = KvKind::kInt, .bits = 4},
             KvFormat{.kind = KvKind::kInt, .bits = 8}}) {
+        const bool common = format.kind == KvKind::kInt && format.bits == 4;
+        if (!common && group != 3) continue;
         compare_with_ref({.sequences = {{21, 2}, {0, 5}},
                           .format = format,
                           .heads = group * (head_dim > 96 ? 1 : 2),

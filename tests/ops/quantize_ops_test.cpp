@@ -12,20 +12,26 @@ namespace {
 std::vector<LinearFormat> activation_formats() {
   std::vector<LinearFormat> formats = {LinearFormat{}};
   formats.push_back(grouped_format(4, 32, 16, OutlierKind::kInt8));  // float activations
-  for (const int64_t outliers : {0, 5, 16, 64}) {
-    for (const OutlierKind kind : {OutlierKind::kFloat, OutlierKind::kInt8}) {
-      if (outliers == 0 && kind == OutlierKind::kFloat) continue;
-      const OutlierKind used = outliers == 0 ? OutlierKind::kNone : kind;
-      for (const int64_t group : {0, 4, 32, 64, 128}) {
-        for (const int bits : {3, 4, 8}) {
-          for (const ActRule rule : {ActRule::kSymmetric, ActRule::kSigned, ActRule::kAsymmetric}) {
-            if (rule == ActRule::kAsymmetric && bits == 8) continue;
-            for (const float clip : {1.0f, 0.9f}) {
-              for (const bool search : {false, true}) {
-                formats.push_back(grouped_format(4, group, outliers, used,
-                                                 act_format(bits, group, rule, clip, search)));
-              }
-            }
+  struct Outliers {
+    OutlierKind kind;
+    int64_t count;
+  };
+  struct Choice {
+    float clip;
+    bool search;
+  };
+  for (const Outliers outliers :
+       {Outliers{OutlierKind::kNone, 0}, Outliers{OutlierKind::kFloat, 5},
+        Outliers{OutlierKind::kInt8, 5}, Outliers{OutlierKind::kInt8, 64}}) {
+    for (const int64_t group : {0, 4, 32, 64, 128}) {
+      for (const int bits : {3, 4, 8}) {
+        for (const ActRule rule : {ActRule::kSymmetric, ActRule::kSigned, ActRule::kAsymmetric}) {
+          if (rule == ActRule::kAsymmetric && bits == 8) continue;
+          for (const Choice choice :
+               {Choice{1.0f, false}, Choice{0.9f, false}, Choice{0.9f, true}}) {
+            formats.push_back(
+                grouped_format(4, group, outliers.count, outliers.kind,
+                               act_format(bits, group, rule, choice.clip, choice.search)));
           }
         }
       }
