@@ -12,8 +12,8 @@ TINY = DATA / "model/stories260k.gguf"
 STORY = DATA / "text/story.txt"
 COMMANDS = [["quantize"], ["eval"], ["eval", "ppl"], ["generate"], ["chat"], ["inspect"],
             ["bench"], ["bench", "model"]]
-CHAT_TEMPLATE = ("{% for message in messages %}{{ message.role }}: {{ message.content }}\n"
-                 "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}")
+# This model only continues stories, so its conversations are stories.
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 
 
 def perplexity_arguments(model, *more):
@@ -141,13 +141,18 @@ class Quantize(ProgramTest):
         mean = sum(exact["window_losses"]) / exact["windows"]
         self.assertAlmostEqual(exact["perplexity"], math.exp(mean), places=9)
         # Loose bounds on what each recipe may lose on this small model.
-        for recipe, most in (("w16a16", 1.01), ("w8a8", 1.05), ("w4a8", 1.3), ("w4a16", 1.4),
-                             ("atom-plus", 1.6), ("atom", 2.0)):
+        for recipe, most in (("w16a16", 1.01), ("w8a8", 1.05), ("w4a8", 1.3), ("atom-plus", 1.6),
+                             ("atom", 2.0)):
             with self.subTest(recipe):
                 out = self.quantize(recipe, "--recipe", recipe, "--calib", STORY)
                 ratio = self.perplexity(out) / exact["perplexity"]
                 self.assertLess(ratio, most)
                 self.assertGreater(ratio, 0.9)
+
+    def test_a_recipe_that_does_not_fit(self):
+        self.fails("quantize", TINY, self.folder / "out", "--recipe", "w4a16", "--calib", STORY,
+                   says="groups of 128 do not fit the 172 input channels of down")
+        self.assert_nothing_left()
 
     def test_a_checkpoint_serves_every_command(self):
         out = self.quantize("w4a8", "--recipe", "w4a8", "--calib", STORY)
@@ -217,21 +222,25 @@ class Chat(ProgramTest):
     def test_talks(self):
         (self.model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
         arguments = ["chat", self.model, "--temperature", 0, "--max-tokens", 12, "--threads", 1]
-        once = self.succeeds(*arguments, stdin="Tell me a story\n")
+        first, second = "Lily saw a big red ball.\n", "The bird was sad.\n"
+        once = self.succeeds(*arguments, stdin=first)
         self.assertGreater(len(once), 10)
-        twice = self.succeeds(*arguments, stdin="Tell me a story\n/reset\nTell me a story\n")
-        self.assertEqual(twice, once + once)
-        self.assertNotEqual(self.succeeds(*arguments, stdin="Tell me a story\n" * 2), once + once)
+        self.assertEqual(self.succeeds(*arguments, stdin=first + "/reset\n" + first), once + once)
+        # An answer depends on what was said before, and on the system prompt.
+        both = self.succeeds(*arguments, stdin=first + second)
+        self.assertTrue(both.startswith(once))
+        alone = self.succeeds(*arguments, stdin=second)
+        self.assertNotEqual(both, once + alone)
+        self.assertNotEqual(self.succeeds(*arguments, "--system", "Tom ran home.", stdin=second),
+                            alone)
         self.assertIn("/reset", self.succeeds(*arguments, stdin="/help\n/exit\nnot read\n"))
-        self.assertNotEqual(self.succeeds(*arguments, "--system", "Be kind", stdin="Tell me\n"),
-                            self.succeeds(*arguments, stdin="Tell me\n"))
 
     def test_generate_uses_the_template_unless_raw(self):
-        (self.model / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+        (self.model / "chat_template.jinja").write_text("Lily was sad.")
         arguments = ["generate", self.model, "Once upon a time", "--temperature", 0,
                      "--max-tokens", 12, "--threads", 1]
         self.assertIn("little", self.succeeds(*arguments, "--raw"))
-        self.assertNotEqual(self.succeeds(*arguments), self.succeeds(*arguments, "--raw"))
+        self.assertNotIn("little", self.succeeds(*arguments))
 
     def test_a_broken_template(self):
         (self.model / "chat_template.jinja").write_text("{% for %}")

@@ -107,7 +107,7 @@ class BrokenCheckpoints(ProgramTest):
             self.refused(says)
 
         scales = next(name for name in header if name.endswith("q_proj.scales"))
-        refused_with(scales, 0, b"\x00\x7e", scales)  # NaN
+        refused_with(scales, 0, b"\x00\x7e", "scales[0]: not finite")  # a NaN
         refused_with("model.layers.1.self_attn.qkv_perm", 4, struct.pack("<i", 64), "qkv_perm")
         refused_with("model.layers.1.self_attn.qkv_perm", 4, struct.pack("<i", 0), "qkv_perm")
         refused_with("model.norm.weight", 0, struct.pack("<f", float("inf")), "model.norm.weight")
