@@ -22,6 +22,16 @@ Result<std::unique_ptr<T>> as_base(auto made) {
   return std::unique_ptr<T>(std::move(made).value());
 }
 
+// body(t) for every token, some together: a token alone is too little work to hand out.
+template <class Body>
+void for_tokens(int64_t tokens, Body&& body) {
+  constexpr int64_t kTogether = 4;
+  parallel_for((tokens + kTogether - 1) / kTogether, [&](int64_t i) {
+    const int64_t end = std::min(tokens, (i + 1) * kTogether);
+    for (int64_t t = i * kTogether; t < end; ++t) body(t);
+  });
+}
+
 const int32_t* perm_or_null(std::span<const int32_t> perm) {
   return perm.empty() ? nullptr : perm.data();
 }
@@ -105,7 +115,7 @@ template <class FillRow>
 void CpuBackend::quantize_rows(int64_t tokens, Activations& to, FillRow&& fill) {
   auto& acts = static_cast<CpuActivations&>(to);
   ATOM_CHECK(tokens <= acts.max_tokens(), "more tokens than the activations hold");
-  parallel_for(tokens, [&](int64_t t) {
+  for_tokens(tokens, [&](int64_t t) {
     if (!acts.layout.quantized) {
       fill(t, acts.values.data() + t * acts.layout.value_stride);
       return;
@@ -190,7 +200,7 @@ HostActivations CpuBackend::read(const Activations& from, int64_t tokens) {
 void CpuBackend::embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) {
   const auto& weights = static_cast<const CpuLinear&>(table);
   auto& to = static_cast<CpuTensor&>(y);
-  parallel_for(static_cast<int64_t>(ids.size()), [&](int64_t t) {
+  for_tokens(static_cast<int64_t>(ids.size()), [&](int64_t t) {
     ATOM_CHECK(ids[t] >= 0 && ids[t] < table.rows(), "token id outside the embedding");
     weights.dequantize_row(ids[t], to.row(t));
   });
@@ -200,7 +210,7 @@ void CpuBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
   const auto& x = static_cast<const CpuTensor&>(*args.x);
   auto& to = static_cast<CpuTensor&>(y);
   const auto size = static_cast<size_t>(x.cols());
-  parallel_for(args.tokens, [&](int64_t t) {
+  for_tokens(args.tokens, [&](int64_t t) {
     const float factor = numerics::rms_factor({x.row(t), size}, args.eps);
     kernels_.normalize(x.row(t), args.weight.data(), factor, nullptr, x.cols(), to.row(t));
   });
@@ -283,6 +293,7 @@ void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel
   const auto& w = static_cast<const CpuLinear&>(*args.w);
   const auto& x = static_cast<const CpuActivations&>(*args.x);
   auto& y = static_cast<CpuTensor&>(*args.y);
+  const WeightFormat& format = w.format().weight;
   const int64_t channels = w.cols() - first_channel;
   const FloatProduct product = {.x = x.values.data(),
                                 .x_stride = x.layout.value_stride,
@@ -292,20 +303,23 @@ void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel
                                 .rows = w.rows(),
                                 .channels = channels,
                                 .accumulate = args.accumulate || first_channel > 0};
-  float_linear(product, [&](int64_t row, int64_t count, float* to) -> const float* {
+  const bool half = format.kind == WeightKind::kFloat && format.dtype == DType::kF16;
+  const bool brain = format.kind == WeightKind::kFloat && format.dtype == DType::kBF16;
+  float_linear(kernels_, product, [&](int64_t row, int64_t count, float* to) -> const float* {
     if (!w.values.empty()) return w.values.data() + row * channels;
-    for (int64_t i = 0; i < count; ++i) {
-      if (first_channel == 0) {
-        w.dequantize_row(row + i, to + i * channels);
-        continue;
-      }
-      const uint16_t* from = w.outlier_values.data() + (row + i) * channels;
-      for (int64_t k = 0; k < channels; ++k) to[i * channels + k] = f16_to_f32(from[k]);
+    if (first_channel > 0) {
+      kernels_.expand_f16(w.outlier_values.data() + row * channels, count * channels, to);
+    } else if (half) {
+      kernels_.expand_f16(w.values16.data() + row * channels, count * channels, to);
+    } else if (brain) {
+      kernels_.expand_bf16(w.values16.data() + row * channels, count * channels, to);
+    } else {
+      for (int64_t i = 0; i < count; ++i) w.dequantize_row(row + i, to + i * channels);
     }
     return to;
   });
   if (first_channel > 0 || w.bias.empty()) return;
-  parallel_for(args.tokens, [&](int64_t t) {
+  for_tokens(args.tokens, [&](int64_t t) {
     for (int64_t n = 0; n < w.rows(); ++n) y.row(t)[n] += w.bias[n];
   });
 }
@@ -334,7 +348,7 @@ void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Ten
 void CpuBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
   const auto& acts = static_cast<const CpuActivations&>(x);
   auto& to = static_cast<CpuTensor&>(y);
-  parallel_for(tokens, [&](int64_t t) { dequantize_row(acts, t, to.row(t)); });
+  for_tokens(tokens, [&](int64_t t) { dequantize_row(acts, t, to.row(t)); });
 }
 
 void CpuBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
