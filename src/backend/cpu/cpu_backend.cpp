@@ -104,10 +104,11 @@ class CpuBackend final : public Backend {
   void quantize_row(CpuActivations& acts, int64_t t, const float* values);
   void dequantize_row(const CpuActivations& acts, int64_t t, float* to) const;
   void integer_linear(const LinearArgs& args);
-  void add_float_product(const LinearArgs& args, int64_t first_channel);
+  void float_product(const LinearArgs& args, const float* x, int64_t first_channel);
 
   const Kernels& kernels_;
   AttentionWorkspace attention_;
+  AlignedBuffer<float> floats_;  // dequantized activations of float weights
 };
 
 // fill(t, row) writes token t's values in permuted order, [K].
@@ -288,15 +289,15 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
   });
 }
 
-// y += the product of the float channels: all of a float format's, or the float outliers.
-void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel) {
+// y (+)= the product of the float channels: all of a float format's from first_channel = 0 on, or
+// the float outliers. x: [T, K - first_channel].
+void CpuBackend::float_product(const LinearArgs& args, const float* x, int64_t first_channel) {
   const auto& w = static_cast<const CpuLinear&>(*args.w);
-  const auto& x = static_cast<const CpuActivations&>(*args.x);
   auto& y = static_cast<CpuTensor&>(*args.y);
   const WeightFormat& format = w.format().weight;
   const int64_t channels = w.cols() - first_channel;
-  const FloatProduct product = {.x = x.values.data(),
-                                .x_stride = x.layout.value_stride,
+  const FloatProduct product = {.x = x,
+                                .x_stride = channels,
                                 .y = y.row(0),
                                 .y_stride = y.cols(),
                                 .tokens = args.tokens,
@@ -326,14 +327,24 @@ void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel
 
 void CpuBackend::linear(const LinearArgs& args) {
   const LinearFormat& format = args.w->format();
-  ATOM_CHECK(readable(args.x->format(), format) && args.w->cols() == args.x->channels() &&
+  const auto& x = static_cast<const CpuActivations&>(*args.x);
+  ATOM_CHECK(readable(x.format(), format) && args.w->cols() == x.channels() &&
                  args.w->rows() == args.y->cols() && args.tokens <= args.y->rows() &&
-                 args.tokens <= args.x->max_tokens(),
+                 args.tokens <= x.max_tokens(),
              "linear: operands do not fit together");
-  if (!format.act.quantized) return add_float_product(args, 0);
+  if (!format.act.quantized) return float_product(args, x.values.data(), 0);
+  if (format.weight.kind == WeightKind::kFloat) {
+    if (floats_.size() < args.tokens * x.channels() &&
+        !floats_.allocate(args.tokens * x.channels())) {
+      ATOM_CHECK(false, "no memory for dequantized activations");
+    }
+    for_tokens(args.tokens,
+               [&](int64_t t) { dequantize_row(x, t, floats_.data() + t * x.channels()); });
+    return float_product(args, floats_.data(), 0);
+  }
   integer_linear(args);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
-    add_float_product(args, args.w->cols() - format.weight.outliers);
+    float_product(args, x.values.data(), args.w->cols() - format.weight.outliers);
   }
 }
 

@@ -129,7 +129,7 @@ void silu_mul(const float* gate, const float* up, int64_t count, float* y) {
 }
 
 ATOM_ALWAYS_INLINE Floats round_codes(Floats x, Floats inverse, Floats low, Floats high) {
-  return min(max(round_even(x * inverse), low), high);
+  return min(max(low, round_even(x * inverse)), high);
 }
 
 // The squared error that a range leaves, in numerics::quantize_group's order of summation.
