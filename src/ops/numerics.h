@@ -187,8 +187,8 @@ inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
   const float scale = f16_to_f32(result.scale), base = f16_to_f32(result.min);
   const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
   for (size_t i = 0; i < x.size(); ++i) {
-    const float code = std::rint((x[i] - base) * inverse);
-    codes[i] = static_cast<uint8_t>(std::min(std::max(code, 0.0f), levels));
+    const float code = std::max(0.0f, std::rint((x[i] - base) * inverse));
+    codes[i] = static_cast<uint8_t>(std::min(code, levels));
   }
   return result;
 }

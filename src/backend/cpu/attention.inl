@@ -127,11 +127,7 @@ void expand_floats(const AttendJob& job, const uint8_t* block, float* keys, floa
   const bool half = job.kind == KvKind::kF16;
   const auto read = [&](const uint8_t* plane, int64_t i, int64_t n) {
     if (!half) return load_first(reinterpret_cast<const float*>(plane) + i, n);
-    alignas(64) uint16_t last[kLanes] = {};
-    const uint16_t* from = reinterpret_cast<const uint16_t*>(plane) + i;
-    if (n == kLanes) return load_half(from);
-    for (int64_t j = 0; j < n; ++j) last[j] = from[j];
-    return load_half(last);
+    return load_half_first(reinterpret_cast<const uint16_t*>(plane) + i, n);
   };
   for (int64_t d = 0; d < job.dim; ++d) {
     store(keys + d * kBlockKeys, read(block, d * kPage, kLanes));

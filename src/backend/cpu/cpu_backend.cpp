@@ -22,6 +22,16 @@ Result<std::unique_ptr<T>> as_base(auto made) {
   return std::unique_ptr<T>(std::move(made).value());
 }
 
+// body(t) for every token, some together: a token alone is too little work to hand out.
+template <class Body>
+void for_tokens(int64_t tokens, Body&& body) {
+  constexpr int64_t kTogether = 4;
+  parallel_for((tokens + kTogether - 1) / kTogether, [&](int64_t i) {
+    const int64_t end = std::min(tokens, (i + 1) * kTogether);
+    for (int64_t t = i * kTogether; t < end; ++t) body(t);
+  });
+}
+
 const int32_t* perm_or_null(std::span<const int32_t> perm) {
   return perm.empty() ? nullptr : perm.data();
 }
@@ -94,13 +104,11 @@ class CpuBackend final : public Backend {
   void quantize_row(CpuActivations& acts, int64_t t, const float* values);
   void dequantize_row(const CpuActivations& acts, int64_t t, float* to) const;
   void integer_linear(const LinearArgs& args);
-  void add_float_product(const LinearArgs& args, int64_t first_channel, const float* x,
-                         int64_t x_stride);
-  void float_linear_of_quantized(const LinearArgs& args);
+  void float_product(const LinearArgs& args, const float* x, int64_t first_channel);
 
   const Kernels& kernels_;
   AttentionWorkspace attention_;
-  AlignedBuffer<float> expanded_;  // quantized inputs of a float linear, as floats
+  AlignedBuffer<float> floats_;  // dequantized activations of float weights
 };
 
 // fill(t, row) writes token t's values in permuted order, [K].
@@ -108,7 +116,7 @@ template <class FillRow>
 void CpuBackend::quantize_rows(int64_t tokens, Activations& to, FillRow&& fill) {
   auto& acts = static_cast<CpuActivations&>(to);
   ATOM_CHECK(tokens <= acts.max_tokens(), "more tokens than the activations hold");
-  parallel_for(tokens, [&](int64_t t) {
+  for_tokens(tokens, [&](int64_t t) {
     if (!acts.layout.quantized) {
       fill(t, acts.values.data() + t * acts.layout.value_stride);
       return;
@@ -193,7 +201,7 @@ HostActivations CpuBackend::read(const Activations& from, int64_t tokens) {
 void CpuBackend::embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) {
   const auto& weights = static_cast<const CpuLinear&>(table);
   auto& to = static_cast<CpuTensor&>(y);
-  parallel_for(static_cast<int64_t>(ids.size()), [&](int64_t t) {
+  for_tokens(static_cast<int64_t>(ids.size()), [&](int64_t t) {
     ATOM_CHECK(ids[t] >= 0 && ids[t] < table.rows(), "token id outside the embedding");
     weights.dequantize_row(ids[t], to.row(t));
   });
@@ -203,7 +211,7 @@ void CpuBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
   const auto& x = static_cast<const CpuTensor&>(*args.x);
   auto& to = static_cast<CpuTensor&>(y);
   const auto size = static_cast<size_t>(x.cols());
-  parallel_for(args.tokens, [&](int64_t t) {
+  for_tokens(args.tokens, [&](int64_t t) {
     const float factor = numerics::rms_factor({x.row(t), size}, args.eps);
     kernels_.normalize(x.row(t), args.weight.data(), factor, nullptr, x.cols(), to.row(t));
   });
@@ -281,66 +289,63 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
   });
 }
 
-// y += the product of the float channels: all of a float format's, or the float outliers.
-void CpuBackend::add_float_product(const LinearArgs& args, int64_t first_channel, const float* x,
-                                   int64_t x_stride) {
+// y (+)= the product of the float channels: all of a float format's from first_channel = 0 on, or
+// the float outliers. x: [T, K - first_channel].
+void CpuBackend::float_product(const LinearArgs& args, const float* x, int64_t first_channel) {
   const auto& w = static_cast<const CpuLinear&>(*args.w);
   auto& y = static_cast<CpuTensor&>(*args.y);
+  const WeightFormat& format = w.format().weight;
   const int64_t channels = w.cols() - first_channel;
   const FloatProduct product = {.x = x,
-                                .x_stride = x_stride,
+                                .x_stride = channels,
                                 .y = y.row(0),
                                 .y_stride = y.cols(),
                                 .tokens = args.tokens,
                                 .rows = w.rows(),
                                 .channels = channels,
                                 .accumulate = args.accumulate || first_channel > 0};
-  float_linear(product, [&](int64_t row, int64_t count, float* to) -> const float* {
+  const bool half = format.kind == WeightKind::kFloat && format.dtype == DType::kF16;
+  const bool brain = format.kind == WeightKind::kFloat && format.dtype == DType::kBF16;
+  float_linear(kernels_, product, [&](int64_t row, int64_t count, float* to) -> const float* {
     if (!w.values.empty()) return w.values.data() + row * channels;
-    for (int64_t i = 0; i < count; ++i) {
-      if (first_channel == 0) {
-        w.dequantize_row(row + i, to + i * channels);
-        continue;
-      }
-      const uint16_t* from = w.outlier_values.data() + (row + i) * channels;
-      for (int64_t k = 0; k < channels; ++k) to[i * channels + k] = f16_to_f32(from[k]);
+    if (first_channel > 0) {
+      kernels_.expand_f16(w.outlier_values.data() + row * channels, count * channels, to);
+    } else if (half) {
+      kernels_.expand_f16(w.values16.data() + row * channels, count * channels, to);
+    } else if (brain) {
+      kernels_.expand_bf16(w.values16.data() + row * channels, count * channels, to);
+    } else {
+      for (int64_t i = 0; i < count; ++i) w.dequantize_row(row + i, to + i * channels);
     }
     return to;
   });
   if (first_channel > 0 || w.bias.empty()) return;
-  parallel_for(args.tokens, [&](int64_t t) {
+  for_tokens(args.tokens, [&](int64_t t) {
     for (int64_t n = 0; n < w.rows(); ++n) y.row(t)[n] += w.bias[n];
   });
 }
 
 void CpuBackend::linear(const LinearArgs& args) {
   const LinearFormat& format = args.w->format();
-  ATOM_CHECK(readable(args.x->format(), format) && args.w->cols() == args.x->channels() &&
-                 args.w->rows() == args.y->cols() && args.tokens <= args.y->rows() &&
-                 args.tokens <= args.x->max_tokens(),
-             "linear: operands do not fit together");
   const auto& x = static_cast<const CpuActivations&>(*args.x);
-  if (!format.act.quantized) {
-    return add_float_product(args, 0, x.values.data(), x.layout.value_stride);
+  ATOM_CHECK(readable(x.format(), format) && args.w->cols() == x.channels() &&
+                 args.w->rows() == args.y->cols() && args.tokens <= args.y->rows() &&
+                 args.tokens <= x.max_tokens(),
+             "linear: operands do not fit together");
+  if (!format.act.quantized) return float_product(args, x.values.data(), 0);
+  if (format.weight.kind == WeightKind::kFloat) {
+    if (floats_.size() < args.tokens * x.channels() &&
+        !floats_.allocate(args.tokens * x.channels())) {
+      ATOM_CHECK(false, "no memory for dequantized activations");
+    }
+    for_tokens(args.tokens,
+               [&](int64_t t) { dequantize_row(x, t, floats_.data() + t * x.channels()); });
+    return float_product(args, floats_.data(), 0);
   }
-  if (format.weight.kind == WeightKind::kFloat) return float_linear_of_quantized(args);
   integer_linear(args);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
-    add_float_product(args, args.w->cols() - format.weight.outliers, x.values.data(),
-                      x.layout.value_stride);
+    float_product(args, x.values.data(), args.w->cols() - format.weight.outliers);
   }
-}
-
-// The quantizer's view of a layer: what the codes stand for, times float weights.
-void CpuBackend::float_linear_of_quantized(const LinearArgs& args) {
-  const auto& x = static_cast<const CpuActivations&>(*args.x);
-  const int64_t channels = x.channels();
-  if (expanded_.size() < args.tokens * channels && !expanded_.allocate(args.tokens * channels)) {
-    std::abort();
-  }
-  parallel_for(args.tokens,
-               [&](int64_t t) { dequantize_row(x, t, expanded_.data() + t * channels); });
-  add_float_product(args, 0, expanded_.data(), channels);
 }
 
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
@@ -354,7 +359,7 @@ void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Ten
 void CpuBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
   const auto& acts = static_cast<const CpuActivations&>(x);
   auto& to = static_cast<CpuTensor&>(y);
-  parallel_for(tokens, [&](int64_t t) { dequantize_row(acts, t, to.row(t)); });
+  for_tokens(tokens, [&](int64_t t) { dequantize_row(acts, t, to.row(t)); });
 }
 
 void CpuBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {

@@ -11,21 +11,35 @@ namespace {
 
 constexpr int64_t kTileTokens = 512;
 constexpr int64_t kTileRows = 384;
+constexpr int64_t kFewTokens = 4;  // where a matrix product spends its time on copying operands
+constexpr int64_t kFewTokensRows = 32;
 constexpr int64_t kGramTile = 384;
 constexpr int64_t kGramTokens = 1024;
 
 }  // namespace
 
-void float_linear(const FloatProduct& p, const ExpandRows& expand) {
-  const int64_t row_tiles = (p.rows + kTileRows - 1) / kTileRows;
+void float_linear(const Kernels& kernels, const FloatProduct& p, const ExpandRows& expand) {
+  const int64_t tile_rows = p.tokens <= kFewTokens ? kFewTokensRows : kTileRows;
+  const int64_t row_tiles = (p.rows + tile_rows - 1) / tile_rows;
   const int64_t token_tiles = (p.tokens + kTileTokens - 1) / kTileTokens;
   parallel_for(row_tiles * token_tiles, [&](int64_t item) {
-    const int64_t row = item / token_tiles * kTileRows;
+    const int64_t row = item / token_tiles * tile_rows;
     const int64_t token = item % token_tiles * kTileTokens;
-    const int64_t rows = std::min(kTileRows, p.rows - row);
+    const int64_t rows = std::min(tile_rows, p.rows - row);
     const int64_t tokens = std::min(kTileTokens, p.tokens - token);
     struct Panel;
-    const float* w = expand(row, rows, thread_scratch<float, Panel>(kTileRows * p.channels));
+    const float* w = expand(row, rows, thread_scratch<float, Panel>(tile_rows * p.channels));
+    if (p.tokens <= kFewTokens) {
+      return kernels.float_rows({.x = p.x,
+                                 .x_stride = p.x_stride,
+                                 .tokens = p.tokens,
+                                 .w = w,
+                                 .rows = rows,
+                                 .channels = p.channels,
+                                 .y = p.y + row,
+                                 .y_stride = p.y_stride,
+                                 .accumulate = p.accumulate});
+    }
     blas::gemm(false, true, tokens, rows, p.channels, 1.0f, p.x + token * p.x_stride, p.x_stride, w,
                p.channels, p.accumulate ? 1.0f : 0.0f, p.y + token * p.y_stride + row, p.y_stride);
   });

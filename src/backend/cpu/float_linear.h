@@ -1,9 +1,11 @@
-// Float matrix products through OpenBLAS, cut into tiles whose shape does not depend on the number
-// of threads, so that results do not either.
+// Float matrix products through OpenBLAS (our own dot products for a few tokens), cut into tiles
+// whose shape does not depend on the number of threads, so that results do not either.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+
+#include "backend/cpu/kernels.h"
 
 namespace atom::cpu {
 
@@ -18,7 +20,7 @@ struct FloatProduct {
   bool accumulate = false;
 };
 using ExpandRows = std::function<const float*(int64_t row, int64_t count, float* to)>;
-void float_linear(const FloatProduct& product, const ExpandRows& expand);
+void float_linear(const Kernels& kernels, const FloatProduct& product, const ExpandRows& expand);
 
 // h += X^T X over `tokens` rows of x [T, K]; h [K, K], both triangles.
 void accumulate_gram(const float* x, int64_t tokens, int64_t channels, float* h);

@@ -76,7 +76,7 @@ KvRange quantize_kv(const float* x, int64_t count, int bits, uint8_t* codes) {
     const Floats code =
         round_even((load_first(x + i, n) - splat(range.base)) * splat(range.inverse));
     store_bytes_first(reinterpret_cast<int8_t*>(codes) + i,
-                      to_int(min(max(code, splat(0.0f)), splat(range.top))), n);
+                      to_int(min(max(splat(0.0f), code), splat(range.top))), n);
   });
   return range;
 }

@@ -56,6 +56,18 @@ struct LinearJob {
   bool accumulate = false;
 };
 
+struct FloatRowsJob {
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  int64_t tokens = 0;
+  const float* w = nullptr;  // [rows, channels]
+  int64_t rows = 0;
+  int64_t channels = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+  bool accumulate = false;
+};
+
 // What happens to one head's vector before it is used or stored, in this order.
 struct HeadJob {
   float* x = nullptr;  // [dim], in place
@@ -128,6 +140,11 @@ struct Kernels {
   void (*linear)(const LinearJob& job, int64_t panel, int64_t panel_end, int64_t token,
                  int64_t token_end, uint8_t* scratch);
   int64_t (*linear_scratch_bytes)(const LinearJob& job);  // null: none needed
+  // n F16 or BF16 bit patterns as floats.
+  void (*expand_f16)(const uint16_t* from, int64_t n, float* to);
+  void (*expand_bf16)(const uint16_t* from, int64_t n, float* to);
+  // y[t * y_stride + r] (+)= x_t . w_r for a few tokens and rows of `channels` floats.
+  void (*float_rows)(const FloatRowsJob& job);
   void (*prepare_head)(const HeadJob& job);
   // Codes of one K or V vector of n channels.
   KvRange (*quantize_kv)(const float* x, int64_t n, int bits, uint8_t* codes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/parallel.h"
 #include "tensor/packing.h"
 
 namespace atom::cpu {
@@ -57,27 +58,30 @@ bool CpuLinear::repack_codes(const PackedLinear& packed) {
   zero_point = two_level() ? 0 : four_bits ? 8 : 128;
   panel_bytes = nibbles ? body / 8 * kStepBytes : body / 4 * kStepBytes;
   if (!codes.allocate(panels() * panel_bytes)) return false;
-  for (int64_t n = 0; n < rows_; ++n) {
-    uint8_t* panel = codes.data() + n / kPanelRows * panel_bytes;
-    const int64_t row = n % kPanelRows;
-    const uint8_t* from = packed.codes.data() + n * (four_bits ? body / 2 : body);
-    for (int64_t k = 0; k < body; ++k) {
-      int code = 0;
-      if (two_level()) {
-        code = unsigned_nibble(from, k);
-      } else if (four_bits) {
-        code = signed_nibble(from, k) + 8;
-      } else {
-        code = static_cast<int8_t>(from[k]) + 128;
-      }
-      if (nibbles) {
-        uint8_t& byte = panel[nibble_offset(row, k)];
-        byte = static_cast<uint8_t>(byte | (code << nibble_shift(k)));
-      } else {
-        panel[byte_offset(row, k)] = static_cast<uint8_t>(code);
+  parallel_for(panels(), [&](int64_t p) {
+    uint8_t* panel = codes.data() + p * panel_bytes;
+    const int64_t end = std::min(rows_, (p + 1) * kPanelRows);
+    for (int64_t n = p * kPanelRows; n < end; ++n) {
+      const int64_t row = n % kPanelRows;
+      const uint8_t* from = packed.codes.data() + n * (four_bits ? body / 2 : body);
+      for (int64_t k = 0; k < body; ++k) {
+        int code = 0;
+        if (two_level()) {
+          code = unsigned_nibble(from, k);
+        } else if (four_bits) {
+          code = signed_nibble(from, k) + 8;
+        } else {
+          code = static_cast<int8_t>(from[k]) + 128;
+        }
+        if (nibbles) {
+          uint8_t& byte = panel[nibble_offset(row, k)];
+          byte = static_cast<uint8_t>(byte | (code << nibble_shift(k)));
+        } else {
+          panel[byte_offset(row, k)] = static_cast<uint8_t>(code);
+        }
       }
     }
-  }
+  });
   return true;
 }
 

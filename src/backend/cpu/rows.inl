@@ -2,6 +2,8 @@
 // their order, sixteen elements at a time, so that codes come out bit-identical.
 #pragma once
 
+#include <cstring>
+
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/simd.h"
 #include "ops/numerics.h"
@@ -15,6 +17,64 @@ ATOM_ALWAYS_INLINE void for_blocks(int64_t count, Body body) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) body(i, kLanes);
   if (i < count) body(i, count - i);
+}
+
+ATOM_ALWAYS_INLINE Floats load_half_first(const uint16_t* p, int64_t n) {
+  if (n == kLanes) return load_half(p);
+  uint16_t some[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) some[i] = p[i];
+  return load_half(some);
+}
+
+void expand_f16(const uint16_t* from, int64_t count, float* to) {
+  for_blocks(count,
+             [&](int64_t i, int64_t n) { store_first(to + i, load_half_first(from + i, n), n); });
+}
+
+void expand_bf16(const uint16_t* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+    std::memcpy(to + i, &bits, sizeof bits);
+  }
+}
+
+template <int kTokens>
+ATOM_ALWAYS_INLINE void float_row(const FloatRowsJob& job, int64_t token, int64_t row) {
+  constexpr int64_t kChains = 4 / kTokens;  // sums that do not wait for one another
+  const float* x = job.x + token * job.x_stride;
+  const float* w = job.w + row * job.channels;
+  Floats sums[kTokens][kChains];
+  for (auto& token_sums : sums) {
+    for (Floats& sum : token_sums) sum = splat(0.0f);
+  }
+  int64_t k = 0;
+  for (; k + kChains * kLanes <= job.channels; k += kChains * kLanes) {
+    for (int64_t c = 0; c < kChains; ++c) {
+      const Floats weight = load(w + k + c * kLanes);
+      for (int64_t t = 0; t < kTokens; ++t) {
+        sums[t][c] = fma(load(x + t * job.x_stride + k + c * kLanes), weight, sums[t][c]);
+      }
+    }
+  }
+  for_blocks(job.channels - k, [&](int64_t i, int64_t n) {
+    const Floats weight = load_first(w + k + i, n);
+    for (int64_t t = 0; t < kTokens; ++t) {
+      sums[t][0] = fma(load_first(x + t * job.x_stride + k + i, n), weight, sums[t][0]);
+    }
+  });
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t c = 1; c < kChains; ++c) sums[t][0] = sums[t][0] + sums[t][c];
+    float& y = job.y[(token + t) * job.y_stride + row];
+    y = job.accumulate ? y + sum_lanes(sums[t][0]) : sum_lanes(sums[t][0]);
+  }
+}
+
+void float_rows(const FloatRowsJob& job) {
+  for (int64_t row = 0; row < job.rows; ++row) {
+    int64_t t = 0;
+    for (; t + 4 <= job.tokens; t += 4) float_row<4>(job, t, row);
+    for (; t < job.tokens; ++t) float_row<1>(job, t, row);
+  }
 }
 
 void gather(const float* x, const int32_t* perm, int64_t count, float* y) {
@@ -69,7 +129,7 @@ void silu_mul(const float* gate, const float* up, int64_t count, float* y) {
 }
 
 ATOM_ALWAYS_INLINE Floats round_codes(Floats x, Floats inverse, Floats low, Floats high) {
-  return min(max(round_even(x * inverse), low), high);
+  return min(max(low, round_even(x * inverse)), high);
 }
 
 // The squared error that a range leaves, in numerics::quantize_group's order of summation.
