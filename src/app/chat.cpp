@@ -10,24 +10,27 @@ Result<ChatEncoder> ChatEncoder::create(const OpenedModel& model) {
   }
   ChatTemplate parsed =
       ATOM_TRY(ChatTemplate::parse(model.chat_template, model.origin + ": chat template"));
-  return ChatEncoder(*model.tokenizer, std::move(parsed));
+  return ChatEncoder(model, std::move(parsed));
 }
 
 Result<std::vector<int32_t>> ChatEncoder::encode(std::span<const ChatMessage> messages) const {
+  const Tokenizer& tokenizer = *model_->tokenizer;
   const auto piece = [&](int32_t id) {
-    return id < 0 ? std::string() : std::string(tokenizer_->piece(id));
+    return id < 0 ? std::string() : std::string(tokenizer.piece(id));
   };
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const ChatMessage& message : messages) {
     list.push_back({{"role", message.role}, {"content", message.content}});
   }
-  const std::string prompt = ATOM_TRY(
-      template_.render(nlohmann::ordered_json{{"messages", std::move(list)},
-                                              {"add_generation_prompt", true},
-                                              {"bos_token", piece(tokenizer_->bos_id())},
-                                              {"eos_token", piece(tokenizer_->eos_id())}}));
+  const std::string prompt =
+      ATOM_TRY(template_.render(nlohmann::ordered_json{{"messages", std::move(list)},
+                                                       {"add_generation_prompt", true},
+                                                       {"bos_token", piece(tokenizer.bos_id())},
+                                                       {"eos_token", piece(tokenizer.eos_id())}}));
   // The template wrote all special tokens itself, the first one too.
-  return tokenizer_->encode(prompt, /*add_special=*/false, /*parse_special=*/true);
+  return without_prefix(
+      ATOM_TRY(tokenizer.encode(prompt, /*add_special=*/false, /*parse_special=*/true)),
+      model_->prefix_tokens);
 }
 
 }  // namespace atom

@@ -23,13 +23,14 @@ class ChatEncoder {
   // Fails where the model has no template, or one that cannot be read.
   static Result<ChatEncoder> create(const OpenedModel& model);
 
-  // The prompt that asks for the next answer of the assistant, as token ids.
+  // The prompt that asks for the next answer of the assistant, as token ids, without the
+  // model's constant prefix.
   Result<std::vector<int32_t>> encode(std::span<const ChatMessage> messages) const;
 
  private:
-  ChatEncoder(const Tokenizer& tokenizer, ChatTemplate chat_template)
-      : tokenizer_(&tokenizer), template_(std::move(chat_template)) {}
-  const Tokenizer* tokenizer_;
+  ChatEncoder(const OpenedModel& model, ChatTemplate chat_template)
+      : model_(&model), template_(std::move(chat_template)) {}
+  const OpenedModel* model_;
   ChatTemplate template_;
 };
 

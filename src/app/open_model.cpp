@@ -27,6 +27,13 @@ Status add_text_side(TextAssets assets, const ModelConfig& config, OpenedModel& 
 
 }  // namespace
 
+std::vector<int32_t> without_prefix(std::vector<int32_t> prompt, std::span<const int32_t> prefix) {
+  if (prompt.size() > prefix.size() && std::equal(prefix.begin(), prefix.end(), prompt.begin())) {
+    prompt.erase(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(prefix.size()));
+  }
+  return prompt;
+}
+
 Result<OpenedModel> open_model(const std::filesystem::path& path, std::string_view device) {
   OpenedModel model;
   model.origin = path.string();
@@ -35,6 +42,7 @@ Result<OpenedModel> open_model(const std::filesystem::path& path, std::string_vi
   if (Checkpoint::is_checkpoint(path)) {
     const Checkpoint checkpoint = ATOM_TRY(Checkpoint::open(path));
     ATOM_TRY(add_text_side(ATOM_TRY(checkpoint.text_assets()), checkpoint.meta().config, model));
+    model.prefix_tokens = checkpoint.meta().prefix_tokens;
     weights = std::make_shared<DecoderWeights>(
         ATOM_TRY(load_checkpoint_model(*model.backend, checkpoint)));
   } else {

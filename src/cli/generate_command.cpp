@@ -30,7 +30,9 @@ struct GenerateArguments {
 Result<std::vector<int32_t>> prompt_tokens(const OpenedModel& model, const std::string& prompt,
                                            bool raw) {
   if (raw || model.chat_template.empty()) {
-    return model.tokenizer->encode(prompt, /*add_special=*/true, /*parse_special=*/false);
+    return without_prefix(
+        ATOM_TRY(model.tokenizer->encode(prompt, /*add_special=*/true, /*parse_special=*/false)),
+        model.prefix_tokens);
   }
   const ChatEncoder encoder = ATOM_TRY(ChatEncoder::create(model));
   const ChatMessage message{.role = "user", .content = prompt};
