@@ -78,7 +78,8 @@ void LayerRunner::attention(const LayerWeights& layer, int64_t cache_layer, cons
       {.x = &attended, .w = layer.o.get(), .y = &x, .tokens = tokens, .accumulate = true});
 }
 
-void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook) {
+void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook,
+                      bool advance) {
   Activations& normed = input_of(*layer.gate_up);
   backend_.rmsnorm_quantize({.x = &x,
                              .weight = layer.mlp_norm,
@@ -91,6 +92,7 @@ void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, cons
   Activations& gated = input_of(*layer.down);
   backend_.silu_mul_quantize({.gate_up = gate_up_.get(), .tokens = tokens}, gated);
   if (hook) hook(InputSite::kDown, gated, tokens);
+  if (!advance) return;
   backend_.linear(
       {.x = &gated, .w = layer.down.get(), .y = &x, .tokens = tokens, .accumulate = true});
 }

@@ -54,7 +54,7 @@ Status CalibrationStream::run(const LayerWeights& layer, bool keep, const SiteHo
     backend_.write(*x_, states_.window(i));
     batch_.tokens = windows_[static_cast<size_t>(i)];
     runner_->attention(layer, 0, batch_, *cache_, *x_, hook);
-    runner_->mlp(layer, tokens_, *x_, hook);
+    runner_->mlp(layer, tokens_, *x_, hook, keep);
     if (keep) backend_.read(*x_, tokens_, states_.window(i));
     states_.release(i);
     progress.advance();
