@@ -162,12 +162,13 @@ Status bench_model(const BenchArguments& arguments) {
 void add_bench_command(CLI::App& app, Action& action) {
   CLI::App* group = app.add_subcommand("bench", "Measure speed");
   group->require_subcommand(1);
-  CLI::App* command = group->add_subcommand(
-      "model",
-      "Measures how fast one sequence runs: a prompt in batches, then generation token by token,\n"
-      "both behind --depth tokens that are in the KV cache already. Medians over the repetitions,\n"
-      "after one that warms up.");
+  CLI::App* command = group->add_subcommand("model", "Tokens a second of one sequence");
   command->footer(
+      "Runs a prompt in batches, then generation token by token, each behind --depth tokens that "
+      "are\n"
+      "in the KV cache already. The figures are medians over the repetitions, after one that warms "
+      "up.\n"
+      "\n"
       "Example:\n"
       "  atom bench model model-w4a8 --prompt 512 --generate 128 --threads 2 --json");
   auto arguments = std::make_shared<BenchArguments>();

@@ -72,14 +72,14 @@ Status perplexity(const PerplexityArguments& arguments) {
 void add_eval_command(CLI::App& app, Action& action) {
   CLI::App* group = app.add_subcommand("eval", "Measure how good a model is");
   group->require_subcommand(1);
-  CLI::App* command = group->add_subcommand(
-      "ppl",
-      "Perplexity: the text is cut into windows of --context tokens, the remainder is dropped, "
-      "and\n"
-      "each token of a window is predicted from those before it. The figure is the exponential of\n"
-      "the mean loss over the windows; lower is better. Compare models on the same text and\n"
-      "context only.");
+  CLI::App* command =
+      group->add_subcommand("ppl", "Perplexity of a model on a text; lower is better");
   command->footer(
+      "The text is cut into windows of --context tokens, the remainder is dropped, and each token "
+      "of\n"
+      "a window is predicted from those before it. The figure is the exponential of the mean loss\n"
+      "over the windows. Compare models on the same text and context only.\n"
+      "\n"
       "Example:\n"
       "  atom eval ppl model-w4a8 --text wikitext.txt --windows 16 --json");
   auto arguments = std::make_shared<PerplexityArguments>();

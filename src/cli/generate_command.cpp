@@ -78,11 +78,12 @@ Status generate(const GenerateArguments& in) {
 }  // namespace
 
 void add_generate_command(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand(
-      "generate",
-      "Answers a prompt; the text is streamed to stdout. A model with a chat template gets the\n"
-      "prompt as a message of the user, another one continues it. --raw always continues it.");
+  CLI::App* command = app.add_subcommand("generate", "Answer a prompt, or continue a text");
   command->footer(
+      "A model with a chat template gets the prompt as a message of the user; another one "
+      "continues\n"
+      "the text, and --raw always does. The answer is streamed to stdout.\n"
+      "\n"
       "Examples:\n"
       "  atom generate model-w4a8 \"Why is the sky blue?\"\n"
       "  atom generate model-w4a8 \"The capital of France is\" --raw --temperature 0\n"

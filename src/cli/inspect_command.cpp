@@ -231,12 +231,12 @@ Status inspect(const InspectArguments& arguments) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand(
-      "inspect",
-      "Shows what a model consists of: its shape, and the format, bits and bytes of its linears;\n"
-      "for an Atom checkpoint also its recipe and KV cache, and with --json the report that the\n"
-      "quantizer left.");
+  CLI::App* command = app.add_subcommand("inspect", "Show what a model consists of");
   command->footer(
+      "Prints the shape of the model, and the format, bits and bytes of its linears; for an Atom\n"
+      "checkpoint also its recipe and KV cache, and with --json the report that the quantizer "
+      "left.\n"
+      "\n"
       "Example:\n"
       "  atom inspect model-w4a8 --json");
   auto arguments = std::make_shared<InspectArguments>();

@@ -65,12 +65,11 @@ class CheckpointSink : public QuantizedModelSink {
 
 Result<Recipe> recipe_for(const QuantizeArguments& arguments, const ModelConfig& config) {
   Recipe recipe = ATOM_TRY(load_recipe(arguments.recipe));
-  if (arguments.windows || arguments.context) recipe.window_offsets.clear();
-  if (arguments.windows) {
-    recipe.windows = *arguments.windows;
-  } else if (arguments.calibration == "self") {
-    recipe.windows = std::min(recipe.windows, kSelfWindows);
-  }
+  const bool self = arguments.calibration == "self";
+  // Places that a recipe names are places in a text of its own choice.
+  if (self || arguments.windows || arguments.context) recipe.window_offsets.clear();
+  if (self) recipe.windows = std::min(recipe.windows, kSelfWindows);
+  recipe.windows = arguments.windows.value_or(recipe.windows);
   recipe.context = std::min(arguments.context.value_or(recipe.context), config.context);
   recipe.seed = arguments.seed.value_or(recipe.seed);
   return recipe;
@@ -179,15 +178,17 @@ std::string describe_presets() {
 }  // namespace
 
 void add_quantize_command(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand(
-      "quantize",
-      "Quantizes a model by a recipe and writes an Atom checkpoint into the folder OUT, which\n"
-      "appears when it is complete. The same model, recipe, text and seed give the same bytes.");
-  command->footer(describe_presets() +
-                  "\n"
-                  "Examples:\n"
-                  "  atom quantize model.gguf model-w4a8 --recipe w4a8\n"
-                  "  atom quantize ./hf-folder out --recipe mine.json --calib text.txt");
+  CLI::App* command =
+      app.add_subcommand("quantize", "Quantize a model by a recipe and write an Atom checkpoint");
+  command->footer(
+      describe_presets() +
+      "\n"
+      "OUT appears when it is complete: Ctrl-C or a full disk leaves nothing. The same model,\n"
+      "recipe, calibration text and seed give the same bytes.\n"
+      "\n"
+      "Examples:\n"
+      "  atom quantize model.gguf model-w4a8 --recipe w4a8\n"
+      "  atom quantize ./hf-folder out --recipe mine.json --calib text.txt");
   auto arguments = std::make_shared<QuantizeArguments>();
   command->add_option("MODEL", arguments->model, "Hugging Face folder or GGUF file")
       ->required()

@@ -146,6 +146,25 @@ class Interrupted(ProgramTest):
                                          "--recipe", "w4a8", "--threads", 1], "layer 2"), 130)
         self.assert_nothing_left()
 
+    def test_chat_stops_the_answer_and_goes_on(self):
+        model = self.folder / "model"
+        self.succeeds("quantize", TINY, model, "--recipe", "w16a16")
+        (model / "chat_template.jinja").write_text("Once upon a time")
+        process = subprocess.Popen(
+            [program.ATOM, "chat", model, "--device", "ref", "--threads", "1"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        try:
+            process.stdin.write(b"Go on\n")
+            self.assertTrue(process.stdout.read(1))  # the answer has begun
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(b"/help\n", 60)
+            self.assertIn(b" [stopped]\n", out)
+            self.assertIn(b"/reset", out)
+            self.assertEqual(process.returncode, 0)
+        finally:
+            process.kill()
+            process.communicate()
+
     def test_eval(self):
         text = self.folder / "long.txt"
         text.write_text(STORY.read_text() * 200)
