@@ -164,10 +164,9 @@ void add_bench_command(CLI::App& app, Action& action) {
   group->require_subcommand(1);
   CLI::App* command = group->add_subcommand("model", "Tokens a second of one sequence");
   command->footer(
-      "Runs a prompt in batches, then generation token by token, each behind --depth tokens that "
-      "are\n"
-      "in the KV cache already. The figures are medians over the repetitions, after one that warms "
-      "up.\n"
+      "Runs a prompt in batches, then generation token by token, each behind --depth tokens\n"
+      "that are in the KV cache already. The figures are medians over the repetitions, after\n"
+      "one that warms up.\n"
       "\n"
       "Example:\n"
       "  atom bench model model-w4a8 --prompt 512 --generate 128 --threads 2 --json");

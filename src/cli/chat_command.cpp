@@ -151,9 +151,8 @@ Status chat(const ChatArguments& arguments) {
 void add_chat_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("chat", "Talk with a model in the terminal");
   command->footer(
-      "The conversation goes through the model's chat template. Inside, /help lists what else "
-      "there\n"
-      "is, and Ctrl-C stops an answer. Lines that are piped in are answered one by one.\n"
+      "The conversation goes through the model's chat template. Inside, /help lists what else\n"
+      "there is, and Ctrl-C stops an answer. Lines that are piped in are answered one by one.\n"
       "\n"
       "Example:\n"
       "  atom chat model-w4a8 --system \"You answer in one sentence.\"");

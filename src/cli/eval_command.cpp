@@ -75,10 +75,9 @@ void add_eval_command(CLI::App& app, Action& action) {
   CLI::App* command =
       group->add_subcommand("ppl", "Perplexity of a model on a text; lower is better");
   command->footer(
-      "The text is cut into windows of --context tokens, the remainder is dropped, and each token "
-      "of\n"
-      "a window is predicted from those before it. The figure is the exponential of the mean loss\n"
-      "over the windows. Compare models on the same text and context only.\n"
+      "The text is cut into windows of --context tokens, the remainder is dropped, and each\n"
+      "token of a window is predicted from those before it. The figure is the exponential of\n"
+      "the mean loss over the windows. Compare models on the same text and context only.\n"
       "\n"
       "Example:\n"
       "  atom eval ppl model-w4a8 --text wikitext.txt --windows 16 --json");

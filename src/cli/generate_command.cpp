@@ -80,9 +80,8 @@ Status generate(const GenerateArguments& in) {
 void add_generate_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("generate", "Answer a prompt, or continue a text");
   command->footer(
-      "A model with a chat template gets the prompt as a message of the user; another one "
-      "continues\n"
-      "the text, and --raw always does. The answer is streamed to stdout.\n"
+      "A model with a chat template gets the prompt as a message of the user; another one\n"
+      "continues the text, and --raw always does. The answer is streamed to stdout.\n"
       "\n"
       "Examples:\n"
       "  atom generate model-w4a8 \"Why is the sky blue?\"\n"
