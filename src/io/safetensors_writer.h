@@ -16,8 +16,9 @@
 namespace atom {
 
 // Tensors are collected in a scratch file and, when a shard is full, copied into their final order:
-// the safetensors library's, by element type, the wider first, then by name. So every tensor is aligned
-// to its element size, and the bytes depend on the tensors alone, not on the order in which they came.
+// the safetensors library's, by element type, the wider first, then by name. So every tensor is
+// aligned to its element size, and the bytes depend on the tensors alone, not on the order in which
+// they came.
 class SafetensorsWriter {
  public:
   static constexpr int64_t kShardBytes = int64_t{4} << 30;

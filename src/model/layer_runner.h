@@ -38,8 +38,8 @@ class LayerRunner {
   // into cache_layer of the cache.
   void attention(const LayerWeights& layer, int64_t cache_layer, const Batch& batch, KvCache& cache,
                  Tensor& x, const SiteHook& hook = {});
-  // x += down_proj(silu(gate) * up) of norm(x), for the first `tokens` rows. advance = false stops at
-  // down_proj's input and leaves x alone: for those who only watch the sites.
+  // x += down_proj(silu(gate) * up) of norm(x), for the first `tokens` rows. advance = false stops
+  // at down_proj's input and leaves x alone: for those who only watch the sites.
   void mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook = {},
            bool advance = true);
 

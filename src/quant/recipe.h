@@ -47,11 +47,11 @@ struct Recipe {
   bool bos_prefix = false;             // one constant BOS token in front of every sequence
   std::vector<int32_t> prefix_tokens;  // or these
 
-  int64_t windows = 128;                // of calibration text
+  int64_t windows = 128;          // of calibration text
   int64_t reorder_windows = 128;  // as many of them decide the order of channels, where that is a
                                   // pass of its own (inputs = quantized)
-  int64_t context = 2048;               // tokens a window
-  uint64_t seed = 0;                    // of the windows' places
+  int64_t context = 2048;         // tokens a window
+  uint64_t seed = 0;              // of the windows' places
   std::vector<int64_t> window_offsets;  // or these exact places, in tokens
 
   // Whether anything has to be learned from text.
