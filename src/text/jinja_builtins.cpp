@@ -39,7 +39,10 @@ bool is_float(const Value& v) { return v.is(Kind::kFloat); }
 bool is_number(const Value& v) { return v.is_number(); }
 bool is_string(const Value& v) { return v.is(Kind::kString); }
 bool is_mapping(const Value& v) { return v.is(Kind::kDict); }
-bool is_callable(const Value& v) { return v.is(Kind::kObject) && v.as_object().callable(); }
+// As in Jinja, an undefined value counts as callable, though calling it fails.
+bool is_callable(const Value& v) {
+  return v.is(Kind::kUndefined) || (v.is(Kind::kObject) && v.as_object().callable());
+}
 bool is_sequence(const Value& v) {
   return is_iterable(v) && object_cast<Iterator>(v) == nullptr && object_cast<View>(v) == nullptr;
 }

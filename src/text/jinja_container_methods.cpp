@@ -34,7 +34,7 @@ Result<Value> copy(const Value& self, Args args, Meter&) {
 
 Result<Value> get(const Value& self, Args args, Meter&) {
   const auto [key, fallback] = ATOM_TRY(bind(args, "get", {"key", "default"}, 1));
-  if (!Dict::hashable(*key) && !key->is(Kind::kUndefined)) {
+  if (key->is(Kind::kList) || key->is(Kind::kDict)) {
     return type_error("unhashable type: '{}'", type_name(*key));
   }
   if (const Value* found = self.as_dict().find(*key)) return *found;

@@ -339,7 +339,9 @@ class PercentFormatter {
       }
       ATOM_TRY(convert_next());
     }
-    const bool ignorable = args_.is(Kind::kDict) || args_.is(Kind::kList);
+    // Python lets anything with items go unused.
+    const bool ignorable = args_.is(Kind::kDict) || args_.is(Kind::kList) ||
+                           args_.is(Kind::kUndefined) || object_cast<Range>(args_) != nullptr;
     const size_t given = args_.is(Kind::kTuple) ? args_.items().size() : ignorable ? 0 : 1;
     if (used_ < given) {
       return type_error("not all arguments converted during string formatting");

@@ -426,7 +426,8 @@ Result<bool> contains(const Value& container, const Value& item, Meter& meter) {
     return container.as_string().find(item.as_string()) != std::string::npos;
   }
   if (container.is(Kind::kDict)) {
-    if (!Dict::hashable(item) && !item.is(Kind::kUndefined)) {
+    // No dict here has tuples or objects for keys.
+    if (item.is(Kind::kList) || item.is(Kind::kDict)) {
       return type_error("unhashable type: '{}'", type_name(item));
     }
     return container.as_dict().find(item) != nullptr;

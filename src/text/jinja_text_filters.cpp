@@ -163,7 +163,6 @@ Result<Value> center(const Value& value, Args args, Meter& meter) {
 Result<Value> truncate(const Value& value, Args args, Meter& meter) {
   const auto [length_value, kill_words, end_value, leeway_value] =
       ATOM_TRY(bind(args, "truncate", {"length", "killwords", "end", "leeway"}, 0));
-  const std::string text = ATOM_TRY(to_str(value, meter));
   const std::string end =
       end_value == nullptr ? "..." : std::string(ATOM_TRY(string_argument(*end_value, "truncate")));
   const int64_t limit =
@@ -174,10 +173,12 @@ Result<Value> truncate(const Value& value, Args args, Meter& meter) {
   const int64_t end_length = count_code_points(end);
   if (limit < end_length) return type_error("truncate(): expected length >= {}", end_length);
   if (leeway < 0) return type_error("truncate(): expected leeway >= 0");
+  const int64_t have = ATOM_TRY(length(value, meter));
+  if (have <= limit || have - limit <= leeway) return value;
+  if (!value.is(Kind::kString)) return type_error("truncate() cannot cut a '{}'", type_name(value));
+  const std::string& text = value.as_string();
   ATOM_TRY(meter.charge(static_cast<int64_t>(text.size() / 4)));
   const std::vector<size_t> offsets = code_point_offsets(text);
-  const auto have = static_cast<int64_t>(offsets.size()) - 1;
-  if (have <= limit || have - limit <= leeway) return Value::string(text);
   std::string kept = text.substr(0, offsets[static_cast<size_t>(limit - end_length)]);
   if (kill_words == nullptr || !truthy(*kill_words)) {
     kept = kept.substr(0, std::min(kept.rfind(' '), kept.size()));
