@@ -33,7 +33,7 @@ TEST(PagePoolDeathTest, RefusesAPageTwice) {
 // Whatever sequences do, no page has two owners, none is lost, and each sequence has exactly the
 // pages that its tokens in the cache need.
 TEST(PagePool, NeverSharesOrLosesPages) {
-  constexpr int64_t kPages = 12;
+  constexpr int64_t kPages = 6;
   for (uint64_t seed = 0; seed < 20; ++seed) {
     Random random(seed);
     PagePool pool(kPages);

@@ -155,6 +155,30 @@ TEST_P(DecoderTest, PrefixStandsForTokensInFront) {
       1e-5);
 }
 
+// Keys stored minus a constant, and rotated together with the queries, leave attention as it is.
+TEST_P(DecoderTest, CenteredAndRotatedKeysComputeTheSame) {
+  const Golden golden = testing::read_golden("qwen2");
+  const auto backend = testing::make_backend(GetParam());
+  const auto source = must(open_model_source(testing::model_data("qwen2")));
+  DecoderWeights weights = must(load_float_ends(
+      *backend, *source, DType::kF32, {.kind = KvKind::kF32, .centered = true, .hadamard = true}));
+  for (int64_t i = 0; i < weights.config.layers; ++i) {
+    PackedLayer layer = must(read_float_layer(*source, i, DType::kF32));
+    for (int64_t c = 0; c < layer.k.rows; ++c) {
+      layer.k_mean.push_back(0.1f * static_cast<float>(c % 7) - 0.2f);
+    }
+    weights.layers.push_back(must(load_layer(*backend, std::move(layer))));
+  }
+  const auto decoder = must(Decoder::create(
+      *backend, std::make_shared<const DecoderWeights>(std::move(weights)), {.max_tokens = 128}));
+  std::vector<float> found;
+  for (const Prompt& prompt : golden.prompts) {
+    const std::vector<float> logits = run_prompt(*decoder, prompt, 128);
+    found.insert(found.end(), logits.begin(), logits.end());
+  }
+  EXPECT_LT(worst_difference(found, golden.logits), 2e-5);
+}
+
 TEST_P(DecoderTest, RefusesTokensAndPositionsOutOfRange) {
   const Model model =
       load_model(testing::model_data("llama"), GetParam(), {.max_tokens = 32, .positions = 20});
