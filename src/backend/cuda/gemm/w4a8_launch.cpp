@@ -1,0 +1,129 @@
+// The choice among the w4a8 kernels and their launch.
+#include <algorithm>
+#include <limits>
+
+#include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/gemm/w4a8_kernels.h"
+#include "backend/cuda/runtime/device.h"
+
+namespace atom::cuda {
+namespace {
+
+using namespace w4a8;
+
+// Bytes of flags in front of the workspace's partial sums.
+constexpr int64_t kFlagBytes = 4096;
+
+int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
+
+SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
+  SchedulePlan plan;
+  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks * c.cluster_w);
+  plan.tiles_t = ceil_div(args.tokens, int64_t{c.tokens} * c.cluster_t);
+  plan.blocks = args.shape.body_blocks;
+  const int tiles = plan.tiles_w * plan.tiles_t;
+  const int most = device_info().sms / (c.cluster_w * c.cluster_t);
+  if (split) {
+    // At least two blocks a cluster; whole tiles as long as they fill the chip.
+    plan.clusters = static_cast<int>(
+        std::min<int64_t>(most, std::max<int64_t>(1, int64_t{tiles} * plan.blocks / 2)));
+    plan.whole_tiles = std::max(0, tiles / plan.clusters - 1) * plan.clusters;
+  } else {
+    plan.clusters = std::min(most, tiles);
+    plan.whole_tiles = tiles;
+  }
+  // Activations of a band stay in L2 beside a wave's weights.
+  const int64_t tile_bytes =
+      int64_t{c.tokens} * c.cluster_t * args.shape.blocks() * kActBlockBytes;
+  plan.band = static_cast<int>(
+      std::clamp<int64_t>(int64_t{20} << 20, tile_bytes, tile_bytes * plan.tiles_t) / tile_bytes);
+  return plan;
+}
+
+int type_index(DType type) {
+  return type == DType::kF16 ? 0 : type == DType::kBF16 ? 1 : type == DType::kF32 ? 2 : -1;
+}
+
+}  // namespace
+
+int64_t gemm_workspace_bytes() {
+  // One tile of 128 x 256 or 256 x 128 sums for every multiprocessor.
+  return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
+}
+
+int w4a8_kernel_count() { return static_cast<int>(sm90a_kernels().size()); }
+const char* w4a8_kernel_name(int kernel) { return sm90a_kernels()[static_cast<size_t>(kernel)].name; }
+
+GemmChoice choose_w4a8(const GemmArgs& args) {
+  // Cycles of a multiprocessor: the slower of tensor cores and L2 for the busiest cluster.
+  GemmChoice best;
+  double best_cycles = std::numeric_limits<double>::max();
+  for (int k = 0; k < w4a8_kernel_count(); ++k) {
+    for (const bool split : {false, true}) {
+      const Config& c = sm90a_kernels()[static_cast<size_t>(k)].config;
+      const SchedulePlan plan = make_plan(args, c, split);
+      const double tiles = static_cast<double>(plan.tiles_w) * plan.tiles_t;
+      const double waves = split ? tiles / plan.clusters : ceil_div(plan.tiles_w * plan.tiles_t, plan.clusters);
+      const double rows = 128.0 * c.row_blocks;
+      const double tensor = rows * std::max(c.tokens, 32) * 128 / 4096;
+      const double bytes = rows * 66.0 / c.cluster_t + 128.0 * c.tokens / c.cluster_w;
+      const double share = static_cast<double>(plan.clusters) * c.cluster_w * c.cluster_t / device_info().sms;
+      const double block = std::max(tensor, bytes * share / 24.0);
+      double cycles = waves * args.shape.blocks() * block + 2000.0;
+      if (split && plan.whole_tiles < plan.tiles_w * plan.tiles_t) cycles += rows * c.tokens / 12.0;
+      if (cycles < best_cycles) {
+        best_cycles = cycles;
+        best = {.kernel = k, .split = split};
+      }
+    }
+  }
+  return best;
+}
+
+Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
+  ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
+  if (args.tokens == 0) return {};
+  const KernelEntry& entry = sm90a_kernels()[static_cast<size_t>(choice.kernel)];
+  const int type = type_index(args.y_type);
+  const int group = args.shape.groups == 1 ? 0 : args.shape.groups == 2 ? 1 : 2;
+  if (type < 0 || entry.functions[group][type] == nullptr) {
+    return error(ErrorCode::kUnsupported, "w4a8: no kernel {} for output {} and {} groups a block",
+                 entry.name, dtype_name(args.y_type), args.shape.groups);
+  }
+  const Config& c = entry.config;
+  Params params{.weights = args.weights,
+                .row_scales = args.row_scales,
+                .x = args.x,
+                .x_scales = args.x_scales,
+                .x_outlier_scales = args.x_outlier_scales,
+                .out = {.y = args.y,
+                        .bias = args.bias,
+                        .rows = static_cast<int>(args.rows),
+                        .tokens = static_cast<int>(args.tokens),
+                        .accumulate = args.accumulate},
+                .capacity = static_cast<int>(args.capacity),
+                .row_blocks = ceil_div(args.rows, kBlockRows),
+                .shape = args.shape,
+                .plan = make_plan(args, c, choice.split),
+                .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
+                .flags = static_cast<uint32_t*>(args.workspace)};
+  const int shared_bytes = entry.shared_bytes[group][type];
+  const void* function = entry.functions[group][type];
+  ATOM_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(c.cluster_w * c.cluster_t);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(params.plan.clusters * c.cluster_w * c.cluster_t));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  void* arguments[] = {&params};
+  ATOM_CUDA_CHECK(cudaLaunchKernelExC(&config, function, arguments));
+  return {};
+}
+
+}  // namespace atom::cuda

@@ -1,0 +1,393 @@
+// gemm_w4a8_sm90a: y = dequant(x8 * w4^T), two-level integer weights on Hopper's int8 tensor cores.
+//   x    [K/128][capacity][128] s8, swizzled; one scale a token, a second for its outlier columns
+//   w    64 x 128 blocks of u4 codes in wgmma's A order with integer scales, then s8 outlier blocks
+//        (w4a8_layout.h); f32 row scales
+//   y    [M, N] f16, bf16 or f32
+// Work: a CTA's tile is 128*kRowBlocks channels x kTokens tokens. One thread feeds a ring of stages
+// by bulk copies (multicast across the cluster); two warpgroups each own 64*kRowBlocks channels:
+//
+//   HBM -> L2 -> shared: codes --LDS.128--> registers --and, shift, multiply-add, xor--> int8 A
+//                shared: x (swizzled) ------------------------------------------------------> B
+//
+// A code expands to q*s + z inside its byte (q*s + z + 128 <= 255 by the format), four at a time, so
+// the integer sum runs over all of K without touching the accumulators. One warpgroup
+// unpacks while the tensor cores work for the other. The outlier columns have their own
+// activation scale: after the body the sums become floats, and each outlier block is added as
+// float(partial) * scale in pieces of 64 tokens.
+// Requires: K padded to blocks with zero codes; sm_90a.   Rounds: to y's type once, at the end.
+// Bound: HBM below about 100 tokens, then the int8 tensor cores.
+#pragma once
+
+#include "backend/cuda/gemm/epilogue.cuh"
+#include "backend/cuda/gemm/schedule.cuh"
+#include "backend/cuda/gemm/w4a8_kernels.h"
+#include "backend/cuda/ptx/sync.cuh"
+#include "backend/cuda/ptx/wgmma.cuh"
+
+namespace atom::cuda::w4a8 {
+
+// A Config as a type: kernels take types only.
+template <int kRowBlocks, int kTokens, int kStages, int kClusterW, int kClusterT>
+struct Tile {
+  static constexpr int row_blocks = kRowBlocks, tokens = kTokens, stages = kStages;
+  static constexpr int cluster_w = kClusterW, cluster_t = kClusterT;
+  static constexpr Config kConfig{kRowBlocks, kTokens, kStages, kClusterW, kClusterT};
+};
+
+// Shared memory of a CTA, in bytes from its 1024-aligned start.
+template <class C, int kGroups, class Out>
+struct Layout {
+  static constexpr int kBlockBytes = kScaleOffset + kGroups * kScaleBytes;
+  static constexpr int kWeightBytes = 2 * C::row_blocks * kBlockBytes;  // of a stage
+  static constexpr int kActBytes = C::tokens * kActBlockBytes;          // of a stage
+  static constexpr int kActs = 0;
+  static constexpr int kWeights = C::stages * kActBytes;
+  static constexpr int kStaging = kWeights + C::stages * kWeightBytes;
+  static constexpr int kFull = kStaging + 2 * EpilogueTile<Out>::kBytes;
+  static constexpr int kEmpty = kFull + C::stages * 8;
+  static constexpr int kBytes = kEmpty + C::stages * 8;
+};
+
+// A position in the ring of stages.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t phase = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+template <class C, int kGroups, class Out>
+__device__ void produce(const Params& p, uint32_t shared, uint32_t rank) {
+  using L = Layout<C, kGroups, Out>;
+  constexpr int kSliceTokens = C::tokens / C::cluster_w;
+  constexpr int kSliceBytes = L::kBlockBytes / C::cluster_t;
+  const uint32_t rank_w = rank % C::cluster_w, rank_t = rank / C::cluster_w;
+  const auto act_mask = static_cast<uint16_t>(((1u << C::cluster_w) - 1) << (rank_t * C::cluster_w));
+  uint16_t weight_mask = 0;
+  for (int t = 0; t < C::cluster_t; ++t) weight_mask |= 1u << (t * C::cluster_w + rank_w);
+
+  Schedule schedule(p.plan, blockIdx.x / (C::cluster_w * C::cluster_t));
+  Ring<C::stages> ring;
+  for (Work work; schedule.next(work);) {
+    const int tile_w = work.tile_w * C::cluster_w + static_cast<int>(rank_w);
+    int token0 = (work.tile_t * C::cluster_t + static_cast<int>(rank_t)) * C::tokens;
+    if (token0 >= p.capacity) token0 = 0;  // a cluster's tile beyond the end: computed, not stored
+    const int end = work.end == p.plan.blocks ? p.shape.blocks() : work.end;
+    for (int b = work.begin; b < end; ++b, ring.advance()) {
+      const uint32_t full = shared + L::kFull + ring.stage * 8;
+      ptx::barrier_wait(shared + L::kEmpty + ring.stage * 8, ring.phase ^ 1);
+      ptx::barrier_expect(full, L::kWeightBytes + L::kActBytes);
+#pragma unroll
+      for (int i = 0; i < 2 * C::row_blocks; ++i) {
+        const int row_block = min(tile_w * 2 * C::row_blocks + i, p.row_blocks - 1);
+        const uint8_t* from =
+            p.weights + (static_cast<int64_t>(row_block) * p.shape.blocks() + b) * L::kBlockBytes;
+        const uint32_t to =
+            shared + L::kWeights + ring.stage * L::kWeightBytes + i * L::kBlockBytes;
+        if constexpr (C::cluster_t > 1) {
+          ptx::bulk_copy_multicast(to + rank_t * kSliceBytes, from + rank_t * kSliceBytes,
+                                   kSliceBytes, full, weight_mask);
+        } else {
+          ptx::bulk_copy(to, from, L::kBlockBytes, full);
+        }
+      }
+      const int8_t* from = p.x + (static_cast<int64_t>(b) * p.capacity + token0) * kActBlockBytes;
+      const uint32_t to = shared + L::kActs + ring.stage * L::kActBytes;
+      if constexpr (C::cluster_w > 1) {
+        constexpr int kBytes = kSliceTokens * kActBlockBytes;
+        ptx::bulk_copy_multicast(to + rank_w * kBytes, from + rank_w * kBytes, kBytes, full,
+                                 act_mask);
+      } else {
+        ptx::bulk_copy(to, from, L::kActBytes, full);
+      }
+    }
+  }
+}
+
+// Expands 8 codes to two words of int8: the low nibbles' and the high nibbles'.
+__device__ inline void expand(uint32_t codes, uint32_t scale, uint32_t zeros, uint32_t& low,
+                              uint32_t& high) {
+  low = ((codes & 0x0f0f0f0fu) * scale + zeros) ^ 0x80808080u;
+  high = (((codes >> 4) & 0x0f0f0f0fu) * scale + zeros) ^ 0x80808080u;
+}
+
+// The A fragments of one 64 x 128 body block: four k-steps of four words.
+template <int kGroups>
+__device__ void load_fragments(const uint8_t* block, int thread, uint32_t (&a)[16]) {
+  const uint4 q[2] = {reinterpret_cast<const uint4*>(block)[thread],
+                      reinterpret_cast<const uint4*>(block + 2048)[thread]};
+  uint32_t pairs[kGroups];
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) {
+    pairs[g] = *reinterpret_cast<const uint32_t*>(block + kScaleOffset + g * kScaleBytes +
+                                                  thread / 4 * 4);
+  }
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+    const uint32_t pair = pairs[step * kGroups / 4];
+    const uint4& chunk = q[step / 2];
+    expand(step % 2 ? chunk.z : chunk.x, pair & 0xff, __byte_perm(pair, 0, 0x1111), a[4 * step],
+           a[4 * step + 2]);
+    expand(step % 2 ? chunk.w : chunk.y, (pair >> 16) & 0xff, __byte_perm(pair, 0, 0x3333),
+           a[4 * step + 1], a[4 * step + 3]);
+  }
+}
+
+template <class C, int kGroups, class Out>
+class Consumer {
+  using L = Layout<C, kGroups, Out>;
+  using Mma = ptx::WgmmaS8<C::tokens>;
+  static constexpr int kRows = C::row_blocks;
+  static constexpr int kAcc = Mma::kRegs;
+  // Tokens of an outlier piece: its sums live beside the body's.
+  static constexpr int kPiece = C::tokens < 64 ? C::tokens : 64;
+
+ public:
+  __device__ Consumer(const Params& p, uint8_t* memory, uint32_t shared, uint32_t rank)
+      : p_(p),
+        memory_(memory),
+        shared_(shared),
+        rank_(rank),
+        group_(static_cast<int>(threadIdx.x) / 128),
+        thread_(static_cast<int>(threadIdx.x) % 128),
+        cluster_(static_cast<int>(blockIdx.x) / (C::cluster_w * C::cluster_t)) {}
+
+  __device__ void run() {
+    Schedule schedule(p_.plan, cluster_);
+    for (Work work; schedule.next(work);) {
+      body(work.end - work.begin);
+      if (work.end < p_.plan.blocks) {
+        give_partial();
+        continue;
+      }
+      if (work.begin > 0) take_partials(schedule, work);
+      finish(work);
+    }
+  }
+
+ private:
+  __device__ const uint8_t* weights(int r) const {
+    return memory_ + L::kWeights + ring_.stage * L::kWeightBytes +
+           (group_ * kRows + r) * L::kBlockBytes;
+  }
+  __device__ uint64_t acts() const {
+    return ptx::swizzled_descriptor(shared_ + L::kActs + ring_.stage * L::kActBytes);
+  }
+  __device__ void wait_full() const {
+    ptx::barrier_wait(shared_ + L::kFull + ring_.stage * 8, ring_.phase);
+  }
+  __device__ void release(int stage) const {
+    constexpr int kCluster = C::cluster_w * C::cluster_t;
+    if constexpr (kCluster == 1) {
+      if (thread_ == 0) ptx::barrier_arrive(shared_ + L::kEmpty + stage * 8);
+    } else {
+      if (thread_ < kCluster) {
+        ptx::barrier_arrive_at(shared_ + L::kEmpty + stage * 8, static_cast<uint32_t>(thread_));
+      }
+    }
+  }
+
+  // One block. While this warpgroup unpacks, the other one's products keep the tensor cores busy.
+  __device__ void step() {
+    wait_full();
+    uint32_t a[kRows][16];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) load_fragments<kGroups>(weights(r), thread_, a[r]);
+    const uint64_t b = acts();
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        Mma::issue(acc_[r], &a[r][4 * k], b + static_cast<uint64_t>(2 * k), 1);
+      }
+    }
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    release(ring_.stage);
+    ring_.advance();
+  }
+
+  __device__ void body(int blocks) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kAcc; ++i) acc_[r][i] = 0;
+    }
+#pragma unroll 1
+    for (int b = 0; b < blocks; ++b) step();
+  }
+
+  __device__ int slot(int cluster) const {
+    return (cluster * C::cluster_w * C::cluster_t + static_cast<int>(rank_)) * 2 + group_;
+  }
+  __device__ int4* partial(int cluster) const {
+    return reinterpret_cast<int4*>(p_.partials) +
+           static_cast<int64_t>(slot(cluster)) * (kRows * kAcc / 4) * 128 + thread_;
+  }
+  __device__ void give_partial() {
+    int4* to = partial(cluster_);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kAcc / 4; ++i) {
+        to[(r * (kAcc / 4) + i) * 128] = make_int4(acc_[r][4 * i], acc_[r][4 * i + 1],
+                                                   acc_[r][4 * i + 2], acc_[r][4 * i + 3]);
+      }
+    }
+    __threadfence();
+    ptx::named_sync(1 + group_, 128);
+    if (thread_ == 0) ptx::store_release(&p_.flags[slot(cluster_)], 1);
+  }
+  __device__ void take_partials(const Schedule& schedule, const Work& work) {
+    for (int cluster = cluster_ - 1;; --cluster) {
+      uint32_t* flag = &p_.flags[slot(cluster)];
+      if (thread_ == 0) {
+        while (ptx::load_acquire(flag) == 0) {
+        }
+        *flag = 0;  // for the next launch
+      }
+      ptx::named_sync(1 + group_, 128);
+      const int4* from = partial(cluster);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kAcc / 4; ++i) {
+          const int4 v = ptx::load_ordered(&from[(r * (kAcc / 4) + i) * 128]);
+          acc_[r][4 * i] += v.x;
+          acc_[r][4 * i + 1] += v.y;
+          acc_[r][4 * i + 2] += v.z;
+          acc_[r][4 * i + 3] += v.w;
+        }
+      }
+      if (schedule.share_begin(cluster) <= work.first) return;
+    }
+  }
+
+  // Scales the sums, adds the outlier blocks and stores the tile.
+  __device__ void finish(const Work& work) {
+    const int rank_w = static_cast<int>(rank_) % C::cluster_w;
+    const int rank_t = static_cast<int>(rank_) / C::cluster_w;
+    const int token0 = (work.tile_t * C::cluster_t + rank_t) * C::tokens;
+    const int row0 = ((work.tile_w * C::cluster_w + rank_w) * 2 + group_) * kRows * 64;
+    const bool inside = token0 < p_.out.tokens;
+    const int column0 = (inside ? token0 : 0) + 2 * (thread_ % 4);
+    float v[kRows][kAcc];
+#pragma unroll
+    for (int j = 0; j < kAcc / 4; ++j) {
+      const float2 s = __ldg(reinterpret_cast<const float2*>(p_.x_scales + column0 + 8 * j));
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          v[r][4 * j + e] = static_cast<float>(acc_[r][4 * j + e]) * (e % 2 ? s.y : s.x);
+        }
+      }
+    }
+    for (int b = 0; b < p_.shape.outlier_blocks; ++b) outliers(v, column0);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int row = row0 + r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4;
+      float scale[2], bias[2];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const bool real = row + 8 * h < p_.out.rows;
+        scale[h] = real ? p_.row_scales[row + 8 * h] : 0.0f;
+        bias[h] = real && p_.out.bias != nullptr ? p_.out.bias[row + 8 * h] : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAcc; ++i) v[r][i] = fmaf(v[r][i], scale[i / 2 % 2], bias[i / 2 % 2]);
+      store_tile<Out, C::tokens>(v[r], memory_ + L::kStaging + group_ * EpilogueTile<Out>::kBytes,
+                                 p_.out, row0 + r * 64, token0, thread_, 1 + group_);
+    }
+  }
+
+  __device__ void outliers(float (&v)[kRows][kAcc], int column0) {
+    wait_full();
+    using Piece = ptx::WgmmaS8<kPiece>;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      uint32_t a[8];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const uint4 w = reinterpret_cast<const uint4*>(weights(r) + k * 2048)[thread_];
+        a[4 * k] = w.x;
+        a[4 * k + 1] = w.y;
+        a[4 * k + 2] = w.z;
+        a[4 * k + 3] = w.w;
+      }
+#pragma unroll
+      for (int piece = 0; piece < C::tokens / kPiece; ++piece) {
+        float2 scales[Piece::kRegs / 4];
+#pragma unroll
+        for (int j = 0; j < Piece::kRegs / 4; ++j) {
+          scales[j] = ptx::load_ordered(reinterpret_cast<const float2*>(
+              p_.x_outlier_scales + column0 + piece * kPiece + 8 * j));
+        }
+        const uint64_t b = acts() + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4));
+        int32_t sum[Piece::kRegs];
+        ptx::wgmma_fence();
+        Piece::issue(sum, &a[0], b, 0);
+        Piece::issue(sum, &a[4], b + 2, 1);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+#pragma unroll
+        for (int j = 0; j < Piece::kRegs / 4; ++j) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            float& to = v[r][piece * Piece::kRegs + 4 * j + e];
+            to = fmaf(static_cast<float>(sum[4 * j + e]), e % 2 ? scales[j].y : scales[j].x, to);
+          }
+        }
+      }
+    }
+    release(ring_.stage);
+    ring_.advance();
+  }
+
+  const Params& p_;
+  uint8_t* memory_;
+  uint32_t shared_, rank_;
+  int group_, thread_, cluster_;
+  Ring<C::stages> ring_;
+  int32_t acc_[kRows][kAcc];
+};
+
+template <class C, int kGroups, class Out>
+__global__ __launch_bounds__(kThreads, 1) void gemm_w4a8_sm90a_kernel(
+    const __grid_constant__ Params p) {
+  using L = Layout<C, kGroups, Out>;
+  extern __shared__ __align__(1024) uint8_t memory[];
+  const uint32_t shared = ptx::shared_address(memory);
+  constexpr int kCluster = C::cluster_w * C::cluster_t;
+  const uint32_t rank = kCluster > 1 ? ptx::cluster_rank() : 0;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < C::stages; ++s) {
+      ptx::barrier_init(shared + L::kFull + s * 8, 1);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, 2 * kCluster);
+    }
+    ptx::barrier_init_fence();
+  }
+  if constexpr (kCluster > 1) {
+    ptx::cluster_sync();
+  } else {
+    __syncthreads();
+  }
+  if (threadIdx.x >= kMathThreads) {
+    ptx::give_registers<40>();
+    if (threadIdx.x == kMathThreads) produce<C, kGroups, Out>(p, shared, rank);
+    __syncwarp();
+  } else {
+    ptx::take_registers<232>();
+    Consumer<C, kGroups, Out>(p, memory, shared, rank).run();
+  }
+  // Peers may still write here or arrive here.
+  if constexpr (kCluster > 1) ptx::cluster_sync();
+}
+
+}  // namespace atom::cuda::w4a8
