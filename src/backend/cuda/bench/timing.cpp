@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "backend/cuda/bench/copy.h"
 #include "base/random.h"
 
 namespace atom::cuda::bench {
@@ -47,12 +48,11 @@ double median_us(int copies, const std::function<void(int, cudaStream_t)>& run, 
 
 double copy_gbps() {
   const int64_t bytes = int64_t{2} << 30;
-  auto from = DeviceArray<uint8_t>::allocate(bytes).value();
+  auto from = random_bytes(bytes, 1);
   auto to = DeviceArray<uint8_t>::allocate(bytes).value();
-  const double us = median_us(1, [&](int, cudaStream_t stream) {
-    ATOM_CUDA_CHECK(cudaMemcpyAsync(to.data(), from.data(), static_cast<size_t>(bytes),
-                                    cudaMemcpyDeviceToDevice, stream));
-  });
+  const double us = median_us(
+      1, [&](int, cudaStream_t stream) { copy_kernel(to.data(), from.data(), bytes, stream); });
+  ATOM_CUDA_CHECK(cudaGetLastError());
   return 2e-3 * static_cast<double>(bytes) / us;
 }
 

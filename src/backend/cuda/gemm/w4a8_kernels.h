@@ -1,6 +1,8 @@
 // The kernels of the w4a8 GEMM as host code sees them.
 #pragma once
 
+#include <cuda.h>
+
 #include <span>
 
 #include "backend/cuda/gemm/kernel_args.h"
@@ -12,10 +14,12 @@ struct Config {
   int row_blocks;  // of 64 channels, a warpgroup
   int tokens;      // of a tile
   int stages;
-  int cluster_w, cluster_t;  // CTAs of a cluster along channels (sharing x) and tokens (sharing w)
+  int cluster;  // CTAs, neighbours along channels, that share x
+  int ctas;     // on a multiprocessor
 };
 
 struct Params {
+  CUtensorMap x_map;  // of x, when a cluster shares it
   const uint8_t* weights;
   const float* row_scales;
   const int8_t* x;
@@ -26,12 +30,13 @@ struct Params {
   int row_blocks;  // of the whole matrix
   Shape shape;
   SchedulePlan plan;
-  int32_t* partials;  // [cluster][CTA of it][warpgroup][accumulators / 4][thread] int4
-  uint32_t* flags;    // [cluster][CTA of it][warpgroup], zero between launches
+  int32_t* partials;  // [CTA][warpgroup][accumulators / 4][thread] int4
+  uint32_t* flags;    // [CTA][warpgroup], zero between launches
 };
 
 inline constexpr int kMathThreads = 256;
-inline constexpr int kThreads = kMathThreads + 128;
+// One producer warp; a whole warpgroup where registers are to be moved from it.
+constexpr int threads(const Config& c) { return kMathThreads + (c.ctas == 1 ? 128 : 32); }
 
 // One tile shape, compiled for several group counts and output types.
 struct KernelEntry {

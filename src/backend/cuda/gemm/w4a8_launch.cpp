@@ -5,6 +5,7 @@
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/gemm/w4a8_kernels.h"
 #include "backend/cuda/runtime/device.h"
+#include "backend/cuda/runtime/tensor_map.h"
 
 namespace atom::cuda {
 namespace {
@@ -18,11 +19,11 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   SchedulePlan plan;
-  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks * c.cluster_w);
-  plan.tiles_t = ceil_div(args.tokens, int64_t{c.tokens} * c.cluster_t);
+  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks * c.cluster);
+  plan.tiles_t = ceil_div(args.tokens, c.tokens);
   plan.blocks = args.shape.body_blocks;
   const int tiles = plan.tiles_w * plan.tiles_t;
-  const int most = device_info().sms / (c.cluster_w * c.cluster_t);
+  const int most = device_info().sms * c.ctas / c.cluster;
   if (split) {
     // At least two blocks a cluster; whole tiles as long as they fill the chip.
     plan.clusters = static_cast<int>(
@@ -34,7 +35,7 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   }
   // Activations of a band stay in L2 beside a wave's weights.
   const int64_t tile_bytes =
-      int64_t{c.tokens} * c.cluster_t * args.shape.blocks() * kActBlockBytes;
+      int64_t{c.tokens} * args.shape.blocks() * kActBlockBytes;
   plan.band = static_cast<int>(
       std::clamp<int64_t>(int64_t{20} << 20, tile_bytes, tile_bytes * plan.tiles_t) / tile_bytes);
   return plan;
@@ -62,15 +63,15 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
     for (const bool split : {false, true}) {
       const Config& c = sm90a_kernels()[static_cast<size_t>(k)].config;
       const SchedulePlan plan = make_plan(args, c, split);
-      const double tiles = static_cast<double>(plan.tiles_w) * plan.tiles_t;
-      const double waves = split ? tiles / plan.clusters : ceil_div(plan.tiles_w * plan.tiles_t, plan.clusters);
+      const int tiles = plan.tiles_w * plan.tiles_t;
+      const double waves = split ? static_cast<double>(tiles) / plan.clusters
+                                 : ceil_div(tiles, plan.clusters);
       const double rows = 128.0 * c.row_blocks;
       const double tensor = rows * std::max(c.tokens, 32) * 128 / 4096;
-      const double bytes = rows * 66.0 / c.cluster_t + 128.0 * c.tokens / c.cluster_w;
-      const double share = static_cast<double>(plan.clusters) * c.cluster_w * c.cluster_t / device_info().sms;
-      const double block = std::max(tensor, bytes * share / 24.0);
+      const double bytes = rows * 66.0 + 128.0 * c.tokens / c.cluster;
+      const double block = c.ctas * std::max(tensor, bytes / 28.0);
       double cycles = waves * args.shape.blocks() * block + 2000.0;
-      if (split && plan.whole_tiles < plan.tiles_w * plan.tiles_t) cycles += rows * c.tokens / 12.0;
+      if (plan.whole_tiles < tiles) cycles += rows * c.tokens / 12.0;
       if (cycles < best_cycles) {
         best_cycles = cycles;
         best = {.kernel = k, .split = split};
@@ -91,7 +92,8 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                  entry.name, dtype_name(args.y_type), args.shape.groups);
   }
   const Config& c = entry.config;
-  Params params{.weights = args.weights,
+  Params params{.x_map = {},
+                .weights = args.weights,
                 .row_scales = args.row_scales,
                 .x = args.x,
                 .x_scales = args.x_scales,
@@ -107,16 +109,19 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                 .plan = make_plan(args, c, choice.split),
                 .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
                 .flags = static_cast<uint32_t*>(args.workspace)};
+  if (c.cluster > 1) {
+    params.x_map = make_row_map(args.x, args.shape.blocks() * args.capacity, c.tokens / c.cluster);
+  }
   const int shared_bytes = entry.shared_bytes[group][type];
   const void* function = entry.functions[group][type];
   ATOM_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = static_cast<unsigned>(c.cluster_w * c.cluster_t);
+  cluster.val.clusterDim.x = static_cast<unsigned>(c.cluster);
   cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.plan.clusters * c.cluster_w * c.cluster_t));
-  config.blockDim = dim3(kThreads);
+  config.gridDim = dim3(static_cast<unsigned>(params.plan.clusters * c.cluster));
+  config.blockDim = dim3(static_cast<unsigned>(threads(c)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   config.attrs = &cluster;

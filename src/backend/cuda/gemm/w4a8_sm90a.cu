@@ -30,14 +30,14 @@ KernelEntry entry(const char* name) {
   return e;
 }
 
-// Channels x tokens of a CTA's tile, and CTAs of a cluster along both.
+// Channels x tokens of a CTA's tile; CTAs that share x; CTAs on a multiprocessor.
 const KernelEntry kTable[] = {
-    entry<Tile<1, 256, 5, 2, 1>>("128x256 c2x1"), entry<Tile<1, 256, 5, 1, 1>>("128x256"),
-    entry<Tile<2, 128, 6, 2, 1>>("256x128 c2x1"), entry<Tile<2, 128, 6, 1, 2>>("256x128 c1x2"),
-    entry<Tile<1, 128, 8, 2, 1>>("128x128 c2x1"), entry<Tile<1, 64, 10, 2, 2>>("128x64 c2x2"),
-    entry<Tile<1, 64, 10, 2, 1>, true>("128x64 c2x1"),  entry<Tile<2, 64, 8, 1, 1>>("256x64"),
-    entry<Tile<1, 32, 14, 1, 1>>("128x32"),       entry<Tile<1, 16, 18, 1, 1>, true>("128x16"),
-    entry<Tile<1, 8, 20, 1, 1>>("128x8"),
+    entry<Tile<2, 128, 6, 1, 1>>("256x128"),      entry<Tile<2, 128, 6, 2, 1>>("256x128 c2"),
+    entry<Tile<1, 256, 5, 1, 1>>("128x256"),      entry<Tile<1, 256, 5, 2, 1>>("128x256 c2"),
+    entry<Tile<1, 128, 8, 1, 1>>("128x128"),      entry<Tile<1, 128, 8, 2, 1>>("128x128 c2"),
+    entry<Tile<2, 64, 8, 1, 1>>("256x64"),        entry<Tile<1, 64, 10, 1, 1>, true>("128x64"),
+    entry<Tile<1, 32, 7, 1, 2>>("128x32 x2"),     entry<Tile<1, 16, 8, 1, 2>, true>("128x16 x2"),
+    entry<Tile<1, 8, 10, 1, 2>>("128x8 x2"),
 };
 
 }  // namespace

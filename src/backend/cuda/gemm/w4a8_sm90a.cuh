@@ -27,11 +27,11 @@
 namespace atom::cuda::w4a8 {
 
 // A Config as a type: kernels take types only.
-template <int kRowBlocks, int kTokens, int kStages, int kClusterW, int kClusterT>
+template <int kRowBlocks, int kTokens, int kStages, int kCluster, int kCtas>
 struct Tile {
   static constexpr int row_blocks = kRowBlocks, tokens = kTokens, stages = kStages;
-  static constexpr int cluster_w = kClusterW, cluster_t = kClusterT;
-  static constexpr Config kConfig{kRowBlocks, kTokens, kStages, kClusterW, kClusterT};
+  static constexpr int cluster = kCluster, ctas = kCtas;
+  static constexpr Config kConfig{kRowBlocks, kTokens, kStages, kCluster, kCtas};
 };
 
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
@@ -62,21 +62,13 @@ struct Ring {
 };
 
 template <class C, int kGroups, class Out>
-__device__ void produce(const Params& p, uint32_t shared, uint32_t rank) {
+__device__ void produce(const Params& p, uint32_t shared, int rank) {
   using L = Layout<C, kGroups, Out>;
-  constexpr int kSliceTokens = C::tokens / C::cluster_w;
-  constexpr int kSliceBytes = L::kBlockBytes / C::cluster_t;
-  const uint32_t rank_w = rank % C::cluster_w, rank_t = rank / C::cluster_w;
-  const auto act_mask = static_cast<uint16_t>(((1u << C::cluster_w) - 1) << (rank_t * C::cluster_w));
-  uint16_t weight_mask = 0;
-  for (int t = 0; t < C::cluster_t; ++t) weight_mask |= 1u << (t * C::cluster_w + rank_w);
-
-  Schedule schedule(p.plan, blockIdx.x / (C::cluster_w * C::cluster_t));
+  Schedule schedule(p.plan, static_cast<int>(blockIdx.x) / C::cluster);
   Ring<C::stages> ring;
   for (Work work; schedule.next(work);) {
-    const int tile_w = work.tile_w * C::cluster_w + static_cast<int>(rank_w);
-    int token0 = (work.tile_t * C::cluster_t + static_cast<int>(rank_t)) * C::tokens;
-    if (token0 >= p.capacity) token0 = 0;  // a cluster's tile beyond the end: computed, not stored
+    const int tile_w = work.tile_w * C::cluster + rank;
+    const int token0 = work.tile_t * C::tokens;
     const int end = work.end == p.plan.blocks ? p.shape.blocks() : work.end;
     for (int b = work.begin; b < end; ++b, ring.advance()) {
       const uint32_t full = shared + L::kFull + ring.stage * 8;
@@ -85,25 +77,21 @@ __device__ void produce(const Params& p, uint32_t shared, uint32_t rank) {
 #pragma unroll
       for (int i = 0; i < 2 * C::row_blocks; ++i) {
         const int row_block = min(tile_w * 2 * C::row_blocks + i, p.row_blocks - 1);
-        const uint8_t* from =
-            p.weights + (static_cast<int64_t>(row_block) * p.shape.blocks() + b) * L::kBlockBytes;
-        const uint32_t to =
-            shared + L::kWeights + ring.stage * L::kWeightBytes + i * L::kBlockBytes;
-        if constexpr (C::cluster_t > 1) {
-          ptx::bulk_copy_multicast(to + rank_t * kSliceBytes, from + rank_t * kSliceBytes,
-                                   kSliceBytes, full, weight_mask);
-        } else {
-          ptx::bulk_copy(to, from, L::kBlockBytes, full);
-        }
+        ptx::bulk_copy(
+            shared + L::kWeights + ring.stage * L::kWeightBytes + i * L::kBlockBytes,
+            p.weights + (static_cast<int64_t>(row_block) * p.shape.blocks() + b) * L::kBlockBytes,
+            L::kBlockBytes, full);
       }
-      const int8_t* from = p.x + (static_cast<int64_t>(b) * p.capacity + token0) * kActBlockBytes;
       const uint32_t to = shared + L::kActs + ring.stage * L::kActBytes;
-      if constexpr (C::cluster_w > 1) {
-        constexpr int kBytes = kSliceTokens * kActBlockBytes;
-        ptx::bulk_copy_multicast(to + rank_w * kBytes, from + rank_w * kBytes, kBytes, full,
-                                 act_mask);
+      if constexpr (C::cluster > 1) {
+        // Each CTA fetches its share of the tokens for all.
+        constexpr int kSlice = C::tokens / C::cluster;
+        ptx::row_copy_multicast(to + rank * kSlice * kActBlockBytes, &p.x_map,
+                                b * p.capacity + token0 + rank * kSlice, full,
+                                static_cast<uint16_t>((1u << C::cluster) - 1));
       } else {
-        ptx::bulk_copy(to, from, L::kActBytes, full);
+        ptx::bulk_copy(to, p.x + (static_cast<int64_t>(b) * p.capacity + token0) * kActBlockBytes,
+                       L::kActBytes, full);
       }
     }
   }
@@ -116,27 +104,34 @@ __device__ inline void expand(uint32_t codes, uint32_t scale, uint32_t zeros, ui
   high = (((codes >> 4) & 0x0f0f0f0fu) * scale + zeros) ^ 0x80808080u;
 }
 
-// The A fragments of one 64 x 128 body block: four k-steps of four words.
+// One thread's part of a 64 x 128 body block as it lies in shared memory.
 template <int kGroups>
-__device__ void load_fragments(const uint8_t* block, int thread, uint32_t (&a)[16]) {
-  const uint4 q[2] = {reinterpret_cast<const uint4*>(block)[thread],
-                      reinterpret_cast<const uint4*>(block + 2048)[thread]};
+struct Codes {
+  uint4 q[2];
   uint32_t pairs[kGroups];
+
+  __device__ void load(const uint8_t* block, int thread) {
+    q[0] = reinterpret_cast<const uint4*>(block)[thread];
+    q[1] = reinterpret_cast<const uint4*>(block + 2048)[thread];
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    pairs[g] = *reinterpret_cast<const uint32_t*>(block + kScaleOffset + g * kScaleBytes +
-                                                  thread / 4 * 4);
+    for (int g = 0; g < kGroups; ++g) {
+      pairs[g] = *reinterpret_cast<const uint32_t*>(block + kScaleOffset + g * kScaleBytes +
+                                                    thread / 4 * 4);
+    }
   }
+  // The A fragments of the block: four k-steps of four words.
+  __device__ void unpack(uint32_t (&a)[16]) const {
 #pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    const uint32_t pair = pairs[step * kGroups / 4];
-    const uint4& chunk = q[step / 2];
-    expand(step % 2 ? chunk.z : chunk.x, pair & 0xff, __byte_perm(pair, 0, 0x1111), a[4 * step],
-           a[4 * step + 2]);
-    expand(step % 2 ? chunk.w : chunk.y, (pair >> 16) & 0xff, __byte_perm(pair, 0, 0x3333),
-           a[4 * step + 1], a[4 * step + 3]);
+    for (int step = 0; step < 4; ++step) {
+      const uint32_t pair = pairs[step * kGroups / 4];
+      const uint4& chunk = q[step / 2];
+      expand(step % 2 ? chunk.z : chunk.x, pair & 0xff, __byte_perm(pair, 0, 0x1111), a[4 * step],
+             a[4 * step + 2]);
+      expand(step % 2 ? chunk.w : chunk.y, (pair >> 16) & 0xff, __byte_perm(pair, 0, 0x3333),
+             a[4 * step + 1], a[4 * step + 3]);
+    }
   }
-}
+};
 
 template <class C, int kGroups, class Out>
 class Consumer {
@@ -148,14 +143,14 @@ class Consumer {
   static constexpr int kPiece = C::tokens < 64 ? C::tokens : 64;
 
  public:
-  __device__ Consumer(const Params& p, uint8_t* memory, uint32_t shared, uint32_t rank)
+  __device__ Consumer(const Params& p, uint8_t* memory, uint32_t shared, int rank)
       : p_(p),
         memory_(memory),
         shared_(shared),
         rank_(rank),
         group_(static_cast<int>(threadIdx.x) / 128),
         thread_(static_cast<int>(threadIdx.x) % 128),
-        cluster_(static_cast<int>(blockIdx.x) / (C::cluster_w * C::cluster_t)) {}
+        cluster_(static_cast<int>(blockIdx.x) / C::cluster) {}
 
   __device__ void run() {
     Schedule schedule(p_.plan, cluster_);
@@ -175,6 +170,9 @@ class Consumer {
     return memory_ + L::kWeights + ring_.stage * L::kWeightBytes +
            (group_ * kRows + r) * L::kBlockBytes;
   }
+  __device__ uint8_t* staging() const {
+    return memory_ + L::kStaging + group_ * EpilogueTile<Out>::kBytes;
+  }
   __device__ uint64_t acts() const {
     return ptx::swizzled_descriptor(shared_ + L::kActs + ring_.stage * L::kActBytes);
   }
@@ -182,49 +180,77 @@ class Consumer {
     ptx::barrier_wait(shared_ + L::kFull + ring_.stage * 8, ring_.phase);
   }
   __device__ void release(int stage) const {
-    constexpr int kCluster = C::cluster_w * C::cluster_t;
-    if constexpr (kCluster == 1) {
+    if constexpr (C::cluster == 1) {
       if (thread_ == 0) ptx::barrier_arrive(shared_ + L::kEmpty + stage * 8);
     } else {
-      if (thread_ < kCluster) {
+      if (thread_ < C::cluster) {
         ptx::barrier_arrive_at(shared_ + L::kEmpty + stage * 8, static_cast<uint32_t>(thread_));
       }
     }
   }
 
-  // One block. While this warpgroup unpacks, the other one's products keep the tensor cores busy.
-  __device__ void step() {
-    wait_full();
-    uint32_t a[kRows][16];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) load_fragments<kGroups>(weights(r), thread_, a[r]);
+  // Issues the products of the fragments in a_[kBuffer] and, while they run, unpacks the next
+  // ones into the other buffer, whose own products must have ended by then.
+  //   first: no products are in flight yet.  last: nothing follows.
+  template <int kBuffer>
+  __device__ void unit(bool first, bool last) {
+    constexpr int kRow = kRows == 2 ? kBuffer : 0;
+    constexpr int kNextRow = kRows == 2 ? 1 - kBuffer : 0;
+    constexpr bool kEndsBlock = kRow == kRows - 1;
     const uint64_t b = acts();
     ptx::wgmma_fence();
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        Mma::issue(acc_[r], &a[r][4 * k], b + static_cast<uint64_t>(2 * k), 1);
-      }
+      Mma::issue(acc_[kRow], &a_[kBuffer][4 * k], b + static_cast<uint64_t>(2 * k), 1);
     }
     ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    release(ring_.stage);
-    ring_.advance();
+    const int before = used_;
+    used_ = ring_.stage;
+    if constexpr (kEndsBlock) ring_.advance();
+    Codes<kGroups> codes;
+    if (!last) {
+      if constexpr (kEndsBlock) wait_full();
+      codes.load(weights(kNextRow), thread_);
+    }
+    ptx::wgmma_wait<1>();
+    if (kRow == 0 && !first) release(before);
+    if (!last) {
+      codes.unpack(a_[1 - kBuffer]);
+      ptx::keep(a_[1 - kBuffer]);
+    }
   }
 
+  // The integer sums of `blocks` blocks.
   __device__ void body(int blocks) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int i = 0; i < kAcc; ++i) acc_[r][i] = 0;
     }
+    Codes<kGroups> codes;
+    wait_full();
+    codes.load(weights(0), thread_);
+    codes.unpack(a_[0]);
+    ptx::keep(a_[0]);
+    if constexpr (kRows == 2) {
 #pragma unroll 1
-    for (int b = 0; b < blocks; ++b) step();
+      for (int b = 0; b < blocks; ++b) {
+        unit<0>(b == 0, false);
+        unit<1>(false, b + 1 == blocks);
+      }
+    } else {
+#pragma unroll 1
+      for (int b = 0; b < blocks; b += 2) {
+        unit<0>(b == 0, b + 1 == blocks);
+        if (b + 1 < blocks) unit<1>(false, b + 2 == blocks);
+      }
+    }
+    ptx::wgmma_wait<0>();
+    release(used_);
   }
 
   __device__ int slot(int cluster) const {
-    return (cluster * C::cluster_w * C::cluster_t + static_cast<int>(rank_)) * 2 + group_;
+    return (cluster * C::cluster + rank_) * 2 + group_;
   }
   __device__ int4* partial(int cluster) const {
     return reinterpret_cast<int4*>(p_.partials) +
@@ -271,16 +297,21 @@ class Consumer {
 
   // Scales the sums, adds the outlier blocks and stores the tile.
   __device__ void finish(const Work& work) {
-    const int rank_w = static_cast<int>(rank_) % C::cluster_w;
-    const int rank_t = static_cast<int>(rank_) / C::cluster_w;
-    const int token0 = (work.tile_t * C::cluster_t + rank_t) * C::tokens;
-    const int row0 = ((work.tile_w * C::cluster_w + rank_w) * 2 + group_) * kRows * 64;
-    const bool inside = token0 < p_.out.tokens;
-    const int column0 = (inside ? token0 : 0) + 2 * (thread_ % 4);
+    const int token0 = work.tile_t * C::tokens;
+    const int row0 = ((work.tile_w * C::cluster + rank_) * 2 + group_) * kRows * 64;
+    // The tokens' scales, where the output will be staged: body's, then outliers'.
+    auto* scales = reinterpret_cast<float*>(staging());
+    ptx::named_sync(1 + group_, 128);  // the previous tile has left the staging
+    for (int t = thread_; t < C::tokens; t += 128) {
+      scales[t] = p_.x_scales[token0 + t];
+      scales[C::tokens + t] = p_.x_outlier_scales[token0 + t];
+    }
+    ptx::named_sync(1 + group_, 128);
+    const auto* pairs = reinterpret_cast<const float2*>(scales) + thread_ % 4;
     float v[kRows][kAcc];
 #pragma unroll
     for (int j = 0; j < kAcc / 4; ++j) {
-      const float2 s = __ldg(reinterpret_cast<const float2*>(p_.x_scales + column0 + 8 * j));
+      const float2 s = pairs[4 * j];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -289,7 +320,7 @@ class Consumer {
         }
       }
     }
-    for (int b = 0; b < p_.shape.outlier_blocks; ++b) outliers(v, column0);
+    for (int b = 0; b < p_.shape.outlier_blocks; ++b) outliers(v, pairs + C::tokens / 2);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const int row = row0 + r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4;
@@ -302,12 +333,11 @@ class Consumer {
       }
 #pragma unroll
       for (int i = 0; i < kAcc; ++i) v[r][i] = fmaf(v[r][i], scale[i / 2 % 2], bias[i / 2 % 2]);
-      store_tile<Out, C::tokens>(v[r], memory_ + L::kStaging + group_ * EpilogueTile<Out>::kBytes,
-                                 p_.out, row0 + r * 64, token0, thread_, 1 + group_);
+      store_tile<Out, C::tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_, 1 + group_);
     }
   }
 
-  __device__ void outliers(float (&v)[kRows][kAcc], int column0) {
+  __device__ void outliers(float (&v)[kRows][kAcc], const float2* scales) {
     wait_full();
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
@@ -323,12 +353,6 @@ class Consumer {
       }
 #pragma unroll
       for (int piece = 0; piece < C::tokens / kPiece; ++piece) {
-        float2 scales[Piece::kRegs / 4];
-#pragma unroll
-        for (int j = 0; j < Piece::kRegs / 4; ++j) {
-          scales[j] = ptx::load_ordered(reinterpret_cast<const float2*>(
-              p_.x_outlier_scales + column0 + piece * kPiece + 8 * j));
-        }
         const uint64_t b = acts() + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4));
         int32_t sum[Piece::kRegs];
         ptx::wgmma_fence();
@@ -338,10 +362,11 @@ class Consumer {
         ptx::wgmma_wait<0>();
 #pragma unroll
         for (int j = 0; j < Piece::kRegs / 4; ++j) {
+          const float2 s = scales[(piece * kPiece + 8 * j) / 2];
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             float& to = v[r][piece * Piece::kRegs + 4 * j + e];
-            to = fmaf(static_cast<float>(sum[4 * j + e]), e % 2 ? scales[j].y : scales[j].x, to);
+            to = fmaf(static_cast<float>(sum[4 * j + e]), e % 2 ? s.y : s.x, to);
           }
         }
       }
@@ -352,42 +377,45 @@ class Consumer {
 
   const Params& p_;
   uint8_t* memory_;
-  uint32_t shared_, rank_;
-  int group_, thread_, cluster_;
+  uint32_t shared_;
+  int rank_, group_, thread_, cluster_;
   Ring<C::stages> ring_;
+  int used_ = 0;  // stage of the products issued last
+  uint32_t a_[2][16];
   int32_t acc_[kRows][kAcc];
 };
 
 template <class C, int kGroups, class Out>
-__global__ __launch_bounds__(kThreads, 1) void gemm_w4a8_sm90a_kernel(
+__global__ __launch_bounds__(threads(C::kConfig), C::ctas) void gemm_w4a8_sm90a_kernel(
     const __grid_constant__ Params p) {
   using L = Layout<C, kGroups, Out>;
   extern __shared__ __align__(1024) uint8_t memory[];
   const uint32_t shared = ptx::shared_address(memory);
-  constexpr int kCluster = C::cluster_w * C::cluster_t;
-  const uint32_t rank = kCluster > 1 ? ptx::cluster_rank() : 0;
+  const int rank = C::cluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
-      ptx::barrier_init(shared + L::kEmpty + s * 8, 2 * kCluster);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, 2 * C::cluster);
     }
     ptx::barrier_init_fence();
   }
-  if constexpr (kCluster > 1) {
+  if constexpr (C::cluster > 1) {
     ptx::cluster_sync();
   } else {
     __syncthreads();
   }
+  // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
+  // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
-    ptx::give_registers<40>();
+    if constexpr (C::ctas == 1) ptx::give_registers<56>();
     if (threadIdx.x == kMathThreads) produce<C, kGroups, Out>(p, shared, rank);
     __syncwarp();
   } else {
-    ptx::take_registers<232>();
+    if constexpr (C::ctas == 1) ptx::take_registers<224>();
     Consumer<C, kGroups, Out>(p, memory, shared, rank).run();
   }
   // Peers may still write here or arrive here.
-  if constexpr (kCluster > 1) ptx::cluster_sync();
+  if constexpr (C::cluster > 1) ptx::cluster_sync();
 }
 
 }  // namespace atom::cuda::w4a8

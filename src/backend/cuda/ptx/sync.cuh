@@ -2,6 +2,8 @@
 // warpgroup fences. Addresses of shared memory are 32-bit, as the instructions want them.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 namespace atom::cuda::ptx {
@@ -53,13 +55,14 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
-// The same into every CTA of the cluster whose bit is set, at the same offsets.
-__device__ inline void bulk_copy_multicast(uint32_t to, const void* from, uint32_t bytes,
-                                           uint32_t barrier, uint16_t mask) {
+// Rows of a tensor map (runtime/tensor_map.h), into every CTA of the cluster whose bit is set, at the
+// same offsets.
+__device__ inline void row_copy_multicast(uint32_t to, const CUtensorMap* map, int row,
+                                          uint32_t barrier, uint16_t mask) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "h"(mask)
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(0), "r"(row), "r"(barrier), "h"(mask)
       : "memory");
 }
 
@@ -96,6 +99,14 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+// Pins the values down: what computes them may not sink below this point, into the middle of a run
+// of wgmma instructions that read them.
+template <int kCount>
+__device__ inline void keep(uint32_t (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(values[i])::"memory");
+}
+
 // Descriptor of a K-major operand of 128-byte rows under the 128-byte swizzle; the address is a
 // multiple of 1024. 32 bytes further along K is +2.
 __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
@@ -122,8 +133,8 @@ __device__ inline uint32_t load_acquire(const uint32_t* p) {
   return value;
 }
 
-// Loads that stay where they are written: a compiler that hoists a long run of loads runs out of
-// registers. The first goes past L1, for what other multiprocessors wrote in the same launch.
+// A load past L1, for what other multiprocessors wrote in the same launch; it stays where it is
+// written, since a compiler that hoists a long run of loads runs out of registers.
 __device__ inline int4 load_ordered(const int4* p) {
   int4 v;
   asm volatile("ld.global.cg.v4.s32 {%0, %1, %2, %3}, [%4];"
@@ -132,10 +143,4 @@ __device__ inline int4 load_ordered(const int4* p) {
                : "memory");
   return v;
 }
-__device__ inline float2 load_ordered(const float2* p) {
-  float2 v;
-  asm volatile("ld.global.nc.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(p) : "memory");
-  return v;
-}
-
 }  // namespace atom::cuda::ptx

@@ -1,0 +1,29 @@
+// The warp-wide f16 matrix product and the 8x8 transpose.
+#pragma once
+
+#include <cstdint>
+
+namespace atom::cuda::ptx {
+
+// D[16, 8] += A[16, 16] * B[16, 8], f16 with f32 sums. Lane l = 4g + c holds
+//   a  (row g, columns 2c, 2c+1), (g + 8, same), (g, columns + 8), (g + 8, columns + 8)
+//   b  (rows 2c, 2c+1, column g), (rows + 8, column g)
+//   d  (row g, columns 2c, 2c+1), (row g + 8, same)
+__device__ inline void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                               uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Lane (g, c) gives elements (g, 2c) and (g, 2c+1) of an 8x8 matrix of halves and gets (2c, g) and
+// (2c+1, g).
+__device__ inline uint32_t transpose(uint32_t pair) {
+  uint32_t out;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+  return out;
+}
+
+}  // namespace atom::cuda::ptx
