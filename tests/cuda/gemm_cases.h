@@ -67,24 +67,34 @@ inline PlainActivations random_activations(int64_t tokens, int64_t body, int64_t
 // the padding of a block (that is zero, as the quantizers write it).
 inline std::vector<int8_t> lay_out(const PlainActivations& x, const w4a8::Shape& shape,
                                    int64_t capacity) {
-  std::vector<int8_t> out(static_cast<size_t>(shape.blocks() * capacity * w4a8::kActBlockBytes), 77);
+  std::vector<int8_t> out(static_cast<size_t>(shape.act_blocks() * capacity * w4a8::kActBlockBytes),
+                          77);
   const int64_t body = x.cols - x.outliers;
   for (int64_t t = 0; t < x.tokens; ++t) {
-    for (int64_t b = 0; b < shape.blocks(); ++b) {
+    for (int64_t b = 0; b < shape.act_blocks(); ++b) {
       for (int64_t k = 0; k < w4a8::kBlockCols; ++k) {
-        int64_t from = -1;
-        if (b < shape.body_blocks) {
-          if (b * w4a8::kBlockCols + k < body) from = b * w4a8::kBlockCols + k;
-        } else if (k < w4a8::kOutlierCols) {
-          const int64_t o = (b - shape.body_blocks) * w4a8::kOutlierCols + k;
-          if (o < x.outliers) from = body + o;
-        }
+        const bool in_body = b < shape.body_blocks;
+        const int64_t at = (in_body ? b : b - shape.body_blocks) * w4a8::kBlockCols + k;
+        const bool real = at < (in_body ? body : x.outliers);
         out[static_cast<size_t>(w4a8::activation_offset(b, t, k, capacity))] =
-            from < 0 ? int8_t{0} : x.codes[static_cast<size_t>(t * x.cols + from)];
+            real ? x.codes[static_cast<size_t>(t * x.cols + at + (in_body ? 0 : body))] : int8_t{0};
       }
     }
   }
   return out;
+}
+
+// Sums of the body codes of each token, [capacity]; garbage behind the tokens.
+inline std::vector<int32_t> body_sums(const PlainActivations& x, int64_t capacity) {
+  std::vector<int32_t> sums(static_cast<size_t>(capacity), 12345);
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    int32_t sum = 0;
+    for (int64_t k = 0; k < x.cols - x.outliers; ++k) {
+      sum += x.codes[static_cast<size_t>(t * x.cols + k)];
+    }
+    sums[static_cast<size_t>(t)] = sum;
+  }
+  return sums;
 }
 
 // y [tokens, rows] from exact integer sums, in double.

@@ -39,6 +39,7 @@ void check(const Case& c) {
   const auto row_scales = to_device(packed.row_scales);
   const auto acts = to_device(lay_out(x, shape, capacity));
   const auto x_scales = to_device(scales), x_outlier_scales = to_device(outlier_scales);
+  const auto x_sums = to_device(body_sums(x, capacity));
   const auto bias = to_device(linear.bias);
   auto workspace = DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()).value();
   workspace.fill_bytes(0);
@@ -58,6 +59,7 @@ void check(const Case& c) {
                       .x = acts.data(),
                       .x_scales = x_scales.data(),
                       .x_outlier_scales = x_outlier_scales.data(),
+                      .x_sums = x_sums.data(),
                       .bias = c.bias ? bias.data() : nullptr,
                       .y = y.data(),
                       .y_type = c.type,
@@ -84,8 +86,11 @@ TEST(GemmW4A8, ThreeTokens) { check({328, 640, 128, 128, 3}); }
 TEST(GemmW4A8, SeventeenTokens) { check({1000, 1408, 64, 128, 17}); }
 TEST(GemmW4A8, RaggedEverything) { check({777, 1152, 96, 128, 129}); }
 TEST(GemmW4A8, ManyTokens) { check({520, 768, 128, 128, 1025}); }
+TEST(GemmW4A8, SeveralTilesOfManyBlocks) { check({4096, 2432, 128, 128, 256}); }
+TEST(GemmW4A8, ManyOutliers) { check({192, 256, 448, 128, 200}); }
 TEST(GemmW4A8, LongK) { check({192, 28672 - 128, 128, 128, 33}); }
 TEST(GemmW4A8, MoreTilesThanChips) { check({20480, 384, 128, 128, 300}); }
+TEST(GemmW4A8, ThreeOutlierBlocks) { check({320, 512, 192, 128, 150}); }
 TEST(GemmW4A8, WideGroup) { check({256, 1024, 64, 256, 40}); }
 TEST(GemmW4A8, Group64) { check({576, 512, 64, 64, 65}); }
 TEST(GemmW4A8, Group32BodyNotWholeBlocks) { check({192, 544, 32, 32, 20}); }

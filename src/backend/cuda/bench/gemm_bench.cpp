@@ -16,6 +16,7 @@ struct W4A8Problem {
   GemmArgs args;
   std::vector<DeviceArray<uint8_t>> weights, x, y;
   DeviceArray<float> row_scales, x_scales;
+  DeviceArray<int32_t> x_sums;
   DeviceArray<uint8_t> workspace;
 
   W4A8Problem(int64_t n, int64_t k, int64_t m, int64_t outliers) {
@@ -29,7 +30,7 @@ struct W4A8Problem {
     args.capacity = (m + 255) / 256 * 256;
     args.shape = w4a8_shape(format, k);
     const int64_t w_bytes = (n + 63) / 64 * args.shape.blocks() * args.shape.block_bytes();
-    const int64_t x_bytes = args.capacity * args.shape.blocks() * 128;
+    const int64_t x_bytes = args.capacity * args.shape.act_blocks() * 128;
     const int copies = rotations(w_bytes + m * k);
     for (int i = 0; i < copies; ++i) {
       weights.push_back(random_bytes(w_bytes, static_cast<uint64_t>(3 * i)));
@@ -43,6 +44,10 @@ struct W4A8Problem {
                    .value();
     workspace = DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()).value();
     workspace.fill_bytes(0);
+    x_sums = DeviceArray<int32_t>::copy_of(
+                 std::vector<int32_t>(static_cast<size_t>(args.capacity), 1000))
+                 .value();
+    args.x_sums = x_sums.data();
     args.row_scales = row_scales.data();
     args.x_scales = args.x_outlier_scales = x_scales.data();
     args.workspace = workspace.data();

@@ -13,11 +13,15 @@
 
 namespace atom::cuda {
 
-template <class Out>
+template <class Out, int kTokens>
 struct EpilogueTile {
-  static constexpr int kChunk = sizeof(Out) == 2 ? 64 : 32;
-  static constexpr int kRowBytes = 64 * sizeof(Out) + 16;  // padded against bank conflicts
-  static constexpr int kBytes = kChunk * kRowBytes;        // of one warpgroup
+  static constexpr int kMost = sizeof(Out) == 2 ? 64 : 32;
+  static constexpr int kChunk = kTokens < kMost ? kTokens : kMost;
+  static constexpr int kChunks = kTokens / kChunk;
+  static constexpr int kBuffers = kChunks < 3 ? kChunks : 3;
+  static constexpr int kRowBytes = 64 * sizeof(Out) + 16;   // padded against bank conflicts
+  static constexpr int kBufferBytes = kChunk * kRowBytes;   // of one chunk
+  static constexpr int kBytes = kBuffers * kBufferBytes;    // of one warpgroup
 };
 
 template <class Out>
@@ -42,54 +46,53 @@ __device__ uint32_t pack_pair(float low, float high) {
   }
 }
 
-// Copies kCount staged tokens to y; thread: 0..127 of the warpgroup.
-template <class Out, int kCount>
-__device__ void write_rows(const uint8_t* staged, const OutputArgs& out, int row0, int token0,
-                           int thread) {
-  constexpr int kPiece = 16 / sizeof(Out);     // elements of a 16-byte piece
-  constexpr int kPieces = 64 / kPiece;         // of a token
-  constexpr int kAtOnce = 128 / kPieces;       // tokens
-  const bool wide = out.rows % kPiece == 0 && row0 + 64 <= out.rows && !out.accumulate;
+// Copies a staged chunk to y element by element: ragged channels, or y +=.
+template <class Out, int kTokens>
+__device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, int row0, int token0,
+                             int thread) {
+  using Tile = EpilogueTile<Out, kTokens>;
   auto* y = static_cast<Out*>(out.y);
-#pragma unroll
-  for (int i = 0; i < (kCount + kAtOnce - 1) / kAtOnce; ++i) {
-    const int token = i * kAtOnce + thread / kPieces, piece = thread % kPieces;
-    if (token >= kCount || token0 + token >= out.tokens) continue;
-    const uint8_t* from = staged + token * EpilogueTile<Out>::kRowBytes + piece * 16;
-    const int row = row0 + piece * kPiece;
-    Out* to = y + static_cast<int64_t>(token0 + token) * out.rows + row;
-    if (wide) {
-      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
-      continue;
-    }
-    for (int e = 0; e < kPiece && row + e < out.rows; ++e) {
-      Out value = reinterpret_cast<const Out*>(from)[e];
-      if (out.accumulate) value = from_float<Out>(to_float(to[e]) + to_float(value));
-      to[e] = value;
-    }
+  for (int i = thread; i < Tile::kChunk * 64; i += 128) {
+    const int token = token0 + i / 64, row = row0 + i % 64;
+    if (token >= out.tokens || row >= out.rows) continue;
+    Out value = *reinterpret_cast<const Out*>(staged + i / 64 * Tile::kRowBytes +
+                                              i % 64 * static_cast<int>(sizeof(Out)));
+    Out* to = y + static_cast<int64_t>(token) * out.rows + row;
+    if (out.accumulate) value = from_float<Out>(to_float(*to) + to_float(value));
+    *to = value;
   }
 }
 
 // values: the accumulators as floats, already scaled; word 4j + 2h + i is channel l/4 + 8h of the
-// warp's 16, token 8j + 2(l%4) + i. `staging`: EpilogueTile<Out>::kBytes of this warpgroup's own.
+// warp's 16, token 8j + 2(l%4) + i. `staging`: EpilogueTile::kBytes of this warpgroup's own, whose
+// last use is in bulk stores of the same threads. The copy engine carries the rows to y
+// while the caller goes on.
 template <class Out, int kTokens>
 __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
                            const OutputArgs& out, int row0, int token0, int thread,
                            int barrier_id) {
-  using Tile = EpilogueTile<Out>;
-  constexpr int kChunk = kTokens < Tile::kChunk ? kTokens : Tile::kChunk;
+  using Tile = EpilogueTile<Out, kTokens>;
   const int warp = thread / 32, lane = thread % 32;
+  const bool bulk = out.rows % (16 / static_cast<int>(sizeof(Out))) == 0 && !out.accumulate;
+  const int channels = min(64, out.rows - row0);
+  ptx::bulk_store_wait_read<0>();
+  ptx::named_sync(barrier_id, 128);
 #pragma unroll
-  for (int chunk = 0; chunk < kTokens / kChunk; ++chunk) {
-    if (token0 + chunk * kChunk >= out.tokens) break;
-    ptx::named_sync(barrier_id, 128);  // the previous chunk has been read
+  for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
+    const int chunk_token = token0 + chunk * Tile::kChunk;
+    if (chunk_token >= out.tokens || channels <= 0) break;
+    uint8_t* buffer = staging + chunk % Tile::kBuffers * Tile::kBufferBytes;
+    if (chunk >= Tile::kBuffers) {
+      ptx::bulk_store_wait_read<Tile::kBuffers - 1>();
+      ptx::named_sync(barrier_id, 128);
+    }
     if constexpr (sizeof(Out) == 2) {
-      const uint32_t base = ptx::shared_address(staging);
+      const uint32_t base = ptx::shared_address(buffer);
 #pragma unroll
-      for (int j = 0; j < kChunk / 8; j += 2) {
+      for (int j = 0; j < Tile::kChunk / 8; j += 2) {
         // With 8 tokens in all, the second pair of matrices repeats the first.
-        const int second = kChunk >= 16 ? 4 : 0;
-        const float* v = &values[chunk * (kChunk / 2) + j * 4];
+        const int second = Tile::kChunk >= 16 ? 4 : 0;
+        const float* v = &values[chunk * (Tile::kChunk / 2) + j * 4];
         const uint32_t m[4] = {pack_pair<Out>(v[0], v[1]), pack_pair<Out>(v[2], v[3]),
                                pack_pair<Out>(v[second], v[second + 1]),
                                pack_pair<Out>(v[second + 2], v[second + 3])};
@@ -100,15 +103,27 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
       }
     } else {
 #pragma unroll
-      for (int e = 0; e < kChunk / 2; ++e) {
+      for (int e = 0; e < Tile::kChunk / 2; ++e) {
         const int token = e / 4 * 8 + 2 * (lane % 4) + e % 2;
         const int row = warp * 16 + lane / 4 + 8 * (e / 2 % 2);
-        *reinterpret_cast<float*>(staging + token * Tile::kRowBytes + row * 4) =
-            values[chunk * (kChunk / 2) + e];
+        *reinterpret_cast<float*>(buffer + token * Tile::kRowBytes + row * 4) =
+            values[chunk * (Tile::kChunk / 2) + e];
       }
     }
+    if (bulk) ptx::fence_to_copies();
     ptx::named_sync(barrier_id, 128);
-    write_rows<Out, kChunk>(staging, out, row0, token0 + chunk * kChunk, thread);
+    if (!bulk) {
+      write_slowly<Out, kTokens>(buffer, out, row0, chunk_token, thread);
+      if (Tile::kChunks > Tile::kBuffers) ptx::named_sync(barrier_id, 128);
+      continue;
+    }
+    const int token = chunk_token + thread;
+    if (thread < Tile::kChunk && token < out.tokens) {
+      ptx::bulk_store(static_cast<Out*>(out.y) + static_cast<int64_t>(token) * out.rows + row0,
+                      ptx::shared_address(buffer + thread * Tile::kRowBytes),
+                      static_cast<uint32_t>(channels * static_cast<int>(sizeof(Out))));
+    }
+    ptx::bulk_store_commit();
   }
 }
 

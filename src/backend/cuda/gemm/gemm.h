@@ -22,6 +22,7 @@ struct GemmArgs {
   const int8_t* x = nullptr;                // w4a8_layout.h
   const float* x_scales = nullptr;          // [capacity]
   const float* x_outlier_scales = nullptr;  // [capacity]
+  const int32_t* x_sums = nullptr;          // [capacity] sum of a token's body codes
   const float* bias = nullptr;              // [rows] or null
   void* y = nullptr;
   DType y_type = DType::kF16;  // kF16, kBF16 or kF32

@@ -19,7 +19,7 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   SchedulePlan plan;
-  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks * c.cluster);
+  plan.tiles_w = ceil_div(args.rows, int64_t{tile_rows(c)} * c.cluster);
   plan.tiles_t = ceil_div(args.tokens, c.tokens);
   plan.blocks = args.shape.body_blocks;
   const int tiles = plan.tiles_w * plan.tiles_t;
@@ -41,8 +41,16 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   return plan;
 }
 
-int type_index(DType type) {
-  return type == DType::kF16 ? 0 : type == DType::kBF16 ? 1 : type == DType::kF32 ? 2 : -1;
+// Kernel number `kernel` of the table; the shapes are the same for every output type.
+const KernelEntry& table(int kernel, DType type = DType::kF16) {
+  const std::span<const KernelEntry> large = type == DType::kF16    ? large_f16()
+                                             : type == DType::kBF16 ? large_bf16()
+                                                                    : large_f32();
+  const std::span<const KernelEntry> small = type == DType::kF16    ? small_f16()
+                                             : type == DType::kBF16 ? small_bf16()
+                                                                    : small_f32();
+  const auto i = static_cast<size_t>(kernel);
+  return i < large.size() ? large[i] : small[i - large.size()];
 }
 
 }  // namespace
@@ -52,8 +60,8 @@ int64_t gemm_workspace_bytes() {
   return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
 }
 
-int w4a8_kernel_count() { return static_cast<int>(sm90a_kernels().size()); }
-const char* w4a8_kernel_name(int kernel) { return sm90a_kernels()[static_cast<size_t>(kernel)].name; }
+int w4a8_kernel_count() { return static_cast<int>(large_f16().size() + small_f16().size()); }
+const char* w4a8_kernel_name(int kernel) { return table(kernel).name; }
 
 GemmChoice choose_w4a8(const GemmArgs& args) {
   // Cycles of a multiprocessor: the slower of tensor cores and L2 for the busiest cluster.
@@ -61,12 +69,13 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
   double best_cycles = std::numeric_limits<double>::max();
   for (int k = 0; k < w4a8_kernel_count(); ++k) {
     for (const bool split : {false, true}) {
-      const Config& c = sm90a_kernels()[static_cast<size_t>(k)].config;
+      const Config& c = table(k).config;
+      if (c.ping_pong && args.shape.outlier_blocks > 4) continue;
       const SchedulePlan plan = make_plan(args, c, split);
       const int tiles = plan.tiles_w * plan.tiles_t;
       const double waves = split ? static_cast<double>(tiles) / plan.clusters
                                  : ceil_div(tiles, plan.clusters);
-      const double rows = 128.0 * c.row_blocks;
+      const double rows = static_cast<double>(tile_rows(c));
       const double tensor = rows * std::max(c.tokens, 32) * 128 / 4096;
       const double bytes = rows * 66.0 + 128.0 * c.tokens / c.cluster;
       const double block = c.ctas * std::max(tensor, bytes / 28.0);
@@ -84,20 +93,27 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
 Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   if (args.tokens == 0) return {};
-  const KernelEntry& entry = sm90a_kernels()[static_cast<size_t>(choice.kernel)];
-  const int type = type_index(args.y_type);
+  const KernelEntry& entry = table(choice.kernel, args.y_type);
   const int group = args.shape.groups == 1 ? 0 : args.shape.groups == 2 ? 1 : 2;
-  if (type < 0 || entry.functions[group][type] == nullptr) {
+  const bool known = args.y_type == DType::kF16 || args.y_type == DType::kBF16 ||
+                     args.y_type == DType::kF32;
+  if (!known || entry.functions[group] == nullptr) {
     return error(ErrorCode::kUnsupported, "w4a8: no kernel {} for output {} and {} groups a block",
                  entry.name, dtype_name(args.y_type), args.shape.groups);
   }
   const Config& c = entry.config;
+  // Ping-pong holds all of a tile's outlier blocks in its stages at once.
+  if (c.ping_pong && args.shape.outlier_blocks > 4) {
+    return error(ErrorCode::kUnsupported, "w4a8: kernel {} for {} outlier blocks", entry.name,
+                 args.shape.outlier_blocks);
+  }
   Params params{.x_map = {},
                 .weights = args.weights,
                 .row_scales = args.row_scales,
                 .x = args.x,
                 .x_scales = args.x_scales,
                 .x_outlier_scales = args.x_outlier_scales,
+                .x_sums = args.x_sums,
                 .out = {.y = args.y,
                         .bias = args.bias,
                         .rows = static_cast<int>(args.rows),
@@ -110,10 +126,10 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                 .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
                 .flags = static_cast<uint32_t*>(args.workspace)};
   if (c.cluster > 1) {
-    params.x_map = make_row_map(args.x, args.shape.blocks() * args.capacity, c.tokens / c.cluster);
+    params.x_map = make_row_map(args.x, args.shape.act_blocks() * args.capacity, c.tokens / c.cluster);
   }
-  const int shared_bytes = entry.shared_bytes[group][type];
-  const void* function = entry.functions[group][type];
+  const int shared_bytes = entry.shared_bytes[group];
+  const void* function = entry.functions[group];
   ATOM_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;

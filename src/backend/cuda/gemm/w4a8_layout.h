@@ -13,7 +13,8 @@
 //
 // Activations: int8 in blocks of 128 columns, [block][token][128], so that any run of tokens of a
 // block is contiguous. Within a token's 128 bytes, 16-byte piece p stands at p ^ (token % 8), which
-// is the tensor cores' 128-byte swizzle. Outlier blocks hold 64 columns, then 64 zero bytes.
+// is the tensor cores' 128-byte swizzle. Outlier columns begin a block of their own. Columns that no
+// channel stands for are zero: the kernel works with weight + 128 and takes 128 * sum(x) off again.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,8 @@ struct Shape {
   int outlier_blocks = 0;
   int groups = 1;
   constexpr int64_t block_bytes() const { return kScaleOffset + int64_t{groups} * kScaleBytes; }
-  constexpr int blocks() const { return body_blocks + outlier_blocks; }
+  constexpr int blocks() const { return body_blocks + outlier_blocks; }  // of weights
+  constexpr int act_blocks() const { return body_blocks + (outlier_blocks + 1) / 2; }
 };
 
 // Byte of activation column k (0 <= k < 128) of block b of a token; capacity: tokens of the buffer.

@@ -10,7 +10,8 @@
 //                shared: x (swizzled) ------------------------------------------------------> B
 //
 // A code expands to q*s + z inside its byte (q*s + z + 128 <= 255 by the format), four at a time, so
-// the integer sum runs over all of K without touching the accumulators. One warpgroup
+// the integer sum runs over all of K without touching the accumulators; the tensor cores take
+// q*s + z + 128 unsigned, and 128 * sum(x) goes off at the end. One warpgroup
 // unpacks while the tensor cores work for the other. The outlier columns have their own
 // activation scale: after the body the sums become floats, and each outlier block is added as
 // float(partial) * scale in pieces of 64 tokens.
@@ -21,29 +22,39 @@
 #include "backend/cuda/gemm/epilogue.cuh"
 #include "backend/cuda/gemm/schedule.cuh"
 #include "backend/cuda/gemm/w4a8_kernels.h"
+#include "backend/cuda/ptx/mma.cuh"
 #include "backend/cuda/ptx/sync.cuh"
 #include "backend/cuda/ptx/wgmma.cuh"
 
 namespace atom::cuda::w4a8 {
 
 // A Config as a type: kernels take types only.
-template <int kRowBlocks, int kTokens, int kStages, int kCluster, int kCtas>
+template <bool kPingPong, int kRowBlocks, int kTokens, int kStages, int kCluster, int kCtas>
 struct Tile {
+  static constexpr bool ping_pong = kPingPong;
+  static constexpr int sharers = kPingPong ? 1 : 2;  // warpgroups on one tile
   static constexpr int row_blocks = kRowBlocks, tokens = kTokens, stages = kStages;
   static constexpr int cluster = kCluster, ctas = kCtas;
-  static constexpr Config kConfig{kRowBlocks, kTokens, kStages, kCluster, kCtas};
+  // Few tokens: one warp's products at a time, without the latency of a warpgroup's.
+  static constexpr bool warp_mma = kTokens <= 32;
+  // Arrivals that free a stage, from each CTA: of warps, or of warpgroups.
+  static constexpr int arrivals = sharers * (warp_mma ? 4 : 1);
+  static constexpr Config kConfig{kPingPong, kRowBlocks, kTokens, kStages, kCluster, kCtas};
 };
 
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
 template <class C, int kGroups, class Out>
 struct Layout {
   static constexpr int kBlockBytes = kScaleOffset + kGroups * kScaleBytes;
-  static constexpr int kWeightBytes = 2 * C::row_blocks * kBlockBytes;  // of a stage
+  static constexpr int kWeightBytes = C::sharers * C::row_blocks * kBlockBytes;  // of a stage
   static constexpr int kActBytes = C::tokens * kActBlockBytes;          // of a stage
   static constexpr int kActs = 0;
   static constexpr int kWeights = C::stages * kActBytes;
   static constexpr int kStaging = kWeights + C::stages * kWeightBytes;
-  static constexpr int kFull = kStaging + 2 * EpilogueTile<Out>::kBytes;
+  // The tokens' scales, outlier scales and sums, for each warpgroup.
+  static constexpr int kTokenBytes = 3 * C::tokens * 4;
+  static constexpr int kTokens = kStaging + 2 * EpilogueTile<Out, C::tokens>::kBytes;
+  static constexpr int kFull = kTokens + 2 * kTokenBytes;
   static constexpr int kEmpty = kFull + C::stages * 8;
   static constexpr int kBytes = kEmpty + C::stages * 8;
 };
@@ -59,6 +70,11 @@ struct Ring {
       phase ^= 1;
     }
   }
+  __device__ void advance(int count) {
+    stage += count;
+    phase ^= stage / kStages % 2;
+    stage %= kStages;
+  }
 };
 
 template <class C, int kGroups, class Out>
@@ -73,35 +89,39 @@ __device__ void produce(const Params& p, uint32_t shared, int rank) {
     for (int b = work.begin; b < end; ++b, ring.advance()) {
       const uint32_t full = shared + L::kFull + ring.stage * 8;
       ptx::barrier_wait(shared + L::kEmpty + ring.stage * 8, ring.phase ^ 1);
-      ptx::barrier_expect(full, L::kWeightBytes + L::kActBytes);
+      // Two outlier blocks of weights share one block of activations, which comes with the first.
+      const int outlier = b - p.shape.body_blocks;
+      const bool acts = outlier < 0 || outlier % 2 == 0;
+      const int act_block = outlier < 0 ? b : p.shape.body_blocks + outlier / 2;
+      ptx::barrier_expect(full, L::kWeightBytes + (acts ? L::kActBytes : 0));
 #pragma unroll
-      for (int i = 0; i < 2 * C::row_blocks; ++i) {
-        const int row_block = min(tile_w * 2 * C::row_blocks + i, p.row_blocks - 1);
+      for (int i = 0; i < C::sharers * C::row_blocks; ++i) {
+        const int row_block = min(tile_w * C::sharers * C::row_blocks + i, p.row_blocks - 1);
         ptx::bulk_copy(
             shared + L::kWeights + ring.stage * L::kWeightBytes + i * L::kBlockBytes,
             p.weights + (static_cast<int64_t>(row_block) * p.shape.blocks() + b) * L::kBlockBytes,
             L::kBlockBytes, full);
       }
+      if (!acts) continue;
       const uint32_t to = shared + L::kActs + ring.stage * L::kActBytes;
+      const int row = act_block * p.capacity + token0;
       if constexpr (C::cluster > 1) {
         // Each CTA fetches its share of the tokens for all.
         constexpr int kSlice = C::tokens / C::cluster;
-        ptx::row_copy_multicast(to + rank * kSlice * kActBlockBytes, &p.x_map,
-                                b * p.capacity + token0 + rank * kSlice, full,
-                                static_cast<uint16_t>((1u << C::cluster) - 1));
+        ptx::row_copy_multicast(to + rank * kSlice * kActBlockBytes, &p.x_map, row + rank * kSlice,
+                                full, static_cast<uint16_t>((1u << C::cluster) - 1));
       } else {
-        ptx::bulk_copy(to, p.x + (static_cast<int64_t>(b) * p.capacity + token0) * kActBlockBytes,
-                       L::kActBytes, full);
+        ptx::bulk_copy(to, p.x + static_cast<int64_t>(row) * kActBlockBytes, L::kActBytes, full);
       }
     }
   }
 }
 
-// Expands 8 codes to two words of int8: the low nibbles' and the high nibbles'.
+// Expands 8 codes to two words of weight + 128: the low nibbles' and the high nibbles'.
 __device__ inline void expand(uint32_t codes, uint32_t scale, uint32_t zeros, uint32_t& low,
                               uint32_t& high) {
-  low = ((codes & 0x0f0f0f0fu) * scale + zeros) ^ 0x80808080u;
-  high = (((codes >> 4) & 0x0f0f0f0fu) * scale + zeros) ^ 0x80808080u;
+  low = (codes & 0x0f0f0f0fu) * scale + zeros;
+  high = ((codes >> 4) & 0x0f0f0f0fu) * scale + zeros;
 }
 
 // One thread's part of a 64 x 128 body block as it lies in shared memory.
@@ -136,11 +156,11 @@ struct Codes {
 template <class C, int kGroups, class Out>
 class Consumer {
   using L = Layout<C, kGroups, Out>;
-  using Mma = ptx::WgmmaS8<C::tokens>;
+  using Mma = ptx::WgmmaU8S8<C::tokens>;
   static constexpr int kRows = C::row_blocks;
   static constexpr int kAcc = Mma::kRegs;
-  // Tokens of an outlier piece: its sums live beside the body's.
-  static constexpr int kPiece = C::tokens < 64 ? C::tokens : 64;
+  // Tokens of an outlier piece: the sums of two live beside the body's.
+  static constexpr int kPiece = C::tokens < 32 ? C::tokens : 32;
 
  public:
   __device__ Consumer(const Params& p, uint8_t* memory, uint32_t shared, int rank)
@@ -154,9 +174,24 @@ class Consumer {
 
   __device__ void run() {
     Schedule schedule(p_.plan, cluster_);
+    int turn = 0;
+    if (C::ping_pong && group_ == 1) give_turn();  // the first tile is the other one's
     for (Work work; schedule.next(work);) {
+      const bool finishes = work.end == p_.plan.blocks;
+      if (C::ping_pong && turn++ % 2 != group_) {
+        ring_.advance(work.end - work.begin + (finishes ? p_.shape.outlier_blocks : 0));
+        continue;
+      }
+      if (finishes) fetch_token_values(work.tile_t * C::tokens);
+      if (C::ping_pong) ptx::named_sync(3 + group_, 256);
       body(work.end - work.begin);
-      if (work.end < p_.plan.blocks) {
+      if (C::ping_pong) {
+        // The other warpgroup may go on once nothing before its stages is still to arrive: a barrier
+        // tells one lap of the ring from the next, not from the one after.
+        if (finishes) peek_outliers();
+        give_turn();
+      }
+      if (!finishes) {
         give_partial();
         continue;
       }
@@ -168,10 +203,14 @@ class Consumer {
  private:
   __device__ const uint8_t* weights(int r) const {
     return memory_ + L::kWeights + ring_.stage * L::kWeightBytes +
-           (group_ * kRows + r) * L::kBlockBytes;
+           ((C::ping_pong ? 0 : group_ * kRows) + r) * L::kBlockBytes;
   }
   __device__ uint8_t* staging() const {
-    return memory_ + L::kStaging + group_ * EpilogueTile<Out>::kBytes;
+    return memory_ + L::kStaging + group_ * EpilogueTile<Out, C::tokens>::kBytes;
+  }
+  // [scales][outlier scales][sums] of the tile's tokens.
+  __device__ uint8_t* token_values() const {
+    return memory_ + L::kTokens + group_ * L::kTokenBytes;
   }
   __device__ uint64_t acts() const {
     return ptx::swizzled_descriptor(shared_ + L::kActs + ring_.stage * L::kActBytes);
@@ -180,12 +219,22 @@ class Consumer {
     ptx::barrier_wait(shared_ + L::kFull + ring_.stage * 8, ring_.phase);
   }
   __device__ void release(int stage) const {
-    if constexpr (C::cluster == 1) {
-      if (thread_ == 0) ptx::barrier_arrive(shared_ + L::kEmpty + stage * 8);
+    const uint32_t barrier = shared_ + L::kEmpty + stage * 8;
+    if constexpr (C::warp_mma) {
+      __syncwarp();
+      if (thread_ % 32 == 0) ptx::barrier_arrive(barrier);
+    } else if constexpr (C::cluster == 1) {
+      if (thread_ == 0) ptx::barrier_arrive(barrier);
     } else {
-      if (thread_ < C::cluster) {
-        ptx::barrier_arrive_at(shared_ + L::kEmpty + stage * 8, static_cast<uint32_t>(thread_));
-      }
+      if (thread_ < C::cluster) ptx::barrier_arrive_at(barrier, static_cast<uint32_t>(thread_));
+    }
+  }
+
+  __device__ void give_turn() const { ptx::named_arrive(3 + 1 - group_, 256); }
+  __device__ void peek_outliers() const {
+    Ring<C::stages> ahead = ring_;
+    for (int b = 0; b < p_.shape.outlier_blocks; ++b, ahead.advance()) {
+      ptx::barrier_wait(shared_ + L::kFull + ahead.stage * 8, ahead.phase);
     }
   }
 
@@ -220,6 +269,27 @@ class Consumer {
     }
   }
 
+  // Sums of up to four k-steps for `kCount` tokens by warp-wide products; B comes from the swizzled
+  // activations of the current stage, word by word.
+  template <bool kUnsigned>
+  __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
+    const int g = thread_ % 32 / 4, c = thread_ % 4;
+#pragma unroll
+    for (int j = 0; j < C::tokens / 8; ++j) {
+      const uint8_t* row =
+          memory_ + L::kActs + stage * L::kActBytes + (8 * j + g) * kActBlockBytes + 4 * c;
+      uint32_t b[8];
+#pragma unroll
+      for (int piece = 0; piece < 8; ++piece) {
+        b[piece] = *reinterpret_cast<const uint32_t*>(row + ((piece ^ g) * 16));
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[4 * k], b[2 * k], b[2 * k + 1]);
+      }
+    }
+  }
+
   // The integer sums of `blocks` blocks.
   __device__ void body(int blocks) {
 #pragma unroll
@@ -227,6 +297,22 @@ class Consumer {
 #pragma unroll
       for (int i = 0; i < kAcc; ++i) acc_[r][i] = 0;
     }
+    if constexpr (C::warp_mma) {
+#pragma unroll 1
+      for (; blocks > 0; --blocks) {
+        wait_full();
+        Codes<kGroups> codes;
+        codes.load(weights(0), thread_);
+        codes.unpack(a_[0]);
+        multiply_warp<true>(acc_[0], a_[0], ring_.stage);
+        release(ring_.stage);
+        ring_.advance();
+      }
+    } else {
+      body_warpgroup(blocks);
+    }
+  }
+  __device__ void body_warpgroup(int blocks) {
     Codes<kGroups> codes;
     wait_full();
     codes.load(weights(0), thread_);
@@ -250,7 +336,7 @@ class Consumer {
   }
 
   __device__ int slot(int cluster) const {
-    return (cluster * C::cluster + rank_) * 2 + group_;
+    return (cluster * C::cluster + rank_) * C::sharers + (C::ping_pong ? 0 : group_);
   }
   __device__ int4* partial(int cluster) const {
     return reinterpret_cast<int4*>(p_.partials) +
@@ -295,32 +381,46 @@ class Consumer {
     }
   }
 
+  // Starts to bring what the tile's end needs of its tokens; the previous tile has used its own.
+  __device__ void fetch_token_values(int token0) const {
+    ptx::named_sync(1 + group_, 128);
+    const void* from[3] = {p_.x_scales, p_.x_outlier_scales, p_.x_sums};
+    const uint32_t to = ptx::shared_address(token_values());
+#pragma unroll
+    for (int array = 0; array < 3; ++array) {
+      for (int t = 4 * thread_; t < C::tokens; t += 512) {
+        ptx::copy16(to + (array * C::tokens + t) * 4,
+                    static_cast<const uint32_t*>(from[array]) + token0 + t);
+      }
+    }
+  }
+
   // Scales the sums, adds the outlier blocks and stores the tile.
   __device__ void finish(const Work& work) {
     const int token0 = work.tile_t * C::tokens;
-    const int row0 = ((work.tile_w * C::cluster + rank_) * 2 + group_) * kRows * 64;
-    // The tokens' scales, where the output will be staged: body's, then outliers'.
-    auto* scales = reinterpret_cast<float*>(staging());
-    ptx::named_sync(1 + group_, 128);  // the previous tile has left the staging
-    for (int t = thread_; t < C::tokens; t += 128) {
-      scales[t] = p_.x_scales[token0 + t];
-      scales[C::tokens + t] = p_.x_outlier_scales[token0 + t];
-    }
-    ptx::named_sync(1 + group_, 128);
-    const auto* pairs = reinterpret_cast<const float2*>(scales) + thread_ % 4;
+    const int row0 =
+        ((work.tile_w * C::cluster + rank_) * C::sharers + (C::ping_pong ? 0 : group_)) * kRows * 64;
+    ptx::copy16_wait();
+    ptx::named_sync(1 + group_, 128);  // the tokens' values are here
+    const auto* pairs = reinterpret_cast<const float2*>(token_values()) + thread_ % 4;
+    const auto* sums = reinterpret_cast<const int2*>(pairs + C::tokens);
     float v[kRows][kAcc];
 #pragma unroll
     for (int j = 0; j < kAcc / 4; ++j) {
       const float2 s = pairs[4 * j];
+      const int2 sum = sums[4 * j];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          v[r][4 * j + e] = static_cast<float>(acc_[r][4 * j + e]) * (e % 2 ? s.y : s.x);
+          v[r][4 * j + e] = static_cast<float>(acc_[r][4 * j + e] - 128 * (e % 2 ? sum.y : sum.x)) *
+                            (e % 2 ? s.y : s.x);
         }
       }
     }
-    for (int b = 0; b < p_.shape.outlier_blocks; ++b) outliers(v, pairs + C::tokens / 2);
+    for (int b = 0; b < p_.shape.outlier_blocks; b += 2) {
+      outliers(v, pairs + C::tokens / 2, b + 1 < p_.shape.outlier_blocks);
+    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const int row = row0 + r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4;
@@ -337,42 +437,81 @@ class Consumer {
     }
   }
 
-  __device__ void outliers(float (&v)[kRows][kAcc], const float2* scales) {
+  // Adds up to 128 outlier columns: one block of activations, one or two of weights.
+  __device__ void outliers(float (&v)[kRows][kAcc], const float2* scales, bool two) {
     wait_full();
+    const int first = ring_.stage;
+    uint32_t a[kRows][16] = {};
+    load_outliers(a, 0);
+    const uint64_t b = acts();
+    ring_.advance();
+    if (two) {
+      wait_full();
+      load_outliers(a, 8);
+    }
+    if constexpr (C::warp_mma) {
+      int32_t sum[kAcc] = {};
+      multiply_warp<false>(sum, a[0], first);
+#pragma unroll
+      for (int i = 0; i < kAcc; ++i) {
+        const float2 s = scales[i / 4 * 4];
+        v[0][i] = fmaf(static_cast<float>(sum[i]), i % 2 ? s.y : s.x, v[0][i]);
+      }
+    } else {
+      outliers_warpgroup(v, a, b, scales);
+    }
+    release(first);
+    if (two) {
+      release(ring_.stage);
+      ring_.advance();
+    }
+  }
+  __device__ void outliers_warpgroup(float (&v)[kRows][kAcc], const uint32_t (&a)[kRows][16],
+                                     uint64_t b, const float2* scales) const {
+    constexpr int kPieces = C::tokens / kPiece;
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      uint32_t a[8];
+      int32_t sum[2][Piece::kRegs];
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const uint4 w = reinterpret_cast<const uint4*>(weights(r) + k * 2048)[thread_];
-        a[4 * k] = w.x;
-        a[4 * k + 1] = w.y;
-        a[4 * k + 2] = w.z;
-        a[4 * k + 3] = w.w;
-      }
+      for (int piece = 0; piece <= kPieces; ++piece) {
+        if (piece < kPieces) {
+          ptx::wgmma_fence();
 #pragma unroll
-      for (int piece = 0; piece < C::tokens / kPiece; ++piece) {
-        const uint64_t b = acts() + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4));
-        int32_t sum[Piece::kRegs];
-        ptx::wgmma_fence();
-        Piece::issue(sum, &a[0], b, 0);
-        Piece::issue(sum, &a[4], b + 2, 1);
-        ptx::wgmma_commit();
-        ptx::wgmma_wait<0>();
-#pragma unroll
-        for (int j = 0; j < Piece::kRegs / 4; ++j) {
-          const float2 s = scales[(piece * kPiece + 8 * j) / 2];
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            float& to = v[r][piece * Piece::kRegs + 4 * j + e];
-            to = fmaf(static_cast<float>(sum[4 * j + e]), e % 2 ? s.y : s.x, to);
+          for (int k = 0; k < 4; ++k) {
+            Piece::issue(sum[piece % 2], &a[r][4 * k],
+                         b + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4) + 2 * k),
+                         k > 0);
           }
+          ptx::wgmma_commit();
+        }
+        if (piece == 0) continue;
+        if (piece < kPieces) {
+          ptx::wgmma_wait<1>();
+        } else {
+          ptx::wgmma_wait<0>();
+        }
+#pragma unroll
+        for (int e = 0; e < Piece::kRegs; ++e) {
+          const int at = (piece - 1) * Piece::kRegs + e;
+          const float2 s = scales[at / 4 * 4];
+          v[r][at] = fmaf(static_cast<float>(sum[(piece - 1) % 2][e]), e % 2 ? s.y : s.x, v[r][at]);
         }
       }
     }
-    release(ring_.stage);
-    ring_.advance();
+  }
+  __device__ void load_outliers(uint32_t (&a)[kRows][16], int at) const {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const uint4 w = reinterpret_cast<const uint4*>(weights(r) + k * 2048)[thread_];
+        a[r][at + 4 * k] = w.x;
+        a[r][at + 4 * k + 1] = w.y;
+        a[r][at + 4 * k + 2] = w.z;
+        a[r][at + 4 * k + 3] = w.w;
+      }
+    }
   }
 
   const Params& p_;
@@ -395,7 +534,7 @@ __global__ __launch_bounds__(threads(C::kConfig), C::ctas) void gemm_w4a8_sm90a_
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
-      ptx::barrier_init(shared + L::kEmpty + s * 8, 2 * C::cluster);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, C::arrivals * C::cluster);
     }
     ptx::barrier_init_fence();
   }
@@ -413,6 +552,7 @@ __global__ __launch_bounds__(threads(C::kConfig), C::ctas) void gemm_w4a8_sm90a_
   } else {
     if constexpr (C::ctas == 1) ptx::take_registers<224>();
     Consumer<C, kGroups, Out>(p, memory, shared, rank).run();
+    ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
   }
   // Peers may still write here or arrive here.
   if constexpr (C::cluster > 1) ptx::cluster_sync();

@@ -18,6 +18,26 @@ __device__ inline void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// D[16, 8] += A[16, 32] * B[32, 8], bytes with s32 sums; A unsigned or signed. Lane l = 4g + c holds
+//   a  (row g, columns 4c..+3), (g + 8, same), (g, columns + 16), (g + 8, columns + 16)
+//   b  (rows 4c..+3, column g), (rows + 16, column g)         d  as above
+template <bool kUnsignedA>
+__device__ inline void mma_s8(int32_t* d, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  if constexpr (kUnsignedA) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+}
+
 // Lane (g, c) gives elements (g, 2c) and (g, 2c+1) of an 8x8 matrix of halves and gets (2c, g) and
 // (2c+1, g).
 __device__ inline uint32_t transpose(uint32_t pair) {
