@@ -139,17 +139,13 @@ struct Codes {
                                                     thread / 4 * 4);
     }
   }
-  // The A fragments of the block: four k-steps of four words.
-  __device__ void unpack(uint32_t (&a)[16]) const {
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      const uint32_t pair = pairs[step * kGroups / 4];
-      const uint4& chunk = q[step / 2];
-      expand(step % 2 ? chunk.z : chunk.x, pair & 0xff, __byte_perm(pair, 0, 0x1111), a[4 * step],
-             a[4 * step + 2]);
-      expand(step % 2 ? chunk.w : chunk.y, (pair >> 16) & 0xff, __byte_perm(pair, 0, 0x3333),
-             a[4 * step + 1], a[4 * step + 3]);
-    }
+  // The A fragment of k-step `step`.
+  __device__ void unpack(int step, uint32_t* a) const {
+    const uint32_t pair = pairs[step * kGroups / 4];
+    const uint4& chunk = q[step / 2];
+    expand(step % 2 ? chunk.z : chunk.x, pair & 0xff, __byte_perm(pair, 0, 0x1111), a[0], a[2]);
+    expand(step % 2 ? chunk.w : chunk.y, (pair >> 16) & 0xff, __byte_perm(pair, 0, 0x3333), a[1],
+           a[3]);
   }
 };
 
@@ -238,37 +234,6 @@ class Consumer {
     }
   }
 
-  // Issues the products of the fragments in a_[kBuffer] and, while they run, unpacks the next
-  // ones into the other buffer, whose own products must have ended by then.
-  //   first: no products are in flight yet.  last: nothing follows.
-  template <int kBuffer>
-  __device__ void unit(bool first, bool last) {
-    constexpr int kRow = kRows == 2 ? kBuffer : 0;
-    constexpr int kNextRow = kRows == 2 ? 1 - kBuffer : 0;
-    constexpr bool kEndsBlock = kRow == kRows - 1;
-    const uint64_t b = acts();
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      Mma::issue(acc_[kRow], &a_[kBuffer][4 * k], b + static_cast<uint64_t>(2 * k), 1);
-    }
-    ptx::wgmma_commit();
-    const int before = used_;
-    used_ = ring_.stage;
-    if constexpr (kEndsBlock) ring_.advance();
-    Codes<kGroups> codes;
-    if (!last) {
-      if constexpr (kEndsBlock) wait_full();
-      codes.load(weights(kNextRow), thread_);
-    }
-    ptx::wgmma_wait<1>();
-    if (kRow == 0 && !first) release(before);
-    if (!last) {
-      codes.unpack(a_[1 - kBuffer]);
-      ptx::keep(a_[1 - kBuffer]);
-    }
-  }
-
   // Sums of up to four k-steps for `kCount` tokens by warp-wide products; B comes from the swizzled
   // activations of the current stage, word by word.
   template <bool kUnsigned>
@@ -303,8 +268,10 @@ class Consumer {
         wait_full();
         Codes<kGroups> codes;
         codes.load(weights(0), thread_);
-        codes.unpack(a_[0]);
-        multiply_warp<true>(acc_[0], a_[0], ring_.stage);
+        uint32_t a[16];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) codes.unpack(k, &a[4 * k]);
+        multiply_warp<true>(acc_[0], a, ring_.stage);
         release(ring_.stage);
         ring_.advance();
       }
@@ -312,27 +279,50 @@ class Consumer {
       body_warpgroup(blocks);
     }
   }
+  // The same by warpgroup products of one k-step and 64 rows at a time. A product holds its warps
+  // until the one before has read its registers, so that only the unpacking of the next fragment,
+  // done between two products, is hidden behind them. Fragments rotate through four buffers.
   __device__ void body_warpgroup(int blocks) {
-    Codes<kGroups> codes;
+    constexpr int kUnits = 4 * kRows;
+    Codes<kGroups> codes[kRows], next[kRows];
+    uint32_t a[4][4];
     wait_full();
-    codes.load(weights(0), thread_);
-    codes.unpack(a_[0]);
-    ptx::keep(a_[0]);
-    if constexpr (kRows == 2) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) codes[r].load(weights(r), thread_);
+    codes[0].unpack(0, a[0]);
+    ptx::keep(a[0]);
+    int before = 0;  // the previous block's stage
 #pragma unroll 1
-      for (int b = 0; b < blocks; ++b) {
-        unit<0>(b == 0, false);
-        unit<1>(false, b + 1 == blocks);
+    for (int block = 0; block < blocks; ++block) {
+      const bool last = block + 1 == blocks;
+      const int stage = ring_.stage;
+      const uint64_t b = acts();
+      ring_.advance();
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) {
+        ptx::wgmma_fence();
+        Mma::issue(acc_[u % kRows], a[u % 4], b + static_cast<uint64_t>(2 * (u / kRows)), 1);
+        ptx::wgmma_commit();
+        if (u == kUnits - 3 && !last) {
+          wait_full();
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) next[r].load(weights(r), thread_);
+        }
+        ptx::wgmma_wait<2>();
+        if (u == 1 && block > 0) release(before);
+        if (u + 1 < kUnits) {
+          codes[(u + 1) % kRows].unpack((u + 1) / kRows, a[(u + 1) % 4]);
+        } else {
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) codes[r] = next[r];
+          codes[0].unpack(0, a[0]);
+        }
+        ptx::keep(a[(u + 1) % 4]);
       }
-    } else {
-#pragma unroll 1
-      for (int b = 0; b < blocks; b += 2) {
-        unit<0>(b == 0, b + 1 == blocks);
-        if (b + 1 < blocks) unit<1>(false, b + 2 == blocks);
-      }
+      before = stage;
     }
     ptx::wgmma_wait<0>();
-    release(used_);
+    release(before);
   }
 
   __device__ int slot(int cluster) const {
@@ -519,8 +509,6 @@ class Consumer {
   uint32_t shared_;
   int rank_, group_, thread_, cluster_;
   Ring<C::stages> ring_;
-  int used_ = 0;  // stage of the products issued last
-  uint32_t a_[2][16];
   int32_t acc_[kRows][kAcc];
 };
 
