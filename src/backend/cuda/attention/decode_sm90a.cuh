@@ -136,13 +136,26 @@ struct Queries {
 template <class Reader, int kHeadDim>
 struct State {
   static constexpr int kTiles = kHeadDim / 16;
-  float o[kTiles][4] = {};
-  float m[2] = {kLowest, kLowest};
-  float weight[2] = {};   // this lane's tokens' part of the denominator
-  float minimum[2] = {};  // and of sum(weight * v_min)
+  float o[kTiles][4];
+  float m[2];
+  float weight[2];   // this lane's tokens' part of the denominator
+  float minimum[2];  // and of sum(weight * v_min)
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      m[i] = kLowest;
+      weight[i] = minimum[i] = 0;
+    }
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) o[tile][i] = 0;
+    }
+  }
 
   // s: scores (log2) of tokens g (0, 1) and g + 8 (2, 3) for the two heads; v: their {scale, min}.
-  __device__ void add(const float (&s)[4], const float2 (&v)[2], const Reader& reader) {
+  __device__ __forceinline__ void add(const float (&s)[4], const float2 (&v)[2], const Reader& reader) {
     float level[2] = {};
     if constexpr (Reader::kScaled) {
       level[0] = __log2f(fmaxf(v[0].x, 0x1p-24f));
@@ -175,7 +188,7 @@ struct State {
   }
 
  private:
-  __device__ void raise(const float (&top)[2]) {
+  __device__ __forceinline__ void raise(const float (&top)[2]) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float high = top[i];
@@ -207,7 +220,7 @@ struct Merged {
 
 // Brings the warps' states together; ends with a barrier.
 template <class Reader, int kHeadDim>
-__device__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim>& state, float* memory, int group,
+__device__ __forceinline__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim>& state, float* memory, int group,
                                         int warp, int lane) {
   float* maxima = memory;                       // [warp][kGroup]
   float* weights = maxima + kWarps * kGroup;    // [warp][kGroup]
@@ -222,7 +235,7 @@ __device__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim>& state, float* m
     }
   }
   __syncthreads();  // the rings are no longer in use
-  if (g < 2) maxima[warp * kGroup + head + g] = state.m[g];
+  if (g < 2) maxima[warp * kGroup + head + g] = g == 0 ? state.m[0] : state.m[1];
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -334,6 +347,7 @@ __global__ __launch_bounds__(kThreads, kCtasPerSm) void decode_attention_sm90a_k
   const float sum[2] = {queries.sum[0] * p.scale_log2, queries.sum[1] * p.scale_log2};
 
   State<Reader, kHeadDim> state;
+  state.clear();
   for (int i = 0; i < stream.count(); ++i) {
     const uint8_t* record = stream.take();
     Reader reader;
@@ -346,7 +360,8 @@ __global__ __launch_bounds__(kThreads, kCtasPerSm) void decode_attention_sm90a_k
         v[half] = scale_pair(record, Reader::Format::value_scale(lane / 4 + 8 * half));
       }
     }
-    reader.load_values(record, lane);
+    const int page = first + warp + i * kWarps;
+    reader.load_values(record, lane, length - page * 16);
     float s[4] = {};
 #pragma unroll
     for (int step = 0; step < kHeadDim / 16; ++step) {
@@ -354,7 +369,7 @@ __global__ __launch_bounds__(kThreads, kCtasPerSm) void decode_attention_sm90a_k
       reader.key_fragment(step, a);
       ptx::mma_f16(s, a[0], a[1], a[2], a[3], queries.b[step][0], queries.b[step][1]);
     }
-    const int token = (first + warp + i * kWarps) * 16 + lane / 4;
+    const int token = page * 16 + lane / 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const bool real = token + 8 * half < length;

@@ -41,7 +41,8 @@ struct Int4Reader {
       }
     }
   }
-  __device__ void load_values(const uint8_t* record, int lane) {
+  // real: tokens of the page that exist, 16 or more for all.
+  __device__ void load_values(const uint8_t* record, int lane, int /*real*/) {
 #pragma unroll
     for (int piece = 0; piece < kValueWords / 4; ++piece) {
       *reinterpret_cast<uint4*>(&v[4 * piece]) =
@@ -78,12 +79,20 @@ struct HalfReader {
 
   const uint8_t* record;
   int lane;
+  uint32_t mask[2];
 
   __device__ void load_keys(const uint8_t* from, int l) {
     record = from;
     lane = l;
   }
-  __device__ void load_values(const uint8_t*, int) {}
+  // The slots of tokens yet to come may hold anything, NaN included, and 0 * NaN is not 0.
+  __device__ void load_values(const uint8_t*, int, int real) {
+#pragma unroll
+    for (int t = 0; t < 2; ++t) {
+      const int token = 8 * t + 2 * (lane % 4);
+      mask[t] = token + 1 < real ? 0xffffffffu : token < real ? 0x0000ffffu : 0u;
+    }
+  }
   __device__ void key_fragment(int step, uint32_t (&a)[4]) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -96,10 +105,10 @@ struct HalfReader {
   __device__ void value_fragment(int tile, uint32_t (&a)[4]) const {
     const uint4 words =
         *reinterpret_cast<const uint4*>(record + Format::kKeyBytes + tile * 512 + lane * 16);
-    a[0] = words.x;
-    a[1] = words.y;
-    a[2] = words.z;
-    a[3] = words.w;
+    a[0] = words.x & mask[0];
+    a[1] = words.y & mask[0];
+    a[2] = words.z & mask[1];
+    a[3] = words.w & mask[1];
   }
 };
 

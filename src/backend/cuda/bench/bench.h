@@ -13,4 +13,7 @@ struct GemmSize {
 // copy: the measured copy rate in GB/s. all_kernels: time the whole table, to judge the cost model.
 void bench_w4a8(const std::vector<GemmSize>& sizes, bool all_kernels, bool vendor, double copy);
 
+// Decode attention over INT4 and F16 pages.
+void bench_attention(double copy);
+
 }  // namespace atom::cuda::bench

@@ -28,11 +28,9 @@ KernelEntry entry(const char* name) {
 }
 
 template <class Out>
-std::array<KernelEntry, 5> large_tiles() {
-  return {entry<Tile<true, 2, 128, 6, 2, 1>, Out>("128x128 pp c2"),
-          entry<Tile<true, 2, 128, 6, 1, 1>, Out>("128x128 pp"),
+std::array<KernelEntry, 3> large_tiles() {
+  return {entry<Tile<false, 1, 256, 4, 2, 1>, Out>("128x256 c2"),
           entry<Tile<false, 1, 256, 4, 1, 1>, Out>("128x256"),
-          entry<Tile<false, 2, 128, 5, 1, 1>, Out>("256x128"),
           entry<Tile<false, 1, 128, 7, 1, 1>, Out>("128x128")};
 }
 
