@@ -19,9 +19,17 @@ struct EpilogueTile {
   static constexpr int kChunk = kTokens < kMost ? kTokens : kMost;
   static constexpr int kChunks = kTokens / kChunk;
   static constexpr int kBuffers = kChunks < 3 ? kChunks : 3;
-  static constexpr int kRowBytes = 64 * sizeof(Out) + 16;   // padded against bank conflicts
-  static constexpr int kBufferBytes = kChunk * kRowBytes;   // of one chunk
-  static constexpr int kBytes = kBuffers * kBufferBytes;    // of one warpgroup
+  static constexpr int kBoxes = sizeof(Out) / 2;           // of 128 bytes of channels
+  static constexpr int kBoxBytes = kChunk * 128;
+  static constexpr int kBufferBytes = kBoxes * kBoxBytes;  // of one chunk
+  static constexpr int kBytes = kBuffers * kBufferBytes;   // of one warpgroup
+
+  // Byte of a chunk's value: 128-byte rows of a token under the 128-byte swizzle, as the copy engine
+  // wants them and stmatrix writes them without bank conflicts.
+  __device__ static int place(int token, int channel) {
+    const int byte = channel * static_cast<int>(sizeof(Out));
+    return byte / 128 * kBoxBytes + token * 128 + ((byte / 16 % 8) ^ (token % 8)) * 16 + byte % 16;
+  }
 };
 
 template <class Out>
@@ -55,8 +63,7 @@ __device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, int r
   for (int i = thread; i < Tile::kChunk * 64; i += 128) {
     const int token = token0 + i / 64, row = row0 + i % 64;
     if (token >= out.tokens || row >= out.rows) continue;
-    Out value = *reinterpret_cast<const Out*>(staged + i / 64 * Tile::kRowBytes +
-                                              i % 64 * static_cast<int>(sizeof(Out)));
+    Out value = *reinterpret_cast<const Out*>(staged + Tile::place(i / 64, i % 64));
     Out* to = y + static_cast<int64_t>(token) * out.rows + row;
     if (out.accumulate) value = from_float<Out>(to_float(*to) + to_float(value));
     *to = value;
@@ -73,14 +80,12 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
                            int barrier_id) {
   using Tile = EpilogueTile<Out, kTokens>;
   const int warp = thread / 32, lane = thread % 32;
-  const bool bulk = out.rows % (16 / static_cast<int>(sizeof(Out))) == 0 && !out.accumulate;
-  const int channels = min(64, out.rows - row0);
   ptx::bulk_store_wait_read<0>();
   ptx::named_sync(barrier_id, 128);
 #pragma unroll
   for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
     const int chunk_token = token0 + chunk * Tile::kChunk;
-    if (chunk_token >= out.tokens || channels <= 0) break;
+    if (chunk_token >= out.tokens || row0 >= out.rows) break;
     uint8_t* buffer = staging + chunk % Tile::kBuffers * Tile::kBufferBytes;
     if (chunk >= Tile::kBuffers) {
       ptx::bulk_store_wait_read<Tile::kBuffers - 1>();
@@ -98,30 +103,30 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
                                pack_pair<Out>(v[second + 2], v[second + 3])};
         const int matrix = lane / 8;
         const int token = j * 8 + (matrix / 2) * (2 * second) + lane % 8;
-        ptx::store_matrix_transposed(
-            base + token * Tile::kRowBytes + (warp * 16 + (matrix % 2) * 8) * 2, m);
+        ptx::store_matrix_transposed(base + Tile::place(token, warp * 16 + (matrix % 2) * 8), m);
       }
     } else {
 #pragma unroll
       for (int e = 0; e < Tile::kChunk / 2; ++e) {
         const int token = e / 4 * 8 + 2 * (lane % 4) + e % 2;
         const int row = warp * 16 + lane / 4 + 8 * (e / 2 % 2);
-        *reinterpret_cast<float*>(buffer + token * Tile::kRowBytes + row * 4) =
+        *reinterpret_cast<float*>(buffer + Tile::place(token, row)) =
             values[chunk * (Tile::kChunk / 2) + e];
       }
     }
-    if (bulk) ptx::fence_to_copies();
+    if (out.by_copy) ptx::fence_to_copies();
     ptx::named_sync(barrier_id, 128);
-    if (!bulk) {
+    if (!out.by_copy) {
       write_slowly<Out, kTokens>(buffer, out, row0, chunk_token, thread);
       if (Tile::kChunks > Tile::kBuffers) ptx::named_sync(barrier_id, 128);
       continue;
     }
-    const int token = chunk_token + thread;
-    if (thread < Tile::kChunk && token < out.tokens) {
-      ptx::bulk_store(static_cast<Out*>(out.y) + static_cast<int64_t>(token) * out.rows + row0,
-                      ptx::shared_address(buffer + thread * Tile::kRowBytes),
-                      static_cast<uint32_t>(channels * static_cast<int>(sizeof(Out))));
+    if (thread == 0) {
+#pragma unroll
+      for (int box = 0; box < Tile::kBoxes; ++box) {
+        ptx::box_store(&out.y_map, row0 + box * (64 / Tile::kBoxes), chunk_token,
+                       ptx::shared_address(buffer + box * Tile::kBoxBytes));
+      }
     }
     ptx::bulk_store_commit();
   }

@@ -1,12 +1,16 @@
 // What host code hands to every GEMM kernel.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 namespace atom::cuda {
 
 // Where the products go: y [tokens, rows].
 struct OutputArgs {
+  CUtensorMap y_map;  // of y, in boxes of 128 bytes x a chunk of tokens (epilogue.cuh)
+  bool by_copy;       // y_map is there; else element by element
   void* y;
   const float* bias;
   int rows, tokens;

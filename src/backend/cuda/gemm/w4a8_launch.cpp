@@ -114,7 +114,9 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                 .x_scales = args.x_scales,
                 .x_outlier_scales = args.x_outlier_scales,
                 .x_sums = args.x_sums,
-                .out = {.y = args.y,
+                .out = {.y_map = {},
+                        .by_copy = false,
+                        .y = args.y,
                         .bias = args.bias,
                         .rows = static_cast<int>(args.rows),
                         .tokens = static_cast<int>(args.tokens),
@@ -127,6 +129,12 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                 .flags = static_cast<uint32_t*>(args.workspace)};
   if (c.cluster > 1) {
     params.x_map = make_row_map(args.x, args.shape.act_blocks() * args.capacity, c.tokens / c.cluster);
+  }
+  const int64_t element_bytes = dtype_bytes(args.y_type);
+  if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
+    params.out.by_copy = true;
+    const int chunk = std::min(element_bytes == 2 ? 64 : 32, c.tokens);  // EpilogueTile::kChunk
+    params.out.y_map = make_box_map(args.y, args.y_type, args.tokens, args.rows, chunk);
   }
   const int shared_bytes = entry.shared_bytes[group];
   const void* function = entry.functions[group];

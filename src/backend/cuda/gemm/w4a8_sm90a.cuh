@@ -50,7 +50,7 @@ struct Layout {
   static constexpr int kActBytes = C::tokens * kActBlockBytes;          // of a stage
   static constexpr int kActs = 0;
   static constexpr int kWeights = C::stages * kActBytes;
-  static constexpr int kStaging = kWeights + C::stages * kWeightBytes;
+  static constexpr int kStaging = (kWeights + C::stages * kWeightBytes + 1023) / 1024 * 1024;
   // The tokens' scales, outlier scales and sums, for each warpgroup.
   static constexpr int kTokenBytes = 3 * C::tokens * 4;
   static constexpr int kTokens = kStaging + 2 * EpilogueTile<Out, C::tokens>::kBytes;

@@ -71,9 +71,12 @@ __device__ inline void row_copy_multicast(uint32_t to, const CUtensorMap* map, i
 __device__ inline void fence_to_copies() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ inline void bulk_store(void* to, uint32_t from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
-               "r"(bytes)
+// A box of a matrix (runtime/tensor_map.h) from its first column and row on; what lies outside of the
+// matrix is not written.
+__device__ inline void box_store(const CUtensorMap* map, int column, int row, uint32_t from) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
+                   map),
+               "r"(column), "r"(row), "r"(from)
                : "memory");
 }
 __device__ inline void bulk_store_commit() {

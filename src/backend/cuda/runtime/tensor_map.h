@@ -5,10 +5,16 @@
 
 #include <cstdint>
 
+#include "tensor/dtype.h"
+
 namespace atom::cuda {
 
 // A matrix of bytes, `rows` rows of 128, contiguous; a copy takes `box_rows` of them (at most 256)
 // and lays them down as they are.
 CUtensorMap make_row_map(const void* base, int64_t rows, int box_rows);
+
+// A row-major matrix of 16- or 32-bit elements, read and written in boxes of 128 bytes x box_rows
+// rows under the 128-byte swizzle. Rows are a multiple of 16 bytes.
+CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t cols, int box_rows);
 
 }  // namespace atom::cuda
