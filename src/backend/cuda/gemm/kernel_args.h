@@ -19,9 +19,9 @@ struct OutputArgs {
 
 // How the tiles are shared out: see schedule.cuh.
 struct SchedulePlan {
-  int tiles_w = 0, tiles_t = 0;  // of a cluster, over weight rows and over tokens
+  int tiles_w = 0, tiles_t = 0;  // over weight rows and over tokens
   int blocks = 0;                // along K that may be split (outlier blocks go with the last)
-  int clusters = 0;
+  int ctas = 0;
   int whole_tiles = 0;  // the first ones
   int band = 1;         // token tiles visited side by side, while their activations stay in L2
 };

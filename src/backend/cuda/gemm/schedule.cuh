@@ -1,15 +1,15 @@
-// Which tiles, and which part of K of each, one cluster works on.
+// Which tiles, and which part of K of each, one CTA works on.
 //
-// The last `split_tiles` tiles are cut along K into equal shares (stream-K), so that every cluster
-// ends at the same time; the others are done whole. A cluster's share is a run of (tile, block)
+// The last `split_tiles` tiles are cut along K into equal shares (stream-K), so that every CTA
+// ends at the same time; the others are done whole. A CTA's share is a run of (tile, block)
 // pairs; it may begin inside one tile and end inside another:
 //
 //     tile      |       5       |       6       |       7       |
-//     cluster 0 |==========|
-//     cluster 1            |==========|                           begins tile 6, ends tile 5
-//     cluster 2                       |==========|
+//     CTA 0     |==========|
+//     CTA 1                |==========|                           begins tile 6, ends tile 5
+//     CTA 2                           |==========|
 //
-// The cluster that has a tile's last block finishes it: it adds the others' partial sums. Partial
+// The CTA that has a tile's last block finishes it: it adds the others' partial sums. Partial
 // sums for others are computed first and one's own finishing last, so nobody waits long.
 #pragma once
 
@@ -27,9 +27,9 @@ struct Work {
 
 class Schedule {
  public:
-  __device__ Schedule(const SchedulePlan& plan, int cluster) : plan_(plan), whole_(cluster) {
-    begin_ = share_begin(cluster);
-    end_ = share_begin(cluster + 1);
+  __device__ Schedule(const SchedulePlan& plan, int cta) : plan_(plan), whole_(cta) {
+    begin_ = share_begin(cta);
+    end_ = share_begin(cta + 1);
   }
 
   __device__ bool next(Work& work) {
@@ -43,7 +43,7 @@ class Schedule {
         work.begin = 0;
         work.end = plan_.blocks;
         work.first = 0;
-        whole_ += plan_.clusters;
+        whole_ += plan_.ctas;
         return true;
       }
       stage_ = 2;
@@ -51,9 +51,9 @@ class Schedule {
     return end_ > begin_ && take_split(work);
   }
 
-  // First block of a cluster's share, counted over the split tiles.
-  __device__ int64_t share_begin(int cluster) const {
-    return split_blocks() * cluster / plan_.clusters;
+  // First block of a CTA's share, counted over the split tiles.
+  __device__ int64_t share_begin(int cta) const {
+    return split_blocks() * cta / plan_.ctas;
   }
 
  private:

@@ -1,8 +1,6 @@
 // The kernels of the w4a8 GEMM as host code sees them.
 #pragma once
 
-#include <cuda.h>
-
 #include <span>
 
 #include "backend/cuda/gemm/kernel_args.h"
@@ -11,16 +9,15 @@
 namespace atom::cuda::w4a8 {
 
 struct Config {
-  bool ping_pong;  // the warpgroups work on tiles of their own, one multiplying while the other ends
   int row_blocks;  // of 64 channels, a warpgroup
   int tokens;      // of a tile
-  int stages;
-  int cluster;  // CTAs, neighbours along channels, that share x
-  int ctas;     // on a multiprocessor
+  int ctas;        // on a multiprocessor
+  // Measured on an H200, for the choice: cycles of one block along K and of a tile's end, alone on
+  // a multiprocessor.
+  int block_cycles, end_cycles;
 };
 
 struct Params {
-  CUtensorMap x_map;  // of x, when a cluster shares it
   const uint8_t* weights;
   const float* row_scales;
   const int8_t* x;
@@ -36,12 +33,9 @@ struct Params {
   uint32_t* flags;    // [CTA][warpgroup], zero between launches
 };
 
-// Channels of a CTA's tile.
-constexpr int tile_rows(const Config& c) { return 64 * c.row_blocks * (c.ping_pong ? 1 : 2); }
-
 inline constexpr int kMathThreads = 256;
 // One producer warp; a whole warpgroup where registers are to be moved from it.
-constexpr int threads(const Config& c) { return kMathThreads + (c.ctas == 1 ? 128 : 32); }
+constexpr int threads(int ctas) { return kMathThreads + (ctas == 1 ? 128 : 32); }
 
 // One tile shape for one output type.
 struct KernelEntry {

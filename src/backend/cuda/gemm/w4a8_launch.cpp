@@ -19,18 +19,18 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   SchedulePlan plan;
-  plan.tiles_w = ceil_div(args.rows, int64_t{tile_rows(c)} * c.cluster);
+  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks);
   plan.tiles_t = ceil_div(args.tokens, c.tokens);
   plan.blocks = args.shape.body_blocks;
   const int tiles = plan.tiles_w * plan.tiles_t;
-  const int most = device_info().sms * c.ctas / c.cluster;
+  const int most = device_info().sms * c.ctas;
   if (split) {
-    // At least two blocks a cluster; whole tiles as long as they fill the chip.
-    plan.clusters = static_cast<int>(
+    // At least two blocks a CTA; whole tiles as long as they fill the chip.
+    plan.ctas = static_cast<int>(
         std::min<int64_t>(most, std::max<int64_t>(1, int64_t{tiles} * plan.blocks / 2)));
-    plan.whole_tiles = std::max(0, tiles / plan.clusters - 1) * plan.clusters;
+    plan.whole_tiles = std::max(0, tiles / plan.ctas - 1) * plan.ctas;
   } else {
-    plan.clusters = std::min(most, tiles);
+    plan.ctas = std::min(most, tiles);
     plan.whole_tiles = tiles;
   }
   // Activations of a band stay in L2 beside a wave's weights.
@@ -53,6 +53,8 @@ const KernelEntry& table(int kernel, DType type = DType::kF16) {
   return i < large.size() ? large[i] : small[i - large.size()];
 }
 
+int group_index(const Shape& shape) { return shape.groups == 1 ? 0 : shape.groups == 2 ? 1 : 2; }
+
 }  // namespace
 
 int64_t gemm_workspace_bytes() {
@@ -64,23 +66,34 @@ int w4a8_kernel_count() { return static_cast<int>(large_f16().size() + small_f16
 const char* w4a8_kernel_name(int kernel) { return table(kernel).name; }
 
 GemmChoice choose_w4a8(const GemmArgs& args) {
-  // Cycles of a multiprocessor: the slower of tensor cores and L2 for the busiest cluster.
+  constexpr double kCyclesPerUs = 1800, kMemoryBytesPerCycle = 2150;
+  const int sms = device_info().sms;
+  const double bytes = static_cast<double>(ceil_div(args.rows, kBlockRows)) *
+                       args.shape.blocks() * static_cast<double>(args.shape.block_bytes());
   GemmChoice best;
   double best_cycles = std::numeric_limits<double>::max();
   for (int k = 0; k < w4a8_kernel_count(); ++k) {
+    const KernelEntry& entry = table(k, args.y_type);
+    if (entry.functions[group_index(args.shape)] == nullptr) continue;
     for (const bool split : {false, true}) {
-      const Config& c = table(k).config;
-      if (c.ping_pong && args.shape.outlier_blocks > 4) continue;
+      const Config& c = entry.config;
       const SchedulePlan plan = make_plan(args, c, split);
       const int tiles = plan.tiles_w * plan.tiles_t;
-      const double waves = split ? static_cast<double>(tiles) / plan.clusters
-                                 : ceil_div(tiles, plan.clusters);
-      const double rows = static_cast<double>(tile_rows(c));
-      const double tensor = rows * std::max(c.tokens, 32) * 128 / 4096;
-      const double bytes = rows * 66.0 + 128.0 * c.tokens / c.cluster;
-      const double block = c.ctas * std::max(tensor, bytes / 28.0);
-      double cycles = waves * args.shape.blocks() * block + 2000.0;
-      if (plan.whole_tiles < tiles) cycles += rows * c.tokens / 12.0;
+      // Two CTAs on a multiprocessor get in each other's way.
+      const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
+      double cycles = 0;
+      if (split && plan.whole_tiles < tiles) {
+        // The shares' blocks, one end, and the exchange of partial sums.
+        cycles = static_cast<double>(tiles) * args.shape.blocks() / plan.ctas *
+                     c.block_cycles * crowd +
+                 (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
+                 3.5 * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
+      } else {
+        cycles = ceil_div(tiles, plan.ctas) *
+                 (args.shape.blocks() * c.block_cycles * crowd + c.end_cycles);
+      }
+      cycles = std::max(cycles, plan.tiles_t * bytes / kMemoryBytesPerCycle *
+                                    (plan.tiles_t > 1 ? 0.5 : 1.0));
       if (cycles < best_cycles) {
         best_cycles = cycles;
         best = {.kernel = k, .split = split};
@@ -94,7 +107,7 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   if (args.tokens == 0) return {};
   const KernelEntry& entry = table(choice.kernel, args.y_type);
-  const int group = args.shape.groups == 1 ? 0 : args.shape.groups == 2 ? 1 : 2;
+  const int group = group_index(args.shape);
   const bool known = args.y_type == DType::kF16 || args.y_type == DType::kBF16 ||
                      args.y_type == DType::kF32;
   if (!known || entry.functions[group] == nullptr) {
@@ -102,13 +115,7 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                  entry.name, dtype_name(args.y_type), args.shape.groups);
   }
   const Config& c = entry.config;
-  // Ping-pong holds all of a tile's outlier blocks in its stages at once.
-  if (c.ping_pong && args.shape.outlier_blocks > 4) {
-    return error(ErrorCode::kUnsupported, "w4a8: kernel {} for {} outlier blocks", entry.name,
-                 args.shape.outlier_blocks);
-  }
-  Params params{.x_map = {},
-                .weights = args.weights,
+  Params params{.weights = args.weights,
                 .row_scales = args.row_scales,
                 .x = args.x,
                 .x_scales = args.x_scales,
@@ -127,9 +134,6 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                 .plan = make_plan(args, c, choice.split),
                 .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
                 .flags = static_cast<uint32_t*>(args.workspace)};
-  if (c.cluster > 1) {
-    params.x_map = make_row_map(args.x, args.shape.act_blocks() * args.capacity, c.tokens / c.cluster);
-  }
   const int64_t element_bytes = dtype_bytes(args.y_type);
   if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
     params.out.by_copy = true;
@@ -139,17 +143,11 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
   const int shared_bytes = entry.shared_bytes[group];
   const void* function = entry.functions[group];
   ATOM_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-  cudaLaunchAttribute cluster;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = static_cast<unsigned>(c.cluster);
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.plan.clusters * c.cluster));
-  config.blockDim = dim3(static_cast<unsigned>(threads(c)));
+  config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas));
+  config.blockDim = dim3(static_cast<unsigned>(threads(c.ctas)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
   void* arguments[] = {&params};
   ATOM_CUDA_CHECK(cudaLaunchKernelExC(&config, function, arguments));
   return {};

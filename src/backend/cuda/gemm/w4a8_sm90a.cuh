@@ -4,7 +4,7 @@
 //        (w4a8_layout.h); f32 row scales
 //   y    [M, N] f16, bf16 or f32
 // Work: a CTA's tile is 128*kRowBlocks channels x kTokens tokens. One thread feeds a ring of stages
-// by bulk copies (multicast across the cluster); two warpgroups each own 64*kRowBlocks channels:
+// by bulk copies; two warpgroups each own 64*kRowBlocks channels:
 //
 //   HBM -> L2 -> shared: codes --LDS.128--> registers --and, shift, multiply-add, xor--> int8 A
 //                shared: x (swizzled) ------------------------------------------------------> B
@@ -16,7 +16,8 @@
 // activation scale: after the body the sums become floats, and each outlier block is added as
 // float(partial) * scale in pieces of 64 tokens.
 // Requires: K padded to blocks with zero codes; sm_90a.   Rounds: to y's type once, at the end.
-// Bound: HBM below about 100 tokens, then the int8 tensor cores.
+// Bound: HBM below about 64 tokens; then the latency of a warpgroup's products (64, 128 tokens) or
+// the tensor cores and the board's power (256).
 #pragma once
 
 #include "backend/cuda/gemm/epilogue.cuh"
@@ -29,24 +30,19 @@
 namespace atom::cuda::w4a8 {
 
 // A Config as a type: kernels take types only.
-template <bool kPingPong, int kRowBlocks, int kTokens, int kStages, int kCluster, int kCtas>
+template <int kRowBlocks, int kTokens, int kStages, int kCtas>
 struct Tile {
-  static constexpr bool ping_pong = kPingPong;
-  static constexpr int sharers = kPingPong ? 1 : 2;  // warpgroups on one tile
-  static constexpr int row_blocks = kRowBlocks, tokens = kTokens, stages = kStages;
-  static constexpr int cluster = kCluster, ctas = kCtas;
+  static constexpr int row_blocks = kRowBlocks, tokens = kTokens, stages = kStages, ctas = kCtas;
   // Few tokens: one warp's products at a time, without the latency of a warpgroup's.
   static constexpr bool warp_mma = kTokens <= 32;
-  // Arrivals that free a stage, from each CTA: of warps, or of warpgroups.
-  static constexpr int arrivals = sharers * (warp_mma ? 4 : 1);
-  static constexpr Config kConfig{kPingPong, kRowBlocks, kTokens, kStages, kCluster, kCtas};
+  static constexpr int arrivals = warp_mma ? 8 : 2;  // that free a stage: warps, or warpgroups
 };
 
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
 template <class C, int kGroups, class Out>
 struct Layout {
   static constexpr int kBlockBytes = kScaleOffset + kGroups * kScaleBytes;
-  static constexpr int kWeightBytes = C::sharers * C::row_blocks * kBlockBytes;  // of a stage
+  static constexpr int kWeightBytes = 2 * C::row_blocks * kBlockBytes;  // of a stage
   static constexpr int kActBytes = C::tokens * kActBlockBytes;          // of a stage
   static constexpr int kActs = 0;
   static constexpr int kWeights = C::stages * kActBytes;
@@ -70,20 +66,14 @@ struct Ring {
       phase ^= 1;
     }
   }
-  __device__ void advance(int count) {
-    stage += count;
-    phase ^= stage / kStages % 2;
-    stage %= kStages;
-  }
 };
 
 template <class C, int kGroups, class Out>
-__device__ void produce(const Params& p, uint32_t shared, int rank) {
+__device__ void produce(const Params& p, uint32_t shared) {
   using L = Layout<C, kGroups, Out>;
-  Schedule schedule(p.plan, static_cast<int>(blockIdx.x) / C::cluster);
+  Schedule schedule(p.plan, static_cast<int>(blockIdx.x));
   Ring<C::stages> ring;
   for (Work work; schedule.next(work);) {
-    const int tile_w = work.tile_w * C::cluster + rank;
     const int token0 = work.tile_t * C::tokens;
     const int end = work.end == p.plan.blocks ? p.shape.blocks() : work.end;
     for (int b = work.begin; b < end; ++b, ring.advance()) {
@@ -95,24 +85,17 @@ __device__ void produce(const Params& p, uint32_t shared, int rank) {
       const int act_block = outlier < 0 ? b : p.shape.body_blocks + outlier / 2;
       ptx::barrier_expect(full, L::kWeightBytes + (acts ? L::kActBytes : 0));
 #pragma unroll
-      for (int i = 0; i < C::sharers * C::row_blocks; ++i) {
-        const int row_block = min(tile_w * C::sharers * C::row_blocks + i, p.row_blocks - 1);
+      for (int i = 0; i < 2 * C::row_blocks; ++i) {
+        const int row_block = min(work.tile_w * 2 * C::row_blocks + i, p.row_blocks - 1);
         ptx::bulk_copy(
             shared + L::kWeights + ring.stage * L::kWeightBytes + i * L::kBlockBytes,
             p.weights + (static_cast<int64_t>(row_block) * p.shape.blocks() + b) * L::kBlockBytes,
             L::kBlockBytes, full);
       }
       if (!acts) continue;
-      const uint32_t to = shared + L::kActs + ring.stage * L::kActBytes;
-      const int row = act_block * p.capacity + token0;
-      if constexpr (C::cluster > 1) {
-        // Each CTA fetches its share of the tokens for all.
-        constexpr int kSlice = C::tokens / C::cluster;
-        ptx::row_copy_multicast(to + rank * kSlice * kActBlockBytes, &p.x_map, row + rank * kSlice,
-                                full, static_cast<uint16_t>((1u << C::cluster) - 1));
-      } else {
-        ptx::bulk_copy(to, p.x + static_cast<int64_t>(row) * kActBlockBytes, L::kActBytes, full);
-      }
+      const int64_t row = static_cast<int64_t>(act_block) * p.capacity + token0;
+      ptx::bulk_copy(shared + L::kActs + ring.stage * L::kActBytes, p.x + row * kActBlockBytes,
+                     L::kActBytes, full);
     }
   }
 }
@@ -154,39 +137,25 @@ class Consumer {
   using L = Layout<C, kGroups, Out>;
   using Mma = ptx::WgmmaU8S8<C::tokens>;
   static constexpr int kRows = C::row_blocks;
-  static constexpr int kAcc = Mma::kRegs;
+  static constexpr int kAcc = C::tokens / 2;
   // Tokens of an outlier piece: the sums of two live beside the body's.
-  static constexpr int kPiece = C::tokens < 32 ? C::tokens : 32;
+  static constexpr int kPiece = 32;
 
  public:
-  __device__ Consumer(const Params& p, uint8_t* memory, uint32_t shared, int rank)
+  __device__ Consumer(const Params& p, uint8_t* memory, uint32_t shared)
       : p_(p),
         memory_(memory),
         shared_(shared),
-        rank_(rank),
         group_(static_cast<int>(threadIdx.x) / 128),
         thread_(static_cast<int>(threadIdx.x) % 128),
-        cluster_(static_cast<int>(blockIdx.x) / C::cluster) {}
+        cta_(static_cast<int>(blockIdx.x)) {}
 
   __device__ void run() {
-    Schedule schedule(p_.plan, cluster_);
-    int turn = 0;
-    if (C::ping_pong && group_ == 1) give_turn();  // the first tile is the other one's
+    Schedule schedule(p_.plan, cta_);
     for (Work work; schedule.next(work);) {
       const bool finishes = work.end == p_.plan.blocks;
-      if (C::ping_pong && turn++ % 2 != group_) {
-        ring_.advance(work.end - work.begin + (finishes ? p_.shape.outlier_blocks : 0));
-        continue;
-      }
       if (finishes) fetch_token_values(work.tile_t * C::tokens);
-      if (C::ping_pong) ptx::named_sync(3 + group_, 256);
       body(work.end - work.begin);
-      if (C::ping_pong) {
-        // The other warpgroup may go on once nothing before its stages is still to arrive: a barrier
-        // tells one lap of the ring from the next, not from the one after.
-        if (finishes) peek_outliers();
-        give_turn();
-      }
       if (!finishes) {
         give_partial();
         continue;
@@ -199,7 +168,7 @@ class Consumer {
  private:
   __device__ const uint8_t* weights(int r) const {
     return memory_ + L::kWeights + ring_.stage * L::kWeightBytes +
-           ((C::ping_pong ? 0 : group_ * kRows) + r) * L::kBlockBytes;
+           (group_ * kRows + r) * L::kBlockBytes;
   }
   __device__ uint8_t* staging() const {
     return memory_ + L::kStaging + group_ * EpilogueTile<Out, C::tokens>::kBytes;
@@ -219,38 +188,28 @@ class Consumer {
     if constexpr (C::warp_mma) {
       __syncwarp();
       if (thread_ % 32 == 0) ptx::barrier_arrive(barrier);
-    } else if constexpr (C::cluster == 1) {
-      if (thread_ == 0) ptx::barrier_arrive(barrier);
     } else {
-      if (thread_ < C::cluster) ptx::barrier_arrive_at(barrier, static_cast<uint32_t>(thread_));
+      // The warpgroup's products of this stage have ended, and with them every warp's reading.
+      if (thread_ == 0) ptx::barrier_arrive(barrier);
     }
   }
 
-  __device__ void give_turn() const { ptx::named_arrive(3 + 1 - group_, 256); }
-  __device__ void peek_outliers() const {
-    Ring<C::stages> ahead = ring_;
-    for (int b = 0; b < p_.shape.outlier_blocks; ++b, ahead.advance()) {
-      ptx::barrier_wait(shared_ + L::kFull + ahead.stage * 8, ahead.phase);
-    }
-  }
-
-  // Sums of up to four k-steps for `kCount` tokens by warp-wide products; B comes from the swizzled
-  // activations of the current stage, word by word.
+  // Adds four k-steps by warp-wide products; B comes from the swizzled activations of a stage.
   template <bool kUnsigned>
   __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
-    const int g = thread_ % 32 / 4, c = thread_ % 4;
+    // Matrix m of a load holds 16 columns of 8 tokens, whose rows the lanes 8m.. address.
+    const int row = thread_ % 8, m = thread_ % 32 / 8;
+    const uint32_t base = shared_ + L::kActs + stage * L::kActBytes + row * kActBlockBytes;
 #pragma unroll
     for (int j = 0; j < C::tokens / 8; ++j) {
-      const uint8_t* row =
-          memory_ + L::kActs + stage * L::kActBytes + (8 * j + g) * kActBlockBytes + 4 * c;
-      uint32_t b[8];
 #pragma unroll
-      for (int piece = 0; piece < 8; ++piece) {
-        b[piece] = *reinterpret_cast<const uint32_t*>(row + ((piece ^ g) * 16));
-      }
+      for (int half = 0; half < 2; ++half) {
+        uint32_t b[4];
+        ptx::load_matrix(base + 8 * j * kActBlockBytes + ((4 * half + m) ^ row) * 16, b);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[4 * k], b[2 * k], b[2 * k + 1]);
+        for (int k = 0; k < 2; ++k) {
+          ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[8 * half + 4 * k], b[2 * k], b[2 * k + 1]);
+        }
       }
     }
   }
@@ -325,15 +284,13 @@ class Consumer {
     release(before);
   }
 
-  __device__ int slot(int cluster) const {
-    return (cluster * C::cluster + rank_) * C::sharers + (C::ping_pong ? 0 : group_);
-  }
-  __device__ int4* partial(int cluster) const {
+  __device__ int slot(int cta) const { return cta * 2 + group_; }
+  __device__ int4* partial(int cta) const {
     return reinterpret_cast<int4*>(p_.partials) +
-           static_cast<int64_t>(slot(cluster)) * (kRows * kAcc / 4) * 128 + thread_;
+           static_cast<int64_t>(slot(cta)) * (kRows * kAcc / 4) * 128 + thread_;
   }
   __device__ void give_partial() {
-    int4* to = partial(cluster_);
+    int4* to = partial(cta_);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -344,18 +301,18 @@ class Consumer {
     }
     __threadfence();
     ptx::named_sync(1 + group_, 128);
-    if (thread_ == 0) ptx::store_release(&p_.flags[slot(cluster_)], 1);
+    if (thread_ == 0) ptx::store_release(&p_.flags[slot(cta_)], 1);
   }
   __device__ void take_partials(const Schedule& schedule, const Work& work) {
-    for (int cluster = cluster_ - 1;; --cluster) {
-      uint32_t* flag = &p_.flags[slot(cluster)];
+    for (int cta = cta_ - 1;; --cta) {
+      uint32_t* flag = &p_.flags[slot(cta)];
       if (thread_ == 0) {
         while (ptx::load_acquire(flag) == 0) {
         }
         *flag = 0;  // for the next launch
       }
       ptx::named_sync(1 + group_, 128);
-      const int4* from = partial(cluster);
+      const int4* from = partial(cta);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -367,7 +324,7 @@ class Consumer {
           acc_[r][4 * i + 3] += v.w;
         }
       }
-      if (schedule.share_begin(cluster) <= work.first) return;
+      if (schedule.share_begin(cta) <= work.first) return;
     }
   }
 
@@ -388,8 +345,7 @@ class Consumer {
   // Scales the sums, adds the outlier blocks and stores the tile.
   __device__ void finish(const Work& work) {
     const int token0 = work.tile_t * C::tokens;
-    const int row0 =
-        ((work.tile_w * C::cluster + rank_) * C::sharers + (C::ping_pong ? 0 : group_)) * kRows * 64;
+    const int row0 = (work.tile_w * 2 + group_) * kRows * 64;
     ptx::copy16_wait();
     ptx::named_sync(1 + group_, 128);  // the tokens' values are here
     const auto* pairs = reinterpret_cast<const float2*>(token_values()) + thread_ % 4;
@@ -507,43 +463,35 @@ class Consumer {
   const Params& p_;
   uint8_t* memory_;
   uint32_t shared_;
-  int rank_, group_, thread_, cluster_;
+  int group_, thread_, cta_;
   Ring<C::stages> ring_;
   int32_t acc_[kRows][kAcc];
 };
 
 template <class C, int kGroups, class Out>
-__global__ __launch_bounds__(threads(C::kConfig), C::ctas) void gemm_w4a8_sm90a_kernel(
+__global__ __launch_bounds__(threads(C::ctas), C::ctas) void gemm_w4a8_sm90a_kernel(
     const __grid_constant__ Params p) {
   using L = Layout<C, kGroups, Out>;
   extern __shared__ __align__(1024) uint8_t memory[];
   const uint32_t shared = ptx::shared_address(memory);
-  const int rank = C::cluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
-      ptx::barrier_init(shared + L::kEmpty + s * 8, C::arrivals * C::cluster);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, C::arrivals);
     }
     ptx::barrier_init_fence();
   }
-  if constexpr (C::cluster > 1) {
-    ptx::cluster_sync();
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
   // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
     if constexpr (C::ctas == 1) ptx::give_registers<56>();
-    if (threadIdx.x == kMathThreads) produce<C, kGroups, Out>(p, shared, rank);
-    __syncwarp();
+    if (threadIdx.x == kMathThreads) produce<C, kGroups, Out>(p, shared);
   } else {
     if constexpr (C::ctas == 1) ptx::take_registers<224>();
-    Consumer<C, kGroups, Out>(p, memory, shared, rank).run();
+    Consumer<C, kGroups, Out>(p, memory, shared).run();
     ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
   }
-  // Peers may still write here or arrive here.
-  if constexpr (C::cluster > 1) ptx::cluster_sync();
 }
 
 }  // namespace atom::cuda::w4a8

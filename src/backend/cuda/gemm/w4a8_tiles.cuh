@@ -1,5 +1,5 @@
-// The tile shapes that are built: channels x tokens of a CTA's tile; pp: ping-pong; c2: two CTAs share x; x2: two
-// CTAs on a multiprocessor.
+// The tile shapes that are built: channels x tokens of a CTA's tile; x2: two CTAs on a
+// multiprocessor.
 #pragma once
 
 #include <array>
@@ -17,8 +17,11 @@ void add(KernelEntry& entry, int groups) {
 
 // kAllGroups: also for groups of 32 and 64, which only small models need.
 template <class C, class Out, bool kAllGroups = false>
-KernelEntry entry(const char* name) {
-  KernelEntry e{.name = name, .config = C::kConfig, .functions = {}, .shared_bytes = {}};
+KernelEntry entry(const char* name, int block_cycles, int end_cycles) {
+  KernelEntry e{.name = name,
+                .config = {C::row_blocks, C::tokens, C::ctas, block_cycles, end_cycles},
+                .functions = {},
+                .shared_bytes = {}};
   add<C, 1, Out>(e, 0);
   if constexpr (kAllGroups) {
     add<C, 2, Out>(e, 1);
@@ -28,19 +31,18 @@ KernelEntry entry(const char* name) {
 }
 
 template <class Out>
-std::array<KernelEntry, 3> large_tiles() {
-  return {entry<Tile<false, 1, 256, 4, 2, 1>, Out>("128x256 c2"),
-          entry<Tile<false, 1, 256, 4, 1, 1>, Out>("128x256"),
-          entry<Tile<false, 1, 128, 7, 1, 1>, Out>("128x128")};
+std::array<KernelEntry, 2> large_tiles() {
+  return {entry<Tile<1, 256, 4, 1>, Out>("128x256", 1060, 9700),
+          entry<Tile<1, 128, 7, 1>, Out>("128x128", 690, 3600)};
 }
 
 template <class Out>
 std::array<KernelEntry, 5> small_tiles() {
-  return {entry<Tile<false, 2, 64, 7, 1, 1>, Out>("256x64"),
-          entry<Tile<false, 1, 64, 10, 1, 1>, Out, true>("128x64"),
-          entry<Tile<false, 1, 32, 7, 1, 2>, Out>("128x32 x2"),
-          entry<Tile<false, 1, 16, 8, 1, 2>, Out, true>("128x16 x2"),
-          entry<Tile<false, 1, 8, 9, 1, 2>, Out>("128x8 x2")};
+  return {entry<Tile<2, 64, 7, 1>, Out>("256x64", 1100, 4500),
+          entry<Tile<1, 64, 10, 1>, Out, true>("128x64", 640, 2600),
+          entry<Tile<1, 32, 7, 2>, Out>("128x32 x2", 560, 2000),
+          entry<Tile<1, 16, 8, 2>, Out, true>("128x16 x2", 480, 2000),
+          entry<Tile<1, 8, 9, 2>, Out>("128x8 x2", 440, 2000)};
 }
 
 }  // namespace atom::cuda::w4a8

@@ -20,8 +20,6 @@ template <int kN>
 struct WgmmaS8;  // s32 += s8 * s8
 template <int kN>
 struct WgmmaU8S8;  // s32 += u8 * s8
-template <int kN>
-struct WgmmaE4m3;  // f32 += e4m3 * e4m3
 """
 
 
@@ -49,10 +47,8 @@ struct {name}<{n}> {{
 
 with open("wgmma.cuh", "w") as f:
     f.write(HEAD)
-    for n in (8, 16, 32):
+    for n in (32,):
         f.write(struct("WgmmaS8", n, "int32_t", "s32.s8.s8", "r", ""))
-    for n in (8, 16, 32, 64, 128, 256):
+    for n in (64, 128, 256):
         f.write(struct("WgmmaU8S8", n, "int32_t", "s32.u8.s8", "r", ""))
-    for n in (8, 16, 32, 64, 96, 128, 160):
-        f.write(struct("WgmmaE4m3", n, "float", "f32.e4m3.e4m3", "f", ", 1, 1"))
     f.write("\n}  // namespace atom::cuda::ptx\n")

@@ -38,6 +38,15 @@ __device__ inline void mma_s8(int32_t* d, const uint32_t* a, uint32_t b0, uint32
   }
 }
 
+// Four 8x8 matrices of 16-bit values, or 8 rows of 16 bytes; lane i gives the address of row i % 8 of
+// matrix i / 8 and gets 4 bytes of row i / 4 of each, the (i % 4)th.
+__device__ inline void load_matrix(uint32_t address, uint32_t (&m)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(address)
+               : "memory");
+}
+
 // Lane (g, c) gives elements (g, 2c) and (g, 2c+1) of an 8x8 matrix of halves and gets (2c, g) and
 // (2c+1, g).
 __device__ inline uint32_t transpose(uint32_t pair) {

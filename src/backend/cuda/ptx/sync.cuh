@@ -1,5 +1,5 @@
-// Hopper's asynchronous machinery in small functions: mbarriers, the bulk copy engine, clusters,
-// warpgroup fences. Addresses of shared memory are 32-bit, as the instructions want them.
+// Hopper's asynchronous machinery in small functions: mbarriers, the bulk copy engine, warpgroup
+// fences. Addresses of shared memory are 32-bit, as the instructions want them.
 #pragma once
 
 #include <cuda.h>
@@ -16,21 +16,12 @@ __device__ inline uint32_t shared_address(const void* p) {
 __device__ inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
-// Makes the initialised barriers visible to the copy engine and to the other CTAs of the cluster.
+// Makes the initialised barriers visible to the copy engine.
 __device__ inline void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ inline void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-// Arrives at the barrier with the same offset in CTA `rank` of the cluster.
-__device__ inline void barrier_arrive_at(uint32_t barrier, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
 }
 __device__ inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
@@ -55,17 +46,6 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
-// Rows of a tensor map (runtime/tensor_map.h), into every CTA of the cluster whose bit is set, at the
-// same offsets.
-__device__ inline void row_copy_multicast(uint32_t to, const CUtensorMap* map, int row,
-                                          uint32_t barrier, uint16_t mask) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(map), "r"(0), "r"(row), "r"(barrier), "h"(mask)
-      : "memory");
-}
-
 // --- bulk stores, shared to global: what the thread (and those it synchronised with) wrote before
 // fence_to_copies() is seen by copies issued after it
 __device__ inline void fence_to_copies() {
@@ -94,25 +74,10 @@ __device__ inline void copy16(uint32_t to, const void* from) {
 }
 __device__ inline void copy16_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// --- clusters
-__device__ inline uint32_t cluster_rank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ inline void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
-}
-
 // --- warps and warpgroups
 // A barrier among `threads` threads that name the same id (1..15).
 __device__ inline void named_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-// Counts as one of them without waiting.
-__device__ inline void named_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 template <int kRegisters>
 __device__ inline void give_registers() {

@@ -1,4 +1,4 @@
-// Descriptors of the copy engine's tensor copies, the only ones whose multicast is fast.
+// Descriptors of the copy engine's tensor copies.
 #pragma once
 
 #include <cuda.h>
@@ -8,10 +8,6 @@
 #include "tensor/dtype.h"
 
 namespace atom::cuda {
-
-// A matrix of bytes, `rows` rows of 128, contiguous; a copy takes `box_rows` of them (at most 256)
-// and lays them down as they are.
-CUtensorMap make_row_map(const void* base, int64_t rows, int box_rows);
 
 // A row-major matrix of 16- or 32-bit elements, read and written in boxes of 128 bytes x box_rows
 // rows under the 128-byte swizzle. Rows are a multiple of 16 bytes.
