@@ -3,7 +3,8 @@
 
 Usage: tools/check_tree.py [ROOT]     prints one line a finding; exit code 1 if any is an error
 
-The rooms and their arrows are read from the atom_room(NAME DEPS...) lines of src/**/CMakeLists.txt.
+The rooms and their arrows are read from the atom_room(NAME DEPS...) and atom_room_links(NAME DEPS...)
+lines of src/**/CMakeLists.txt.
 A file of room X may include headers of X and of the rooms that X declares itself; what those
 declare in turn does not count, so that the declared arrows are the whole truth.
 """
@@ -35,7 +36,7 @@ CODE_SUFFIXES = {".cpp", ".h", ".cu", ".cuh"}
 TEXT_SUFFIXES = CODE_SUFFIXES | {".py", ".sh", ".cmake", ".md"}
 SNAKE_CASE = re.compile(r"^[a-z0-9]+(_[a-z0-9]+)*\.[a-z0-9]+$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
-ROOM = re.compile(r"^\s*atom_room\(\s*(\w+)((?:\s+\w+)*)\s*\)", re.MULTILINE)
+ROOM = re.compile(r"^\s*atom_room(?:_links)?\(\s*(\w+)((?:\s+\w+)*)\s*\)", re.MULTILINE)
 
 
 def list_files(root):

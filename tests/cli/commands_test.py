@@ -59,7 +59,7 @@ class Usage(ProgramTest):
         self.fails("inspect", TINY, "--threads", "1", says="--threads")
 
     def test_devices(self):
-        self.fails("generate", TINY, "x", "--device", "cuda", says="no CUDA backend")
+        self.fails("generate", TINY, "x", "--device", "cuda", says="device 'cuda'")
         self.fails("generate", TINY, "x", "--device", "tpu", says="tpu")
 
     def test_a_full_stdout_is_an_error(self):

@@ -1,0 +1,97 @@
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+#include <vector>
+
+#include "backend/cuda/attention/decode.h"
+#include "backend/cuda/bench/bench.h"
+#include "backend/cuda/bench/timing.h"
+#include "base/random.h"
+#include "tensor/dtype.h"
+
+namespace atom::cuda::bench {
+namespace {
+
+struct Size {
+  int sequences, tokens, heads, kv_heads;
+};
+
+double decode_us(const Size& s, CachePages format, double* bytes) {
+  constexpr int kHeadDim = 128;
+  const int pages = (s.tokens + 15) / 16;
+  const int64_t record = page_record_bytes(format, kHeadDim);
+  const int64_t cache_bytes = record * s.kv_heads * pages * s.sequences;
+  const int copies = rotations(cache_bytes);
+  // Random halves of moderate size: legal as codes, scales and F16 elements alike.
+  std::vector<uint16_t> block(1 << 20);
+  Random random(1);
+  for (uint16_t& h : block) h = f32_to_f16(static_cast<float>(random.normal()));
+  std::vector<DeviceArray<uint8_t>> caches;
+  for (int i = 0; i < copies; ++i) {
+    caches.push_back(DeviceArray<uint8_t>::allocate(cache_bytes).value());
+    for (int64_t at = 0; at < cache_bytes; at += int64_t{2} << 20) {
+      ATOM_CUDA_CHECK(cudaMemcpy(caches.back().data() + at, block.data(),
+                                 static_cast<size_t>(std::min<int64_t>(2 << 20, cache_bytes - at)),
+                                 cudaMemcpyHostToDevice));
+    }
+  }
+  std::vector<int32_t> table(static_cast<size_t>(s.sequences * pages));
+  std::iota(table.begin(), table.end(), 0);
+  for (size_t i = table.size(); i > 1; --i) {
+    std::swap(table[i - 1], table[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
+  }
+  const auto d_table = DeviceArray<int32_t>::copy_of(table).value();
+  const auto lengths =
+      DeviceArray<int32_t>::copy_of(std::vector<int32_t>(static_cast<size_t>(s.sequences), s.tokens))
+          .value();
+  block.resize(static_cast<size_t>(s.sequences * s.heads * kHeadDim));
+  for (uint16_t& h : block) h = f32_to_f16(static_cast<float>(random.normal()));
+  const auto q = DeviceArray<uint16_t>::copy_of(block).value();
+  auto out = DeviceArray<uint16_t>::allocate(q.size()).value();
+  auto workspace = DeviceArray<uint8_t>::allocate(
+                       decode_workspace_bytes(s.sequences, s.heads, kHeadDim))
+                       .value();
+  workspace.fill_bytes(0);
+  *bytes = static_cast<double>(cache_bytes);
+  return median_us(copies, [&](int i, cudaStream_t stream) {
+    const DecodeArgs args{.sequences = s.sequences,
+                          .heads = s.heads,
+                          .kv_heads = s.kv_heads,
+                          .head_dim = kHeadDim,
+                          .format = format,
+                          .q = q.data(),
+                          .out = out.data(),
+                          .out_type = DType::kF16,
+                          .cache = caches[static_cast<size_t>(i)].data(),
+                          .page_stride = record * s.kv_heads,
+                          .pages = d_table.data(),
+                          .lengths = lengths.data(),
+                          .max_pages = pages,
+                          .scale = 0.088f,
+                          .longest = s.tokens,
+                          .workspace = workspace.data()};
+    const Status status = launch_decode_attention(args, stream);
+    ATOM_CHECK(status.ok(), status.message().c_str());
+  });
+}
+
+}  // namespace
+
+void bench_attention(double copy) {
+  std::printf("%-28s | %9s %6s | %9s %6s | %s\n", "sequences x tokens, H/KH", "int4 us", "%copy",
+              "f16 us", "%copy", "f16/int4");
+  for (const Size& s : {Size{128, 1024, 32, 32}, Size{64, 8192, 32, 8}, Size{1, 32768, 32, 8},
+                        Size{8, 1024, 32, 32}, Size{32, 1024, 32, 32}, Size{64, 2048, 64, 8}}) {
+    double int4_bytes = 0, f16_bytes = 0;
+    const double int4 = decode_us(s, CachePages::kInt4, &int4_bytes);
+    const double f16 = decode_us(s, CachePages::kF16, &f16_bytes);
+    char name[64];
+    std::snprintf(name, sizeof(name), "%d x %d, %d/%d", s.sequences, s.tokens, s.heads, s.kv_heads);
+    std::printf("%-28s | %9.1f %6.1f | %9.1f %6.1f | %.2f\n", name, int4,
+                100 * int4_bytes * 1e-3 / int4 / copy, f16, 100 * f16_bytes * 1e-3 / f16 / copy,
+                f16 / int4);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace atom::cuda::bench

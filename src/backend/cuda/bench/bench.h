@@ -1,0 +1,19 @@
+// The benchmark's parts, one a file.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace atom::cuda::bench {
+
+struct GemmSize {
+  int64_t n, k, m, outliers;
+};
+
+// copy: the measured copy rate in GB/s. all_kernels: time the whole table, to judge the cost model.
+void bench_w4a8(const std::vector<GemmSize>& sizes, bool all_kernels, bool vendor, double copy);
+
+// Decode attention over INT4 and F16 pages.
+void bench_attention(double copy);
+
+}  // namespace atom::cuda::bench

@@ -1,0 +1,30 @@
+// cuda_bench [w4a8|attention] [--all] [--no-vendor] [NxKxM ...]
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "backend/cuda/bench/bench.h"
+#include "backend/cuda/bench/timing.h"
+
+int main(int argc, char** argv) {
+  using namespace atom::cuda;
+  bool all = false, vendor = true;
+  std::string what = "w4a8";
+  std::vector<bench::GemmSize> sizes;
+  for (int i = 1; i < argc; ++i) {
+    long n, k, m;
+    if (std::strcmp(argv[i], "--all") == 0) {
+      all = true;
+    } else if (std::strcmp(argv[i], "--no-vendor") == 0) {
+      vendor = false;
+    } else if (std::sscanf(argv[i], "%ldx%ldx%ld", &n, &k, &m) == 3) {
+      sizes.push_back({n, k, m, 128});
+    } else {
+      what = argv[i];
+    }
+  }
+  const double copy = bench::copy_gbps();
+  std::printf("copy %.0f GB/s\n", copy);
+  if (what == "w4a8") bench::bench_w4a8(sizes, all, vendor, copy);
+  if (what == "attention") bench::bench_attention(copy);
+}

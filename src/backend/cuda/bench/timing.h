@@ -1,0 +1,26 @@
+// Timing of GPU work as a user would meet it: graph replays over inputs rotated past L2.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "backend/cuda/runtime/device.h"
+
+namespace atom::cuda::bench {
+
+// How many copies of `bytes` of input make sure that none is still in L2 when its turn comes again.
+int rotations(int64_t bytes);
+
+// Median microseconds of one run(i, stream). A graph of runs i = 0 .. copies-1 is captured and
+// replayed; each replay is one sample.
+double median_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples = 30);
+
+// Device-to-device copy rate, bytes read plus written, in GB/s: the memory ceiling.
+double copy_gbps();
+
+// GPU memory filled with random bytes.
+DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed);
+
+}  // namespace atom::cuda::bench

@@ -1,0 +1,51 @@
+// The GEMMs of quantized linears: arguments and launchers, callable from plain C++.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "backend/cuda/gemm/w4a8_layout.h"
+#include "base/status.h"
+#include "tensor/dtype.h"
+
+namespace atom::cuda {
+
+// y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate. All pointers are GPU memory.
+struct GemmArgs {
+  int64_t rows = 0;      // N
+  int64_t tokens = 0;    // M
+  int64_t capacity = 0;  // tokens the activation buffers are laid out for, a multiple of 256
+  w4a8::Shape shape;     // K
+  const uint8_t* weights = nullptr;         // w4a8_layout.h
+  const float* row_scales = nullptr;        // [rows, padded to 64]
+  const int8_t* x = nullptr;                // w4a8_layout.h
+  const float* x_scales = nullptr;          // [capacity]
+  const float* x_outlier_scales = nullptr;  // [capacity]
+  const int32_t* x_sums = nullptr;          // [capacity] sum of a token's body codes
+  const float* bias = nullptr;              // [rows] or null
+  void* y = nullptr;
+  DType y_type = DType::kF16;  // kF16, kBF16 or kF32
+  bool accumulate = false;
+  // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
+  void* workspace = nullptr;
+};
+
+// One way to run a GEMM: the kernel's number in the table and how far K is split.
+struct GemmChoice {
+  int kernel = 0;
+  bool split = false;  // stream-K over the tiles that do not fill the chip
+};
+
+// Scratch that any launch may need.
+int64_t gemm_workspace_bytes();
+
+// Kernels in the w4a8 table, and a short name of each ("128x256 c2x1").
+int w4a8_kernel_count();
+const char* w4a8_kernel_name(int kernel);
+// The fastest choice by the cost model.
+GemmChoice choose_w4a8(const GemmArgs& args);
+// Error: kUnsupported where the kernel cannot run the problem.
+Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream);
+
+}  // namespace atom::cuda

@@ -1,0 +1,29 @@
+// What host code hands to every GEMM kernel.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace atom::cuda {
+
+// Where the products go: y [tokens, rows].
+struct OutputArgs {
+  CUtensorMap y_map;  // of y, in boxes of 128 bytes x a chunk of tokens (epilogue.cuh)
+  bool by_copy;       // y_map is there; else element by element
+  void* y;
+  const float* bias;
+  int rows, tokens;
+  bool accumulate;
+};
+
+// How the tiles are shared out: see schedule.cuh.
+struct SchedulePlan {
+  int tiles_w = 0, tiles_t = 0;  // over weight rows and over tokens
+  int blocks = 0;                // along K that may be split (outlier blocks go with the last)
+  int ctas = 0;
+  int whole_tiles = 0;  // the first ones
+  int band = 1;         // token tiles visited side by side, while their activations stay in L2
+};
+
+}  // namespace atom::cuda

@@ -1,0 +1,87 @@
+// Which tiles, and which part of K of each, one CTA works on.
+//
+// The last `split_tiles` tiles are cut along K into equal shares (stream-K), so that every CTA
+// ends at the same time; the others are done whole. A CTA's share is a run of (tile, block)
+// pairs; it may begin inside one tile and end inside another:
+//
+//     tile      |       5       |       6       |       7       |
+//     CTA 0     |==========|
+//     CTA 1                |==========|                           begins tile 6, ends tile 5
+//     CTA 2                           |==========|
+//
+// The CTA that has a tile's last block finishes it: it adds the others' partial sums. Partial
+// sums for others are computed first and one's own finishing last, so nobody waits long.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cuda/gemm/kernel_args.h"
+
+namespace atom::cuda {
+
+struct Work {
+  int tile_w, tile_t;
+  int begin, end;  // blocks
+  int64_t first;   // linear index of block 0 of this tile among the split tiles' blocks
+};
+
+class Schedule {
+ public:
+  __device__ Schedule(const SchedulePlan& plan, int cta) : plan_(plan), whole_(cta) {
+    begin_ = share_begin(cta);
+    end_ = share_begin(cta + 1);
+  }
+
+  __device__ bool next(Work& work) {
+    if (stage_ == 0) {
+      stage_ = 1;
+      if (end_ > begin_ && end_ % plan_.blocks != 0) return take_split(work);
+    }
+    if (stage_ == 1) {
+      if (whole_ < plan_.whole_tiles) {
+        locate(whole_, work);
+        work.begin = 0;
+        work.end = plan_.blocks;
+        work.first = 0;
+        whole_ += plan_.ctas;
+        return true;
+      }
+      stage_ = 2;
+    }
+    return end_ > begin_ && take_split(work);
+  }
+
+  // First block of a CTA's share, counted over the split tiles.
+  __device__ int64_t share_begin(int cta) const {
+    return split_blocks() * cta / plan_.ctas;
+  }
+
+ private:
+  __device__ int64_t split_blocks() const {
+    return (static_cast<int64_t>(plan_.tiles_w) * plan_.tiles_t - plan_.whole_tiles) *
+           plan_.blocks;
+  }
+  __device__ bool take_split(Work& work) {
+    const auto tile = static_cast<int>((end_ - 1) / plan_.blocks);
+    work.first = static_cast<int64_t>(tile) * plan_.blocks;
+    work.begin = static_cast<int>(begin_ > work.first ? begin_ - work.first : 0);
+    work.end = static_cast<int>(end_ - work.first);
+    locate(plan_.whole_tiles + tile, work);
+    end_ = work.first + work.begin;
+    return true;
+  }
+  __device__ void locate(int tile, Work& work) const {
+    const int per_band = plan_.band * plan_.tiles_w;
+    const int first = tile / per_band * plan_.band, in_band = tile % per_band;
+    const int width = plan_.tiles_t - first < plan_.band ? plan_.tiles_t - first : plan_.band;
+    work.tile_t = first + in_band % width;
+    work.tile_w = in_band / width;
+  }
+
+  const SchedulePlan& plan_;
+  int64_t begin_, end_;
+  int whole_;
+  int stage_ = 0;
+};
+
+}  // namespace atom::cuda

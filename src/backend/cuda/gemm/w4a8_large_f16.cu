@@ -1,0 +1,10 @@
+#include "backend/cuda/gemm/w4a8_tiles.cuh"
+
+namespace atom::cuda::w4a8 {
+
+std::span<const KernelEntry> large_f16() {
+  static const auto kernels = large_tiles<__half>();
+  return kernels;
+}
+
+}  // namespace atom::cuda::w4a8

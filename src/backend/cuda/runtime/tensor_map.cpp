@@ -1,0 +1,35 @@
+#include "backend/cuda/runtime/tensor_map.h"
+
+#include <cudaTypedefs.h>
+
+#include "backend/cuda/runtime/device.h"
+
+namespace atom::cuda {
+
+CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t cols, int box_rows) {
+  // Through the runtime, so that nothing links against the driver's library.
+  static const auto encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    ATOM_CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                     cudaEnableDefault, &found));
+    ATOM_CHECK(found == cudaDriverEntryPointSuccess, "the driver has no cuTensorMapEncodeTiled");
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+  }();
+  const auto element_bytes = static_cast<cuuint32_t>(dtype_bytes(type));
+  CUtensorMap map;
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(cols) * element_bytes};
+  const cuuint32_t box[2] = {128 / element_bytes, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[2] = {1, 1};
+  const CUresult result =
+      encode(&map,
+             element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32,
+             2, const_cast<void*>(base), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  ATOM_CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled refused");
+  return map;
+}
+
+}  // namespace atom::cuda

@@ -1,0 +1,117 @@
+#include "backend/cuda/gemm/gemm.h"
+#include "cuda/device_test.h"
+#include "cuda/gemm_cases.h"
+
+namespace atom::cuda {
+namespace {
+
+struct Case {
+  int64_t rows, body, outliers, group, tokens;
+  DType type = DType::kF16;
+  bool bias = false, accumulate = false;
+};
+
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+// Runs every kernel of the table that the case allows, whole and split, twice each.
+void check(const Case& c) {
+  const PackedLinear linear =
+      random_two_level(c.rows, c.body, c.outliers, c.group, 1 + c.rows, c.bias);
+  ASSERT_TRUE(validate(linear).ok()) << validate(linear).message();
+  const PlainActivations x = random_activations(c.tokens, c.body, c.outliers, 7 + c.tokens);
+  std::vector<double> want = reference(linear, x);
+  std::vector<float> before;
+  if (c.accumulate) {
+    Random random(3);
+    for (double& w : want) {
+      before.push_back(f16_to_f32(f32_to_f16(static_cast<float>(random.normal()))));
+      w += before.back();
+    }
+  }
+
+  const W4A8Weights packed = pack_w4a8(linear).value();
+  const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
+  const int64_t capacity = round_up(c.tokens, 256);
+  std::vector<float> scales = x.scales, outlier_scales = x.outlier_scales;
+  scales.resize(static_cast<size_t>(capacity), NAN);
+  outlier_scales.resize(static_cast<size_t>(capacity), NAN);
+  const auto weights = to_device(packed.blocks);
+  const auto row_scales = to_device(packed.row_scales);
+  const auto acts = to_device(lay_out(x, shape, capacity));
+  const auto x_scales = to_device(scales), x_outlier_scales = to_device(outlier_scales);
+  const auto x_sums = to_device(body_sums(x, capacity));
+  const auto bias = to_device(linear.bias);
+  auto workspace = DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()).value();
+  workspace.fill_bytes(0);
+
+  int ran = 0;
+  for (int kernel = 0; kernel < w4a8_kernel_count(); ++kernel) {
+    for (const bool split : {false, true}) {
+      for (int round = 0; round < 2; ++round) {
+        PoisonedOutput y(c.rows * c.tokens, c.type);
+        if (c.accumulate) y.set(before);
+        GemmArgs args{.rows = c.rows,
+                      .tokens = c.tokens,
+                      .capacity = capacity,
+                      .shape = shape,
+                      .weights = weights.data(),
+                      .row_scales = row_scales.data(),
+                      .x = acts.data(),
+                      .x_scales = x_scales.data(),
+                      .x_outlier_scales = x_outlier_scales.data(),
+                      .x_sums = x_sums.data(),
+                      .bias = c.bias ? bias.data() : nullptr,
+                      .y = y.data(),
+                      .y_type = c.type,
+                      .accumulate = c.accumulate,
+                      .workspace = workspace.data()};
+        const Status status = launch_w4a8(args, {.kernel = kernel, .split = split}, nullptr);
+        if (status.code() == ErrorCode::kUnsupported) continue;
+        ASSERT_TRUE(status.ok()) << status.message();
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        ++ran;
+        EXPECT_LE(nmse(y.values(), want), nmse_limit(c.type))
+            << w4a8_kernel_name(kernel) << (split ? " split" : "") << " N " << c.rows << " K "
+            << c.body << "+" << c.outliers << " M " << c.tokens << " round " << round;
+      }
+    }
+  }
+  EXPECT_GT(ran, 0);
+}
+
+TEST(GemmW4A8, WholeBlocks) { check({256, 1024, 128, 128, 256}); }
+TEST(GemmW4A8, NoOutliers) { check({384, 512, 0, 128, 64}); }
+TEST(GemmW4A8, OneToken) { check({512, 2048, 64, 128, 1}); }
+TEST(GemmW4A8, ThreeTokens) { check({328, 640, 128, 128, 3}); }
+TEST(GemmW4A8, SeventeenTokens) { check({1000, 1408, 64, 128, 17}); }
+TEST(GemmW4A8, RaggedEverything) { check({777, 1152, 96, 128, 129}); }
+TEST(GemmW4A8, ManyTokens) { check({520, 768, 128, 128, 1025}); }
+TEST(GemmW4A8, SeveralTilesOfManyBlocks) { check({4096, 2432, 128, 128, 256}); }
+TEST(GemmW4A8, ManyOutliers) { check({192, 256, 448, 128, 200}); }
+TEST(GemmW4A8, LongK) { check({192, 28672 - 128, 128, 128, 33}); }
+TEST(GemmW4A8, MoreTilesThanChips) { check({20480, 384, 128, 128, 300}); }
+TEST(GemmW4A8, ThreeOutlierBlocks) { check({320, 512, 192, 128, 150}); }
+TEST(GemmW4A8, WideGroup) { check({256, 1024, 64, 256, 40}); }
+TEST(GemmW4A8, Group64) { check({576, 512, 64, 64, 65}); }
+TEST(GemmW4A8, Group32BodyNotWholeBlocks) { check({192, 544, 32, 32, 20}); }
+TEST(GemmW4A8, Bf16) { check({320, 512, 64, 128, 70, DType::kBF16}); }
+TEST(GemmW4A8, F32) { check({320, 512, 64, 128, 70, DType::kF32}); }
+TEST(GemmW4A8, Bias) { check({321, 512, 64, 128, 70, DType::kF16, true}); }
+TEST(GemmW4A8, Accumulate) { check({328, 512, 64, 128, 70, DType::kF32, true, true}); }
+TEST(GemmW4A8, AccumulateRaggedHalf) { check({333, 512, 64, 128, 35, DType::kF16, false, true}); }
+
+TEST(GemmW4A8, NoTokensIsNoWork) {
+  GemmArgs args;
+  args.rows = 64;
+  args.capacity = 256;
+  EXPECT_TRUE(launch_w4a8(args, {}, nullptr).ok());
+}
+
+TEST(PackW4A8, RefusesOtherWeights) {
+  PackedLinear p = random_two_level(64, 128, 0, 128, 1);
+  p.format.weight.kind = WeightKind::kGrouped;
+  EXPECT_EQ(pack_w4a8(p).status().code(), ErrorCode::kUnsupported);
+}
+
+}  // namespace
+}  // namespace atom::cuda
