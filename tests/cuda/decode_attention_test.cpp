@@ -1,7 +1,6 @@
-#include "backend/cuda/attention/decode.h"
-
 #include <algorithm>
 
+#include "backend/cuda/attention/decode.h"
 #include "backend/cuda/attention/page_format.h"
 #include "base/random.h"
 #include "cuda/device_test.h"
@@ -24,7 +23,8 @@ void put(CachePages format, uint8_t* record, bool key, int token, int channel, u
   if (format == CachePages::kInt4) {
     using F = Int4PageFormat<kHeadDim>;
     const PagePlace at = key ? F::key(token, channel) : F::value(token, channel);
-    record[at.byte] = static_cast<uint8_t>((record[at.byte] & ~(0xf << at.shift)) | bits << at.shift);
+    record[at.byte] =
+        static_cast<uint8_t>((record[at.byte] & ~(0xf << at.shift)) | bits << at.shift);
   } else {
     using F = HalfPageFormat<kHeadDim>;
     const int at = key ? F::key(token, channel) : F::value(token, channel);
@@ -164,8 +164,12 @@ TEST(DecodeAttention, ManySequences) {
   check<128>({lengths, 8, 8, 128});
 }
 TEST(DecodeAttention, LongSplit) { check<128>({{20011}, 8, 2, 128}); }
-TEST(DecodeAttention, LargeValues) { check<128>({{300}, 4, 1, 128, CachePages::kInt4, DType::kF32, 3000.0f}); }
-TEST(DecodeAttention, TinyValues) { check<128>({{300}, 4, 1, 128, CachePages::kInt4, DType::kF32, 1e-3f}); }
+TEST(DecodeAttention, LargeValues) {
+  check<128>({{300}, 4, 1, 128, CachePages::kInt4, DType::kF32, 3000.0f});
+}
+TEST(DecodeAttention, TinyValues) {
+  check<128>({{300}, 4, 1, 128, CachePages::kInt4, DType::kF32, 1e-3f});
+}
 TEST(DecodeAttention, HeadDim64) { check<64>({{3, 200, 1111}, 9, 3, 64}); }
 TEST(DecodeAttention, F16Cache) { check<128>({{3, 200, 1111}, 8, 2, 128, CachePages::kF16}); }
 TEST(DecodeAttention, F16Cache64) { check<64>({{3, 200, 1111}, 4, 4, 64, CachePages::kF16}); }

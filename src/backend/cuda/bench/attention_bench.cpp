@@ -41,16 +41,16 @@ double decode_us(const Size& s, CachePages format, double* bytes) {
     std::swap(table[i - 1], table[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
   }
   const auto d_table = DeviceArray<int32_t>::copy_of(table).value();
-  const auto lengths =
-      DeviceArray<int32_t>::copy_of(std::vector<int32_t>(static_cast<size_t>(s.sequences), s.tokens))
-          .value();
+  const auto lengths = DeviceArray<int32_t>::copy_of(
+                           std::vector<int32_t>(static_cast<size_t>(s.sequences), s.tokens))
+                           .value();
   block.resize(static_cast<size_t>(s.sequences * s.heads * kHeadDim));
   for (uint16_t& h : block) h = f32_to_f16(static_cast<float>(random.normal()));
   const auto q = DeviceArray<uint16_t>::copy_of(block).value();
   auto out = DeviceArray<uint16_t>::allocate(q.size()).value();
-  auto workspace = DeviceArray<uint8_t>::allocate(
-                       decode_workspace_bytes(s.sequences, s.heads, kHeadDim))
-                       .value();
+  auto workspace =
+      DeviceArray<uint8_t>::allocate(decode_workspace_bytes(s.sequences, s.heads, kHeadDim))
+          .value();
   workspace.fill_bytes(0);
   *bytes = static_cast<double>(cache_bytes);
   return median_us(copies, [&](int i, cudaStream_t stream) {

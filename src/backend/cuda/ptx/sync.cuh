@@ -51,13 +51,13 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
 __device__ inline void fence_to_copies() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-// A box of a matrix (runtime/tensor_map.h) from its first column and row on; what lies outside of the
-// matrix is not written.
+// A box of a matrix (runtime/tensor_map.h) from its first column and row on; what lies outside of
+// the matrix is not written.
 __device__ inline void box_store(const CUtensorMap* map, int column, int row, uint32_t from) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
-                   map),
-               "r"(column), "r"(row), "r"(from)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+      "r"(column), "r"(row), "r"(from)
+      : "memory");
 }
 __device__ inline void bulk_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
@@ -114,10 +114,10 @@ __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
 // Stores four 8x8 matrices of 16-bit values, each transposed; lane i gives the address of row i % 8
 // of matrix i / 8.
 __device__ inline void store_matrix_transposed(uint32_t address, const uint32_t (&m)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                   address),
-               "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
-               : "memory");
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+      : "memory");
 }
 
 // --- memory shared between CTAs
