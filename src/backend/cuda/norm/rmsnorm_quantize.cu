@@ -49,6 +49,7 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
   __shared__ double squares[kWarps];
   __shared__ float2 maxima[kWarps];
   __shared__ int sums[kWarps];
+  __shared__ float shared_factor;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int body = p.channels - p.outliers;
   const auto source = [&](int i) { return (i * kThreads + thread) * 8; };
@@ -106,10 +107,15 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
     if (lane == 0) squares[warp] = square;
     __syncthreads();
     finish_sum();
-    square = 0;
+    if (warp == 0) {
+      // Division and root in double are dear: once for the CTA.
+      square = 0;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) square += squares[w];
-    const auto factor = static_cast<float>(1.0 / sqrt(square / p.channels + p.eps));
+      for (int w = 0; w < kWarps; ++w) square += squares[w];
+      if (lane == 0) shared_factor = static_cast<float>(1.0 / sqrt(square / p.channels + p.eps));
+    }
+    __syncthreads();
+    const float factor = shared_factor;
 #pragma unroll
     for (int i = 0; i < 2 * kRuns; ++i) {
       if (source(i) >= p.channels) break;
