@@ -50,7 +50,7 @@ void check(const Case& c) {
   const auto d_perm = to_device(perm);
   const auto d_weight = to_device(weight);
   auto codes = DeviceArray<int8_t>::allocate(shape.act_blocks() * capacity * 128).value();
-  codes.fill_bytes(0);
+  codes.fill_bytes(0x55);
   auto scales = to_device(std::vector<float>(static_cast<size_t>(capacity), NAN));
   auto outlier_scales = to_device(std::vector<float>(static_cast<size_t>(capacity), NAN));
   auto sums = to_device(std::vector<int32_t>(static_cast<size_t>(capacity), -1));
@@ -103,6 +103,13 @@ void check(const Case& c) {
                want[static_cast<size_t>(k)];
     }
     EXPECT_EQ(sum, got_sums[static_cast<size_t>(t)]);
+    for (int64_t block = 0; block < shape.act_blocks(); ++block) {
+      const bool in_body = block < shape.body_blocks;
+      const int64_t first = (in_body ? block : block - shape.body_blocks) * 128;
+      for (int64_t k = std::max<int64_t>(0, (in_body ? body : c.outliers) - first); k < 128; ++k) {
+        wrong += got[static_cast<size_t>(w4a8::activation_offset(block, t, k, capacity))] != 0;
+      }
+    }
   }
   EXPECT_EQ(wrong, 0);
 }

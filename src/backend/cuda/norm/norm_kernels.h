@@ -15,7 +15,7 @@ struct Params {
   double eps;
   float step;          // clip / 127 of the body
   float outlier_step;  // 1 / 127
-  int body_blocks;
+  int body_blocks, blocks;  // of 128 columns
   int64_t capacity;
   int8_t* codes;
   float* scales;

@@ -11,7 +11,7 @@ Status launch_rmsnorm_quantize(const NormQuantizeArgs& args, cudaStream_t stream
                    : args.x_type == DType::kBF16 ? 1
                    : args.x_type == DType::kF32  ? 2
                                                  : -1;
-  if (type < 0 || args.channels % 16 != 0 || args.outliers % 16 != 0 ||
+  if (type < 0 || args.channels % 16 != 0 || args.outliers % 4 != 0 ||
       args.channels > norm::kMostChannels) {
     return error(ErrorCode::kUnsupported, "rmsnorm_quantize: no kernel for {} channels, {} outliers, {}",
                  args.channels, args.outliers, dtype_name(args.x_type));
@@ -26,6 +26,7 @@ Status launch_rmsnorm_quantize(const NormQuantizeArgs& args, cudaStream_t stream
                             .step = args.clip / 127.0f,
                             .outlier_step = 1.0f / 127.0f,
                             .body_blocks = args.shape.body_blocks,
+                            .blocks = args.shape.act_blocks(),
                             .capacity = args.capacity,
                             .codes = args.codes,
                             .scales = args.scales,

@@ -1,12 +1,13 @@
 // rmsnorm_quantize: codes = quantize(gather(rmsnorm(x))), one pass over memory.
 //   x     [T, D] f16, bf16 or f32     perm [D] u16     weight [D] f32
 //   codes s8 in the GEMM's swizzled blocks (w4a8_layout.h), two scales and the body's sum a token
-// Work: a CTA takes every gridDim-th token and keeps its part of perm and weight in registers; the
-// next row is on its way while the current one is worked on:
+// Work: a CTA takes every gridDim-th token and keeps its part of perm in registers; the next row is on
+// its way while the current one is worked on:
 //
 //   row -> registers -> mean square (in double, as every backend has it) -> normalised into shared
-//   memory -> gathered into registers -> two maxima over the CTA -> codes, 16 bytes a store
-// Requires: D and the outliers multiples of 16.   Rounds: as ops/numerics.h, operation by operation.
+//   memory -> gathered, a warp a block of 128 columns -> two maxima over the CTA -> codes, the
+//   block's 128 bytes in one store
+// Requires: D a multiple of 16, the outliers of 4.   Rounds: as ops/numerics.h, operation by operation.
 // Bound: HBM from a few hundred tokens on, the latency of one row below.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -41,10 +42,12 @@ __device__ inline float2 group_scale(float absmax, float step) {
   return make_float2(scale, __frcp_rn(scale));
 }
 
-// kRuns: runs of 16 channels a thread, at most; read as twice as many runs of 8.
+// kRuns: pairs of runs of 8 channels a thread reads, at most.
 template <class In, int kThreads, int kRuns>
-__global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid_constant__ Params p) {
+__global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_kernel(
+    const __grid_constant__ Params p) {
   constexpr int kWarps = kThreads / 32;
+  constexpr int kBlocks = 4 * kRuns + 1;  // of 128 columns, a warp; one more where body or tail pad
   extern __shared__ __align__(16) float row[];
   __shared__ double squares[kWarps];
   __shared__ float2 maxima[kWarps];
@@ -53,7 +56,7 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int body = p.channels - p.outliers;
   const auto source = [&](int i) { return (i * kThreads + thread) * 8; };
-  const auto gathered = [&](int r) { return (r * kThreads + thread) * 16; };
+  const auto block = [&](int i) { return i * kWarps + warp; };
 
   Raw8<In> x[2 * kRuns];
   const auto fetch = [&](int token) {
@@ -65,19 +68,18 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
     }
   };
   fetch(static_cast<int>(blockIdx.x));
-  float4 weight[2 * kRuns][2];
-  uint4 perm[kRuns][2];
+  // Sources of this lane's four columns of each block; none: the block is padding here.
+  uint2 perm[kBlocks];
+  uint32_t real = 0;  // a bit a block
 #pragma unroll
-  for (int i = 0; i < 2 * kRuns; ++i) {
-    if (source(i) >= p.channels) break;
-    weight[i][0] = *reinterpret_cast<const float4*>(p.weight + source(i));
-    weight[i][1] = *reinterpret_cast<const float4*>(p.weight + source(i) + 4);
-  }
-#pragma unroll
-  for (int r = 0; r < kRuns; ++r) {
-    if (gathered(r) >= p.channels) break;
-    perm[r][0] = *reinterpret_cast<const uint4*>(p.perm + gathered(r));
-    perm[r][1] = *reinterpret_cast<const uint4*>(p.perm + gathered(r) + 8);
+  for (int i = 0; i < kBlocks; ++i) {
+    const bool in_body = block(i) < p.body_blocks;
+    const int column = (in_body ? block(i) : block(i) - p.body_blocks) * 128 + 4 * lane;
+    perm[i] = make_uint2(0, 0);
+    if (column < (in_body ? body : p.outliers)) {
+      real |= 1u << i;
+      perm[i] = *reinterpret_cast<const uint2*>(p.perm + column + (in_body ? 0 : body));
+    }
   }
 
   int before = -1;  // the token whose sum is still in parts
@@ -121,7 +123,7 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
       if (source(i) >= p.channels) break;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float4 w = weight[i][half];
+        const float4 w = *reinterpret_cast<const float4*>(p.weight + source(i) + 4 * half);
         *reinterpret_cast<float4*>(row + source(i) + 4 * half) =
             make_float4(__fmul_rn(__fmul_rn(x[i][4 * half], factor), w.x),
                         __fmul_rn(__fmul_rn(x[i][4 * half + 1], factor), w.y),
@@ -132,19 +134,18 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
     fetch(token + static_cast<int>(gridDim.x));
     __syncthreads();
 
-    float v[kRuns][16];
+    float v[kBlocks][4];
     float2 top = make_float2(0, 0);  // of the body and of the outliers
 #pragma unroll
-    for (int r = 0; r < kRuns; ++r) {
-      if (gathered(r) >= p.channels) break;
-      const auto* pairs = reinterpret_cast<const uint32_t*>(perm[r]);
+    for (int i = 0; i < kBlocks; ++i) {
       float most = 0;
 #pragma unroll
-      for (int e = 0; e < 16; ++e) {
-        v[r][e] = row[e % 2 ? pairs[e / 2] >> 16 : pairs[e / 2] & 0xffff];
-        most = fmaxf(most, fabsf(v[r][e]));
+      for (int e = 0; e < 4; ++e) {
+        const uint32_t pair = e < 2 ? perm[i].x : perm[i].y;
+        v[i][e] = (real >> i & 1) != 0 ? row[e % 2 ? pair >> 16 : pair & 0xffff] : 0.0f;
+        most = fmaxf(most, fabsf(v[i][e]));
       }
-      if (gathered(r) < body) {
+      if (block(i) < p.body_blocks) {
         top.x = fmaxf(top.x, most);
       } else {
         top.y = fmaxf(top.y, most);
@@ -171,28 +172,22 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_quantize_kernel(const __grid
 
     int sum = 0;
 #pragma unroll
-    for (int r = 0; r < kRuns; ++r) {
-      const int at = gathered(r);
-      if (at >= p.channels) break;
-      const bool in_body = at < body;
+    for (int i = 0; i < kBlocks; ++i) {
+      if (block(i) >= p.blocks) break;
+      const bool in_body = block(i) < p.body_blocks;
       const float inverse = in_body ? body_scale.y : outlier_scale.y;
-      uint32_t words[4];
+      int code[4];
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        int code[4];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const float rounded = rintf(__fmul_rn(v[r][4 * q + e], inverse));
-          code[e] = static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
-        }
-        words[q] = __byte_perm(__byte_perm(code[0], code[1], 0x0040),
-                               __byte_perm(code[2], code[3], 0x0040), 0x5410);
-        if (in_body) sum = __dp4a(static_cast<int>(words[q]), 0x01010101, sum);
+      for (int e = 0; e < 4; ++e) {
+        const float rounded = rintf(__fmul_rn(v[i][e], inverse));
+        code[e] = static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
       }
-      const int column = in_body ? at : at - body;
-      const int block = (in_body ? 0 : p.body_blocks) + column / 128;
-      int8_t* to = p.codes + (block * p.capacity + token) * 128 + ((column / 16 % 8) ^ (token % 8)) * 16;
-      *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+      const uint32_t word = __byte_perm(__byte_perm(code[0], code[1], 0x0040),
+                                        __byte_perm(code[2], code[3], 0x0040), 0x5410);
+      if (in_body) sum = __dp4a(static_cast<int>(word), 0x01010101, sum);
+      int8_t* to = p.codes + (block(i) * p.capacity + token) * 128 +
+                   ((lane / 4) ^ (token % 8)) * 16 + lane % 4 * 4;
+      *reinterpret_cast<uint32_t*>(to) = word;
     }
     sum = __reduce_add_sync(0xffffffffu, sum);
     if (lane == 0) sums[warp] = sum;
