@@ -21,7 +21,7 @@ int choose_splits(int items, int pages) {
     // Pages of the busiest multiprocessor; below two CTAs it cannot keep enough bytes in flight.
     const int ctas = (items * splits + sms - 1) / sms;
     const int share = (pages + splits - 1) / splits;
-    const double cost = std::max(ctas, 2) * share + 24.0 * ctas + 0.5 * splits;
+    const double cost = std::max(ctas, 2) * share + 24.0 * ctas + 1.5 * splits;
     if (cost < best_cost) {
       best_cost = cost;
       best = splits;

@@ -16,4 +16,7 @@ void bench_w4a8(const std::vector<GemmSize>& sizes, bool all_kernels, bool vendo
 // Decode attention over INT4 and F16 pages.
 void bench_attention(double copy);
 
+// RMSNorm + gather + quantize from f16.
+void bench_norm(double copy);
+
 }  // namespace atom::cuda::bench

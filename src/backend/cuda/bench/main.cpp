@@ -1,4 +1,4 @@
-// cuda_bench [w4a8|attention] [--all] [--no-vendor] [NxKxM ...]
+// cuda_bench [w4a8|attention|norm] [--all] [--no-vendor] [NxKxM ...]
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -27,4 +27,5 @@ int main(int argc, char** argv) {
   std::printf("copy %.0f GB/s\n", copy);
   if (what == "w4a8") bench::bench_w4a8(sizes, all, vendor, copy);
   if (what == "attention") bench::bench_attention(copy);
+  if (what == "norm") bench::bench_norm(copy);
 }

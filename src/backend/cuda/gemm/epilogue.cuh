@@ -94,16 +94,11 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
     if constexpr (sizeof(Out) == 2) {
       const uint32_t base = ptx::shared_address(buffer);
 #pragma unroll
-      for (int j = 0; j < Tile::kChunk / 8; j += 2) {
-        // With 8 tokens in all, the second pair of matrices repeats the first.
-        const int second = Tile::kChunk >= 16 ? 4 : 0;
+      for (int j = 0; j < Tile::kChunk / 8; ++j) {
         const float* v = &values[chunk * (Tile::kChunk / 2) + j * 4];
-        const uint32_t m[4] = {pack_pair<Out>(v[0], v[1]), pack_pair<Out>(v[2], v[3]),
-                               pack_pair<Out>(v[second], v[second + 1]),
-                               pack_pair<Out>(v[second + 2], v[second + 3])};
-        const int matrix = lane / 8;
-        const int token = j * 8 + (matrix / 2) * (2 * second) + lane % 8;
-        ptx::store_matrix_transposed(base + Tile::place(token, warp * 16 + (matrix % 2) * 8), m);
+        const int token = j * 8 + lane % 8;
+        ptx::store_matrix_transposed(base + Tile::place(token, warp * 16 + lane / 8 % 2 * 8),
+                                     pack_pair<Out>(v[0], v[1]), pack_pair<Out>(v[2], v[3]));
       }
     } else {
 #pragma unroll

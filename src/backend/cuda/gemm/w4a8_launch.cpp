@@ -86,7 +86,7 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
         cycles =
             static_cast<double>(tiles) * args.shape.blocks() / plan.ctas * c.block_cycles * crowd +
             (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
-            3.5 * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
+            (c.ctas > 1 ? 7.5 : 3.5) * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
       } else {
         cycles = ceil_div(tiles, plan.ctas) *
                  (args.shape.blocks() * c.block_cycles * crowd + c.end_cycles);

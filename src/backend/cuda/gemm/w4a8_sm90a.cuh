@@ -35,7 +35,6 @@ struct Tile {
   static constexpr int row_blocks = kRowBlocks, tokens = kTokens, stages = kStages, ctas = kCtas;
   // Few tokens: one warp's products at a time, without the latency of a warpgroup's.
   static constexpr bool warp_mma = kTokens <= 32;
-  static constexpr int arrivals = warp_mma ? 8 : 2;  // that free a stage: warps, or warpgroups
 };
 
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
@@ -183,15 +182,10 @@ class Consumer {
   __device__ void wait_full() const {
     ptx::barrier_wait(shared_ + L::kFull + ring_.stage * 8, ring_.phase);
   }
+  // This warp has read the stage.
   __device__ void release(int stage) const {
-    const uint32_t barrier = shared_ + L::kEmpty + stage * 8;
-    if constexpr (C::warp_mma) {
-      __syncwarp();
-      if (thread_ % 32 == 0) ptx::barrier_arrive(barrier);
-    } else {
-      // The warpgroup's products of this stage have ended, and with them every warp's reading.
-      if (thread_ == 0) ptx::barrier_arrive(barrier);
-    }
+    __syncwarp();
+    if (thread_ % 32 == 0) ptx::barrier_arrive(shared_ + L::kEmpty + stage * 8);
   }
 
   // Adds four k-steps by warp-wide products; B comes from the swizzled activations of a stage.
@@ -478,7 +472,7 @@ __global__ __launch_bounds__(threads(C::ctas), C::ctas) void gemm_w4a8_sm90a_ker
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
-      ptx::barrier_init(shared + L::kEmpty + s * 8, C::arrivals);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, kMathThreads / 32);
     }
     ptx::barrier_init_fence();
   }

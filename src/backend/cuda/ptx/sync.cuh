@@ -111,13 +111,12 @@ __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
          (uint64_t{1024 >> 4} << 32) | (uint64_t{1} << 62);
 }
 
-// Stores four 8x8 matrices of 16-bit values, each transposed; lane i gives the address of row i % 8
-// of matrix i / 8.
-__device__ inline void store_matrix_transposed(uint32_t address, const uint32_t (&m)[4]) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
-      "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
-      : "memory");
+// Stores two 8x8 matrices of 16-bit values, each transposed; lanes 0..7 give the addresses of the
+// first one's rows, lanes 8..15 of the second's.
+__device__ inline void store_matrix_transposed(uint32_t address, uint32_t m0, uint32_t m1) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(address),
+               "r"(m0), "r"(m1)
+               : "memory");
 }
 
 // --- memory shared between CTAs
