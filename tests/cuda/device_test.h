@@ -21,7 +21,8 @@ DeviceArray<T> to_device(const std::vector<T>& host) {
 class PoisonedOutput {
  public:
   PoisonedOutput(int64_t size, DType type)
-      : size_(size), type_(type),
+      : size_(size),
+        type_(type),
         bytes_(DeviceArray<uint8_t>::allocate(size * dtype_bytes(type) + kGuard).value()) {
     bytes_.fill_bytes(0xff);
   }

@@ -14,9 +14,9 @@ namespace atom::cuda {
 // Quantized activations as the kernels' inputs stand for them, in plain rows.
 struct PlainActivations {
   int64_t tokens = 0, cols = 0, outliers = 0;
-  std::vector<int8_t> codes;           // [tokens, cols], outliers last
-  std::vector<float> scales;           // [tokens]
-  std::vector<float> outlier_scales;   // [tokens]
+  std::vector<int8_t> codes;          // [tokens, cols], outliers last
+  std::vector<float> scales;          // [tokens]
+  std::vector<float> outlier_scales;  // [tokens]
 };
 
 inline PackedLinear random_two_level(int64_t rows, int64_t body, int64_t outliers, int64_t group,
@@ -52,8 +52,12 @@ inline PackedLinear random_two_level(int64_t rows, int64_t body, int64_t outlier
 inline PlainActivations random_activations(int64_t tokens, int64_t body, int64_t outliers,
                                            uint64_t seed) {
   Random random(seed);
-  PlainActivations x{.tokens = tokens, .cols = body + outliers, .outliers = outliers,
-                     .codes = {}, .scales = {}, .outlier_scales = {}};
+  PlainActivations x{.tokens = tokens,
+                     .cols = body + outliers,
+                     .outliers = outliers,
+                     .codes = {},
+                     .scales = {},
+                     .outlier_scales = {}};
   x.codes.resize(static_cast<size_t>(tokens * x.cols));
   for (auto& c : x.codes) c = static_cast<int8_t>(random.below(255) - 127);
   for (int64_t t = 0; t < tokens; ++t) {
@@ -108,7 +112,8 @@ inline std::vector<double> reference(const PackedLinear& p, const PlainActivatio
     for (int64_t k = 0; k < body; ++k) {
       const auto g = static_cast<size_t>(n * groups + k / group);
       w[static_cast<size_t>(k)] =
-          unsigned_nibble(p.codes.data() + n * (body / 2), k) * p.group_scales[g] + p.group_zeros[g];
+          unsigned_nibble(p.codes.data() + n * (body / 2), k) * p.group_scales[g] +
+          p.group_zeros[g];
     }
     for (int64_t k = 0; k < outliers; ++k) {
       w[static_cast<size_t>(body + k)] = p.outlier_codes[static_cast<size_t>(n * outliers + k)];
@@ -120,7 +125,8 @@ inline std::vector<double> reference(const PackedLinear& p, const PlainActivatio
       for (int64_t k = body; k < p.cols; ++k) tail += w[static_cast<size_t>(k)] * row[k];
       const auto i = static_cast<size_t>(t);
       y[i * static_cast<size_t>(p.rows) + static_cast<size_t>(n)] =
-          (static_cast<double>(sum) * x.scales[i] + static_cast<double>(tail) * x.outlier_scales[i]) *
+          (static_cast<double>(sum) * x.scales[i] +
+           static_cast<double>(tail) * x.outlier_scales[i]) *
               f16_to_f32(p.row_scales[static_cast<size_t>(n)]) +
           (p.bias.empty() ? 0.0 : p.bias[static_cast<size_t>(n)]);
     }

@@ -98,9 +98,9 @@ void check(const Case& c) {
       const int64_t column = in_body ? k : k - body;
       const int64_t block = (in_body ? 0 : shape.body_blocks) + column / 128;
       if (in_body) sum += want[static_cast<size_t>(k)];
-      wrong += got[static_cast<size_t>(
-                   w4a8::activation_offset(block, t, column % 128, capacity))] !=
-               want[static_cast<size_t>(k)];
+      wrong +=
+          got[static_cast<size_t>(w4a8::activation_offset(block, t, column % 128, capacity))] !=
+          want[static_cast<size_t>(k)];
     }
     EXPECT_EQ(sum, got_sums[static_cast<size_t>(t)]);
     for (int64_t block = 0; block < shape.act_blocks(); ++block) {

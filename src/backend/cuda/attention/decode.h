@@ -18,8 +18,8 @@ struct DecodeArgs {
   int sequences = 0;
   int heads = 0, kv_heads = 0, head_dim = 0;  // H, KH, DH
   CachePages format = CachePages::kInt4;
-  const void* q = nullptr;           // [B, H, DH] f16
-  void* out = nullptr;               // [B, H, DH] of out_type: f16 or f32
+  const void* q = nullptr;  // [B, H, DH] f16
+  void* out = nullptr;      // [B, H, DH] of out_type: f16 or f32
   DType out_type = DType::kF16;
   const uint8_t* cache = nullptr;    // one layer: record of (page, kv head) at
                                      // page * page_stride + kv_head * record bytes
@@ -28,9 +28,11 @@ struct DecodeArgs {
   const int32_t* lengths = nullptr;  // [B] tokens, at least 1
   int max_pages = 0;
   float scale = 0.0f;
-  int longest = 0;            // tokens of the longest sequence, which sets the split; may be an
-                              // upper bound
-  void* workspace = nullptr;  // decode_workspace_bytes(), zeroed once; shared by one stream's launches
+  int splits = 0;   // parts of a sequence, at most 128; 0: chosen
+  int longest = 0;  // tokens of the longest sequence, which sets the split; may be an
+                    // upper bound
+  void* workspace =
+      nullptr;  // decode_workspace_bytes(), zeroed once; shared by one stream's launches
 };
 
 // Scratch for up to `sequences` sequences.

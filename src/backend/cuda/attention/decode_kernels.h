@@ -21,7 +21,7 @@ struct Params {
   const int32_t* lengths;
   int max_pages;
   int heads, kv_heads;
-  float scale_log2;    // softmax scale * log2(e)
+  float scale_log2;  // softmax scale * log2(e)
   int splits;
   float* partials;     // [sequence][kv head][split][group][DH + 2]: sums, then maximum and weight
   uint32_t* counters;  // [sequence][kv head], zero between launches

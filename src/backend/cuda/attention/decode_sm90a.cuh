@@ -1,8 +1,9 @@
 // decode_attention_sm90a: one new token a sequence over the paged INT4 (or F16) cache.
 //   q     [B, H, DH] f16    out  [B, H, DH] f16 or f32
 //   cache records of 16 tokens of one KV head (page_format.h), one a page
-// Work: a CTA takes one KV head of one sequence, or one of `splits` parts of it. Its four warps take
-// every fourth page; each feeds its own ring of records by bulk copies and runs alone to the end:
+// Work: a CTA takes one KV head of one sequence, or one of `splits` parts of it. Its four warps
+// take every fourth page; each feeds its own ring of records by bulk copies and runs alone to the
+// end:
 //
 //   S [16 tokens, 8 heads] = K q    mma f16, codes as f16 subnormals, exact
 //   s = (S * k_scale + k_min * sum(q)) * softmax scale        once a token and head
@@ -27,10 +28,12 @@ inline constexpr float kSlack = 8.0f;  // log2 of how far a weight may pass 1 be
 
 // Stages of a warp's ring: about 45 KB in flight a CTA.
 template <class Reader>
-constexpr int kStages = Reader::kBytes > 4096 ? 2 : Reader::kBytes > 1500 ? 5 : 8;
+constexpr int kStages = Reader::kBytes > 4096   ? 2
+                        : Reader::kBytes > 1500 ? 5
+                                                : 8;
 
 template <class Reader>
-constexpr int kRingBytes = kWarps * kStages<Reader> * Reader::kBytes;
+constexpr int kRingBytes = kWarps* kStages<Reader>* Reader::kBytes;
 
 template <class Reader, int kHeadDim>
 constexpr int shared_bytes() {
@@ -132,7 +135,8 @@ struct Queries {
   }
 };
 
-// Running softmax and output of a warp. Lane (g, c): heads 2c and 2c + 1; channels g, g + 8 of tiles.
+// Running softmax and output of a warp. Lane (g, c): heads 2c and 2c + 1; channels g, g + 8 of
+// tiles.
 template <class Reader, int kHeadDim>
 struct State {
   static constexpr int kTiles = kHeadDim / 16;
@@ -155,7 +159,8 @@ struct State {
   }
 
   // s: scores (log2) of tokens g (0, 1) and g + 8 (2, 3) for the two heads; v: their {scale, min}.
-  __device__ __forceinline__ void add(const float (&s)[4], const float2 (&v)[2], const Reader& reader) {
+  __device__ __forceinline__ void add(const float (&s)[4], const float2 (&v)[2],
+                                      const Reader& reader) {
     float level[2] = {};
     if constexpr (Reader::kScaled) {
       level[0] = __log2f(fmaxf(v[0].x, 0x1p-24f));
@@ -220,11 +225,12 @@ struct Merged {
 
 // Brings the warps' states together; ends with a barrier.
 template <class Reader, int kHeadDim>
-__device__ __forceinline__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim>& state, float* memory, int group,
-                                        int warp, int lane) {
-  float* maxima = memory;                       // [warp][kGroup]
-  float* weights = maxima + kWarps * kGroup;    // [warp][kGroup]
-  float* sums = weights + kWarps * kGroup;      // [warp][group][kHeadDim]
+__device__ __forceinline__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim>& state,
+                                                        float* memory, int group, int warp,
+                                                        int lane) {
+  float* maxima = memory;                     // [warp][kGroup]
+  float* weights = maxima + kWarps * kGroup;  // [warp][kGroup]
+  float* sums = weights + kWarps * kGroup;    // [warp][group][kHeadDim]
   const int g = lane / 4, head = 2 * (lane % 4);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

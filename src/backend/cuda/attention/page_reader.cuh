@@ -33,7 +33,8 @@ struct Int4Reader {
   __device__ void load_keys(const uint8_t* record, int lane) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint8_t* from = record + (lane / 4 + 8 * half) * (kHeadDim / 2) + lane % 4 * (kHeadDim / 8);
+      const uint8_t* from =
+          record + (lane / 4 + 8 * half) * (kHeadDim / 2) + lane % 4 * (kHeadDim / 8);
       if constexpr (kKeyWords == 4) {
         *reinterpret_cast<uint4*>(k[half]) = *reinterpret_cast<const uint4*>(from);
       } else {

@@ -37,11 +37,11 @@ struct W4A8Problem {
       x.push_back(random_bytes(x_bytes, static_cast<uint64_t>(3 * i + 1)));
       y.push_back(DeviceArray<uint8_t>::allocate(n * m * 2).value());
     }
-    row_scales = DeviceArray<float>::copy_of(std::vector<float>(static_cast<size_t>(n + 64), 1e-3f))
-                     .value();
-    x_scales = DeviceArray<float>::copy_of(
-                   std::vector<float>(static_cast<size_t>(args.capacity), 1e-2f))
-                   .value();
+    row_scales =
+        DeviceArray<float>::copy_of(std::vector<float>(static_cast<size_t>(n + 64), 1e-3f)).value();
+    x_scales =
+        DeviceArray<float>::copy_of(std::vector<float>(static_cast<size_t>(args.capacity), 1e-2f))
+            .value();
     workspace = DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()).value();
     workspace.fill_bytes(0);
     x_sums = DeviceArray<int32_t>::copy_of(

@@ -80,9 +80,8 @@ double vendor_gemm_us(VendorType type, int64_t n, int64_t k, int64_t m) {
                                              &kWorkspace, sizeof(kWorkspace)));
   std::vector<cublasLtMatmulHeuristicResult_t> found(6);
   int count = 0;
-  const cublasStatus_t status =
-      cublasLtMatmulAlgoGetHeuristic(handle, op, a, b, d, d, preference,
-                                     static_cast<int>(found.size()), found.data(), &count);
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      handle, op, a, b, d, d, preference, static_cast<int>(found.size()), found.data(), &count);
   double best = -1;
   if (status == CUBLAS_STATUS_SUCCESS && count > 0) {
     const int64_t bytes = (n * k + m * k) * (type == VendorType::kF16 ? 2 : 1);

@@ -19,13 +19,13 @@ struct EpilogueTile {
   static constexpr int kChunk = kTokens < kMost ? kTokens : kMost;
   static constexpr int kChunks = kTokens / kChunk;
   static constexpr int kBuffers = kChunks < 3 ? kChunks : 3;
-  static constexpr int kBoxes = sizeof(Out) / 2;           // of 128 bytes of channels
+  static constexpr int kBoxes = sizeof(Out) / 2;  // of 128 bytes of channels
   static constexpr int kBoxBytes = kChunk * 128;
   static constexpr int kBufferBytes = kBoxes * kBoxBytes;  // of one chunk
   static constexpr int kBytes = kBuffers * kBufferBytes;   // of one warpgroup
 
-  // Byte of a chunk's value: 128-byte rows of a token under the 128-byte swizzle, as the copy engine
-  // wants them and stmatrix writes them without bank conflicts.
+  // Byte of a chunk's value: 128-byte rows of a token under the 128-byte swizzle, as the copy
+  // engine wants them and stmatrix writes them without bank conflicts.
   __device__ static int place(int token, int channel) {
     const int byte = channel * static_cast<int>(sizeof(Out));
     return byte / 128 * kBoxBytes + token * 128 + ((byte / 16 % 8) ^ (token % 8)) * 16 + byte % 16;
@@ -97,9 +97,8 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
       for (int j = 0; j < Tile::kChunk / 8; ++j) {
         const float* v = &values[chunk * (Tile::kChunk / 2) + j * 4];
         const int token = j * 8 + lane % 8;
-        ptx::store_matrix_transposed(
-            base + Tile::place(token, warp * 16 + lane / 8 % 2 * 8),
-            pack_pair<Out>(v[0], v[1]), pack_pair<Out>(v[2], v[3]));
+        ptx::store_matrix_transposed(base + Tile::place(token, warp * 16 + lane / 8 % 2 * 8),
+                                     pack_pair<Out>(v[0], v[1]), pack_pair<Out>(v[2], v[3]));
       }
     } else {
 #pragma unroll

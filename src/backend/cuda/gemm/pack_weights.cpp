@@ -50,8 +50,7 @@ void pack_body(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* ro
 void pack_outliers(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
   const int64_t outliers = p.format.weight.outliers;
   for (int64_t k = 0; k < outliers; ++k) {
-    uint8_t* block =
-        row_blocks + (shape.body_blocks + k / kOutlierCols) * shape.block_bytes();
+    uint8_t* block = row_blocks + (shape.body_blocks + k / kOutlierCols) * shape.block_bytes();
     const int in_block = static_cast<int>(k % kOutlierCols);
     const Fragment f = fragment_of(static_cast<int>(n % kBlockRows), in_block);
     block[(in_block / 32) * 2048 + f.thread * 16 + (2 * f.col_half + f.row_half) * 4 + f.byte] =
@@ -98,8 +97,7 @@ Result<W4A8Weights> pack_w4a8(const PackedLinear& p) {
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < row_blocks; ++i) {
     for (int64_t n = i * kBlockRows; n < std::min(p.rows, (i + 1) * kBlockRows); ++n) {
-      packed.row_scales[static_cast<size_t>(n)] =
-          f16_to_f32(p.row_scales[static_cast<size_t>(n)]);
+      packed.row_scales[static_cast<size_t>(n)] = f16_to_f32(p.row_scales[static_cast<size_t>(n)]);
       pack_body(p, shape, n, packed.blocks.data() + i * stride);
       pack_outliers(p, shape, n, packed.blocks.data() + i * stride);
     }

@@ -12,7 +12,7 @@ namespace atom::cuda {
 
 // A packed linear ready to be copied to the GPU.
 struct W4A8Weights {
-  std::vector<uint8_t> blocks;  // w4a8_layout.h
+  std::vector<uint8_t> blocks;    // w4a8_layout.h
   std::vector<float> row_scales;  // [rows, padded to 64], 0 in the padding
 };
 

@@ -52,14 +52,11 @@ class Schedule {
   }
 
   // First block of a CTA's share, counted over the split tiles.
-  __device__ int64_t share_begin(int cta) const {
-    return split_blocks() * cta / plan_.ctas;
-  }
+  __device__ int64_t share_begin(int cta) const { return split_blocks() * cta / plan_.ctas; }
 
  private:
   __device__ int64_t split_blocks() const {
-    return (static_cast<int64_t>(plan_.tiles_w) * plan_.tiles_t - plan_.whole_tiles) *
-           plan_.blocks;
+    return (static_cast<int64_t>(plan_.tiles_w) * plan_.tiles_t - plan_.whole_tiles) * plan_.blocks;
   }
   __device__ bool take_split(Work& work) {
     const auto tile = static_cast<int>((end_ - 1) / plan_.blocks);

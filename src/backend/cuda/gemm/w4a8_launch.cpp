@@ -34,8 +34,7 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
     plan.whole_tiles = tiles;
   }
   // Activations of a band stay in L2 beside a wave's weights.
-  const int64_t tile_bytes =
-      int64_t{c.tokens} * args.shape.blocks() * kActBlockBytes;
+  const int64_t tile_bytes = int64_t{c.tokens} * args.shape.blocks() * kActBlockBytes;
   plan.band = static_cast<int>(
       std::clamp<int64_t>(int64_t{20} << 20, tile_bytes, tile_bytes * plan.tiles_t) / tile_bytes);
   return plan;
@@ -68,8 +67,8 @@ const char* w4a8_kernel_name(int kernel) { return table(kernel).name; }
 GemmChoice choose_w4a8(const GemmArgs& args) {
   constexpr double kCyclesPerUs = 1800, kMemoryBytesPerCycle = 2150;
   const int sms = device_info().sms;
-  const double bytes = static_cast<double>(ceil_div(args.rows, kBlockRows)) *
-                       args.shape.blocks() * static_cast<double>(args.shape.block_bytes());
+  const double bytes = static_cast<double>(ceil_div(args.rows, kBlockRows)) * args.shape.blocks() *
+                       static_cast<double>(args.shape.block_bytes());
   GemmChoice best;
   double best_cycles = std::numeric_limits<double>::max();
   for (int k = 0; k < w4a8_kernel_count(); ++k) {
@@ -84,16 +83,16 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
       double cycles = 0;
       if (split && plan.whole_tiles < tiles) {
         // The shares' blocks, one end, and the exchange of partial sums.
-        cycles = static_cast<double>(tiles) * args.shape.blocks() / plan.ctas *
-                     c.block_cycles * crowd +
-                 (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
-                 (c.ctas > 1 ? 7.5 : 3.5) * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
+        cycles =
+            static_cast<double>(tiles) * args.shape.blocks() / plan.ctas * c.block_cycles * crowd +
+            (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
+            (c.ctas > 1 ? 7.5 : 3.5) * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
       } else {
         cycles = ceil_div(tiles, plan.ctas) *
                  (args.shape.blocks() * c.block_cycles * crowd + c.end_cycles);
       }
-      cycles = std::max(cycles, plan.tiles_t * bytes / kMemoryBytesPerCycle *
-                                    (plan.tiles_t > 1 ? 0.5 : 1.0));
+      cycles = std::max(
+          cycles, plan.tiles_t * bytes / kMemoryBytesPerCycle * (plan.tiles_t > 1 ? 0.5 : 1.0));
       if (cycles < best_cycles) {
         best_cycles = cycles;
         best = {.kernel = k, .split = split};
@@ -108,32 +107,33 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
   if (args.tokens == 0) return {};
   const KernelEntry& entry = table(choice.kernel, args.y_type);
   const int group = group_index(args.shape);
-  const bool known = args.y_type == DType::kF16 || args.y_type == DType::kBF16 ||
-                     args.y_type == DType::kF32;
+  const bool known =
+      args.y_type == DType::kF16 || args.y_type == DType::kBF16 || args.y_type == DType::kF32;
   if (!known || entry.functions[group] == nullptr) {
     return error(ErrorCode::kUnsupported, "w4a8: no kernel {} for output {} and {} groups a block",
                  entry.name, dtype_name(args.y_type), args.shape.groups);
   }
   const Config& c = entry.config;
-  Params params{.weights = args.weights,
-                .row_scales = args.row_scales,
-                .x = args.x,
-                .x_scales = args.x_scales,
-                .x_outlier_scales = args.x_outlier_scales,
-                .x_sums = args.x_sums,
-                .out = {.y_map = {},
-                        .by_copy = false,
-                        .y = args.y,
-                        .bias = args.bias,
-                        .rows = static_cast<int>(args.rows),
-                        .tokens = static_cast<int>(args.tokens),
-                        .accumulate = args.accumulate},
-                .capacity = static_cast<int>(args.capacity),
-                .row_blocks = ceil_div(args.rows, kBlockRows),
-                .shape = args.shape,
-                .plan = make_plan(args, c, choice.split),
-                .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
-                .flags = static_cast<uint32_t*>(args.workspace)};
+  Params params{
+      .weights = args.weights,
+      .row_scales = args.row_scales,
+      .x = args.x,
+      .x_scales = args.x_scales,
+      .x_outlier_scales = args.x_outlier_scales,
+      .x_sums = args.x_sums,
+      .out = {.y_map = {},
+              .by_copy = false,
+              .y = args.y,
+              .bias = args.bias,
+              .rows = static_cast<int>(args.rows),
+              .tokens = static_cast<int>(args.tokens),
+              .accumulate = args.accumulate},
+      .capacity = static_cast<int>(args.capacity),
+      .row_blocks = ceil_div(args.rows, kBlockRows),
+      .shape = args.shape,
+      .plan = make_plan(args, c, choice.split),
+      .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
+      .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);
   if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
     params.out.by_copy = true;
@@ -142,7 +142,8 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
   }
   const int shared_bytes = entry.shared_bytes[group];
   const void* function = entry.functions[group];
-  ATOM_CUDA_CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  ATOM_CUDA_CHECK(
+      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas));
   config.blockDim = dim3(static_cast<unsigned>(threads(c.ctas)));

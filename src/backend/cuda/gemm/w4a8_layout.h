@@ -13,8 +13,9 @@
 //
 // Activations: int8 in blocks of 128 columns, [block][token][128], so that any run of tokens of a
 // block is contiguous. Within a token's 128 bytes, 16-byte piece p stands at p ^ (token % 8), which
-// is the tensor cores' 128-byte swizzle. Outlier columns begin a block of their own. Columns that no
-// channel stands for are zero: the kernel works with weight + 128 and takes 128 * sum(x) off again.
+// is the tensor cores' 128-byte swizzle. Outlier columns begin a block of their own. Columns that
+// no channel stands for are zero: the kernel works with weight + 128 and takes 128 * sum(x) off
+// again.
 #pragma once
 
 #include <cstdint>

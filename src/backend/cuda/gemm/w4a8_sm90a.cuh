@@ -9,8 +9,8 @@
 //   HBM -> L2 -> shared: codes --LDS.128--> registers --and, shift, multiply-add, xor--> int8 A
 //                shared: x (swizzled) ------------------------------------------------------> B
 //
-// A code expands to q*s + z inside its byte (q*s + z + 128 <= 255 by the format), four at a time, so
-// the integer sum runs over all of K without touching the accumulators; the tensor cores take
+// A code expands to q*s + z inside its byte (q*s + z + 128 <= 255 by the format), four at a time,
+// so the integer sum runs over all of K without touching the accumulators; the tensor cores take
 // q*s + z + 128 unsigned, and 128 * sum(x) goes off at the end. One warpgroup
 // unpacks while the tensor cores work for the other. The outlier columns have their own
 // activation scale: after the body the sums become floats, and each outlier block is added as
@@ -289,8 +289,8 @@ class Consumer {
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int i = 0; i < kAcc / 4; ++i) {
-        to[(r * (kAcc / 4) + i) * 128] = make_int4(acc_[r][4 * i], acc_[r][4 * i + 1],
-                                                   acc_[r][4 * i + 2], acc_[r][4 * i + 3]);
+        to[(r * (kAcc / 4) + i) * 128] =
+            make_int4(acc_[r][4 * i], acc_[r][4 * i + 1], acc_[r][4 * i + 2], acc_[r][4 * i + 3]);
       }
     }
     __threadfence();
@@ -373,7 +373,8 @@ class Consumer {
       }
 #pragma unroll
       for (int i = 0; i < kAcc; ++i) v[r][i] = fmaf(v[r][i], scale[i / 2 % 2], bias[i / 2 % 2]);
-      store_tile<Out, C::tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_, 1 + group_);
+      store_tile<Out, C::tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_,
+                                 1 + group_);
     }
   }
 

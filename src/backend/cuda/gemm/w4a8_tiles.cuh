@@ -10,8 +10,7 @@ namespace atom::cuda::w4a8 {
 
 template <class C, int kGroups, class Out>
 void add(KernelEntry& entry, int groups) {
-  entry.functions[groups] =
-      reinterpret_cast<const void*>(&gemm_w4a8_sm90a_kernel<C, kGroups, Out>);
+  entry.functions[groups] = reinterpret_cast<const void*>(&gemm_w4a8_sm90a_kernel<C, kGroups, Out>);
   entry.shared_bytes[groups] = Layout<C, kGroups, Out>::kBytes;
 }
 

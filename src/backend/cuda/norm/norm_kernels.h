@@ -13,8 +13,8 @@ struct Params {
   const uint16_t* perm;
   const float* weight;
   double eps;
-  float step;          // clip / 127 of the body
-  float outlier_step;  // 1 / 127
+  float step;               // clip / 127 of the body
+  float outlier_step;       // 1 / 127
   int body_blocks, blocks;  // of 128 columns
   int64_t capacity;
   int8_t* codes;

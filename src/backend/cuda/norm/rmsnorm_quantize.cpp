@@ -13,8 +13,9 @@ Status launch_rmsnorm_quantize(const NormQuantizeArgs& args, cudaStream_t stream
                                                  : -1;
   if (type < 0 || args.channels % 16 != 0 || args.outliers % 4 != 0 ||
       args.channels > norm::kMostChannels) {
-    return error(ErrorCode::kUnsupported, "rmsnorm_quantize: no kernel for {} channels, {} outliers, {}",
-                 args.channels, args.outliers, dtype_name(args.x_type));
+    return error(ErrorCode::kUnsupported,
+                 "rmsnorm_quantize: no kernel for {} channels, {} outliers, {}", args.channels,
+                 args.outliers, dtype_name(args.x_type));
   }
   const norm::Params params{.x = args.x,
                             .tokens = static_cast<int>(args.tokens),

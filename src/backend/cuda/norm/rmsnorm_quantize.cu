@@ -1,14 +1,14 @@
 // rmsnorm_quantize: codes = quantize(gather(rmsnorm(x))), one pass over memory.
 //   x     [T, D] f16, bf16 or f32     perm [D] u16     weight [D] f32
 //   codes s8 in the GEMM's swizzled blocks (w4a8_layout.h), two scales and the body's sum a token
-// Work: a CTA takes every gridDim-th token and keeps its part of perm in registers; the next row is on
-// its way while the current one is worked on:
+// Work: a CTA takes every gridDim-th token and keeps its part of perm in registers; the next row is
+// on its way while the current one is worked on:
 //
 //   row -> registers -> mean square (in double, as every backend has it) -> normalised into shared
 //   memory -> gathered, a warp a block of 128 columns -> two maxima over the CTA -> codes, the
 //   block's 128 bytes in one store
-// Requires: D a multiple of 16, the outliers of 4.   Rounds: as ops/numerics.h, operation by operation.
-// Bound: HBM from a few hundred tokens on, the latency of one row below.
+// Requires: D a multiple of 16, the outliers of 4.   Rounds: as ops/numerics.h, operation by
+// operation. Bound: HBM from a few hundred tokens on, the latency of one row below.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -63,7 +63,8 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
 #pragma unroll
     for (int i = 0; i < 2 * kRuns; ++i) {
       if (token < p.tokens && source(i) < p.channels) {
-        x[i].load(static_cast<const In*>(p.x) + static_cast<int64_t>(token) * p.channels + source(i));
+        x[i].load(static_cast<const In*>(p.x) + static_cast<int64_t>(token) * p.channels +
+                  source(i));
       }
     }
   };
@@ -176,11 +177,12 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
       if (block(i) >= p.blocks) break;
       const bool in_body = block(i) < p.body_blocks;
       const float inverse = in_body ? body_scale.y : outlier_scale.y;
-      int code[4];
+      uint32_t code[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float rounded = rintf(__fmul_rn(v[i][e], inverse));
-        code[e] = static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
+        // Adding 1.5 * 2^23 rounds to an integer, half to even, and leaves it in the low bits.
+        const float clamped = fminf(fmaxf(__fmul_rn(v[i][e], inverse), -127.0f), 127.0f);
+        code[e] = __float_as_uint(__fadd_rn(clamped, 12582912.0f));
       }
       const uint32_t word = __byte_perm(__byte_perm(code[0], code[1], 0x0040),
                                         __byte_perm(code[2], code[3], 0x0040), 0x5410);

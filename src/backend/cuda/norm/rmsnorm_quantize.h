@@ -14,12 +14,12 @@ namespace atom::cuda {
 // Codes and scales are bit-identical to ops/numerics.h: INT8 a token for the body (symmetric), INT8
 // a token for the outliers (no clip). All pointers are GPU memory.
 struct NormQuantizeArgs {
-  const void* x = nullptr;          // [tokens, channels] of x_type
-  DType x_type = DType::kF16;       // kF16, kBF16 or kF32
+  const void* x = nullptr;           // [tokens, channels] of x_type
+  DType x_type = DType::kF16;        // kF16, kBF16 or kF32
   int64_t tokens = 0, channels = 0;  // channels: a multiple of 16
-  int64_t outliers = 0;             // the last ones after the gather; a multiple of 4
-  const uint16_t* perm = nullptr;   // [channels] source of each gathered channel
-  const float* weight = nullptr;    // [channels] RMSNorm weight, source order
+  int64_t outliers = 0;              // the last ones after the gather; a multiple of 4
+  const uint16_t* perm = nullptr;    // [channels] source of each gathered channel
+  const float* weight = nullptr;     // [channels] RMSNorm weight, source order
   float eps = 1e-5f;
   float clip = 1.0f;                // of the body
   w4a8::Shape shape;                // of the activations

@@ -18,7 +18,8 @@ __device__ inline void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// D[16, 8] += A[16, 32] * B[32, 8], bytes with s32 sums; A unsigned or signed. Lane l = 4g + c holds
+// D[16, 8] += A[16, 32] * B[32, 8], bytes with s32 sums; A unsigned or signed. Lane l = 4g + c
+// holds
 //   a  (row g, columns 4c..+3), (g + 8, same), (g, columns + 16), (g + 8, columns + 16)
 //   b  (rows 4c..+3, column g), (rows + 16, column g)         d  as above
 template <bool kUnsignedA>
@@ -38,8 +39,8 @@ __device__ inline void mma_s8(int32_t* d, const uint32_t* a, uint32_t b0, uint32
   }
 }
 
-// Four 8x8 matrices of 16-bit values, or 8 rows of 16 bytes; lane i gives the address of row i % 8 of
-// matrix i / 8 and gets 4 bytes of row i / 4 of each, the (i % 4)th.
+// Four 8x8 matrices of 16-bit values, or 8 rows of 16 bytes; lane i gives the address of row i % 8
+// of matrix i / 8 and gets 4 bytes of row i / 4 of each, the (i % 4)th.
 __device__ inline void load_matrix(uint32_t address, uint32_t (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])

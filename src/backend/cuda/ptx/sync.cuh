@@ -51,13 +51,13 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
 __device__ inline void fence_to_copies() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-// A box of a matrix (runtime/tensor_map.h) from its first column and row on; what lies outside of the
-// matrix is not written.
+// A box of a matrix (runtime/tensor_map.h) from its first column and row on; what lies outside of
+// the matrix is not written.
 __device__ inline void box_store(const CUtensorMap* map, int column, int row, uint32_t from) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
-                   map),
-               "r"(column), "r"(row), "r"(from)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+      "r"(column), "r"(row), "r"(from)
+      : "memory");
 }
 __device__ inline void bulk_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");

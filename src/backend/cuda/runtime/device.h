@@ -12,9 +12,9 @@
 #include "base/status.h"
 
 // For calls that only a bug or a dying GPU can make fail.
-#define ATOM_CUDA_CHECK(call)                                                         \
-  do {                                                                                \
-    const cudaError_t atom_cuda_error = (call);                                       \
+#define ATOM_CUDA_CHECK(call)                                                        \
+  do {                                                                               \
+    const cudaError_t atom_cuda_error = (call);                                      \
     ATOM_CHECK(atom_cuda_error == cudaSuccess, cudaGetErrorString(atom_cuda_error)); \
   } while (false)
 
