@@ -15,6 +15,8 @@ struct Case {
   CachePages format = CachePages::kInt4;
   DType out_type = DType::kF16;
   float value_scale = 1.0f;  // of V, to meet large and tiny scales
+  int splits = 5;            // of the later rounds; the first lets the kernel choose
+  double limit = 3e-7;       // weights are rounded to f16 once: 2e-8 beside the output's rounding
 };
 
 // Puts one nibble or half into a page's record.
@@ -127,7 +129,7 @@ void check(const Case& c) {
   auto workspace =
       DeviceArray<uint8_t>::allocate(decode_workspace_bytes(sequences, c.heads, kHeadDim)).value();
   workspace.fill_bytes(0);
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < 3; ++round) {
     PoisonedOutput out(int64_t{sequences} * c.heads * kHeadDim, c.out_type);
     const DecodeArgs args{.sequences = sequences,
                           .heads = c.heads,
@@ -143,13 +145,13 @@ void check(const Case& c) {
                           .lengths = d_lengths.data(),
                           .max_pages = max_pages,
                           .scale = scale,
+                          .splits = round == 0 ? 0 : c.splits,
                           .longest = longest,
                           .workspace = workspace.data()};
     const Status status = launch_decode_attention(args, nullptr);
     ASSERT_TRUE(status.ok()) << status.message();
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    // Weights are rounded to f16 once before the product with V: about 2e-8 beside the output's.
-    EXPECT_LE(nmse(out.values(), want), 3e-7) << "round " << round;
+    EXPECT_LE(nmse(out.values(), want), c.limit) << "round " << round;
   }
 }
 
@@ -163,7 +165,14 @@ TEST(DecodeAttention, ManySequences) {
   for (int i = 0; i < 80; ++i) lengths.push_back(1 + 13 * i);
   check<128>({lengths, 8, 8, 128});
 }
-TEST(DecodeAttention, LongSplit) { check<128>({{20011}, 8, 2, 128}); }
+TEST(DecodeAttention, LongSplit) {
+  check<128>({{20011}, 8, 2, 128, CachePages::kInt4, DType::kF16, 1.0f, 40});
+}
+// The tensor cores truncate their sums, and thousands of positive codes in one of them nearly
+// cancel against the minima when V is noise around zero.
+TEST(DecodeAttention, LongUnsplit) {
+  check<128>({{8192}, 8, 2, 128, CachePages::kInt4, DType::kF16, 1.0f, 1, 2e-6});
+}
 TEST(DecodeAttention, LargeValues) {
   check<128>({{300}, 4, 1, 128, CachePages::kInt4, DType::kF32, 3000.0f});
 }

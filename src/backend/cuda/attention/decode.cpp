@@ -59,6 +59,12 @@ Status launch_decode_attention(const DecodeArgs& args, cudaStream_t stream) {
   }
   const int items = args.sequences * args.kv_heads;
   auto* workspace = static_cast<uint8_t*>(args.workspace);
+  const int splits = args.splits > 0 ? std::min(args.splits, kMostSplits)
+                                     : choose_splits(items, (args.longest + 15) / 16);
+  // As many as the workspace holds partial results for.
+  const int64_t room =
+      (decode_workspace_bytes(args.sequences, args.heads, args.head_dim) - counter_bytes(items)) /
+      (int64_t{args.sequences} * args.heads * (args.head_dim + 2) * 4);
   const decode::Params params{
       .q = args.q,
       .out = args.out,
@@ -70,7 +76,7 @@ Status launch_decode_attention(const DecodeArgs& args, cudaStream_t stream) {
       .heads = args.heads,
       .kv_heads = args.kv_heads,
       .scale_log2 = args.scale * 1.44269504f,
-      .splits = choose_splits(items, (args.longest + 15) / 16),
+      .splits = static_cast<int>(std::min<int64_t>(splits, room)),
       .partials = reinterpret_cast<float*>(workspace + counter_bytes(items)),
       .counters = reinterpret_cast<uint32_t*>(workspace)};
   launch(params, args.sequences, stream);

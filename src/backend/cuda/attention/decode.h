@@ -28,6 +28,7 @@ struct DecodeArgs {
   const int32_t* lengths = nullptr;  // [B] tokens, at least 1
   int max_pages = 0;
   float scale = 0.0f;
+  int splits = 0;   // parts of a sequence, at most 128; 0: chosen
   int longest = 0;  // tokens of the longest sequence, which sets the split; may be an
                     // upper bound
   void* workspace =

@@ -16,7 +16,7 @@ struct Size {
   int sequences, tokens, heads, kv_heads;
 };
 
-double decode_us(const Size& s, CachePages format, double* bytes) {
+double decode_us(const Size& s, CachePages format, double* bytes, int splits = 0) {
   constexpr int kHeadDim = 128;
   const int pages = (s.tokens + 15) / 16;
   const int64_t record = page_record_bytes(format, kHeadDim);
@@ -68,6 +68,7 @@ double decode_us(const Size& s, CachePages format, double* bytes) {
                           .lengths = lengths.data(),
                           .max_pages = pages,
                           .scale = 0.088f,
+                          .splits = splits,
                           .longest = s.tokens,
                           .workspace = workspace.data()};
     const Status status = launch_decode_attention(args, stream);
@@ -91,6 +92,15 @@ void bench_attention(double copy) {
                 100 * int4_bytes * 1e-3 / int4 / copy, f16, 100 * f16_bytes * 1e-3 / f16 / copy,
                 f16 / int4);
     std::fflush(stdout);
+  }
+  for (const Size& s : {Size{1, 32768, 32, 8}, Size{8, 1024, 32, 32}, Size{64, 2048, 64, 8}}) {
+    std::printf("splits of %d x %d, %d/%d:", s.sequences, s.tokens, s.heads, s.kv_heads);
+    for (const int splits : {1, 2, 3, 4, 8, 16, 32, 48, 66, 99, 128}) {
+      if (s.tokens / 16 / splits < 8) continue;
+      double bytes = 0;
+      std::printf("  %d: %.1f us", splits, decode_us(s, CachePages::kInt4, &bytes, splits));
+    }
+    std::printf("\n");
   }
 }
 

@@ -16,7 +16,7 @@ void bench_w4a8(const std::vector<GemmSize>& sizes, bool all_kernels, bool vendo
 // Decode attention over INT4 and F16 pages.
 void bench_attention(double copy);
 
-// RMSNorm + gather + quantize from f16.
-void bench_norm(double copy);
+// RMSNorm + gather + quantize of m tokens of k channels from f16.
+void bench_norm(const std::vector<GemmSize>& sizes, double copy);
 
 }  // namespace atom::cuda::bench

@@ -27,5 +27,5 @@ int main(int argc, char** argv) {
   std::printf("copy %.0f GB/s\n", copy);
   if (what == "w4a8") bench::bench_w4a8(sizes, all, vendor, copy);
   if (what == "attention") bench::bench_attention(copy);
-  if (what == "norm") bench::bench_norm(copy);
+  if (what == "norm") bench::bench_norm(sizes, copy);
 }

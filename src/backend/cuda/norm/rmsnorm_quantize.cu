@@ -177,11 +177,12 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
       if (block(i) >= p.blocks) break;
       const bool in_body = block(i) < p.body_blocks;
       const float inverse = in_body ? body_scale.y : outlier_scale.y;
-      int code[4];
+      uint32_t code[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float rounded = rintf(__fmul_rn(v[i][e], inverse));
-        code[e] = static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
+        // Adding 1.5 * 2^23 rounds to an integer, half to even, and leaves it in the low bits.
+        const float clamped = fminf(fmaxf(__fmul_rn(v[i][e], inverse), -127.0f), 127.0f);
+        code[e] = __float_as_uint(__fadd_rn(clamped, 12582912.0f));
       }
       const uint32_t word = __byte_perm(__byte_perm(code[0], code[1], 0x0040),
                                         __byte_perm(code[2], code[3], 0x0040), 0x5410);
