@@ -58,7 +58,7 @@ void check(const Case& c) {
                       .row_scales = row_scales.data(),
                       .x = acts.data(),
                       .x_scales = x_scales.data(),
-                      .x_outlier_scales = x_outlier_scales.data(),
+                      .x_outlier_scales = c.outliers > 0 ? x_outlier_scales.data() : nullptr,
                       .x_sums = x_sums.data(),
                       .bias = c.bias ? bias.data() : nullptr,
                       .y = y.data(),

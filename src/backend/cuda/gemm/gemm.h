@@ -21,7 +21,7 @@ struct GemmArgs {
   const float* row_scales = nullptr;        // [rows, padded to 64]
   const int8_t* x = nullptr;                // w4a8_layout.h
   const float* x_scales = nullptr;          // [capacity]
-  const float* x_outlier_scales = nullptr;  // [capacity]
+  const float* x_outlier_scales = nullptr;  // [capacity], null without outliers
   const int32_t* x_sums = nullptr;          // [capacity] sum of a token's body codes
   const float* bias = nullptr;              // [rows] or null
   void* y = nullptr;

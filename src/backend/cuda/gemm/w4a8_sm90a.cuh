@@ -6,18 +6,17 @@
 // Work: a CTA's tile is 128*kRowBlocks channels x kTokens tokens. One thread feeds a ring of stages
 // by bulk copies; two warpgroups each own 64*kRowBlocks channels:
 //
-//   HBM -> L2 -> shared: codes --LDS.128--> registers --and, shift, multiply-add, xor--> int8 A
-//                shared: x (swizzled) ------------------------------------------------------> B
+//   HBM -> L2 -> shared: codes --LDS.128--> registers --and, shift, multiply-add--> u8 A operand
+//                shared: x (swizzled) ----------------------------------------------> s8 B operand
 //
-// A code expands to q*s + z inside its byte (q*s + z + 128 <= 255 by the format), four at a time,
-// so the integer sum runs over all of K without touching the accumulators; the tensor cores take
-// q*s + z + 128 unsigned, and 128 * sum(x) goes off at the end. One warpgroup
-// unpacks while the tensor cores work for the other. The outlier columns have their own
-// activation scale: after the body the sums become floats, and each outlier block is added as
-// float(partial) * scale in pieces of 64 tokens.
-// Requires: K padded to blocks with zero codes; sm_90a.   Rounds: to y's type once, at the end.
-// Bound: HBM below about 64 tokens; then the latency of a warpgroup's products (64, 128 tokens) or
-// the tensor cores and the board's power (256).
+// A code expands to q*s + z + 128 inside its byte (0..255 by the format), four at a time, so that
+// the integer sum runs over all of K without touching the accumulators; 128 * sum(x) goes off at
+// the end. The outlier columns have their own activation scale: after the body the sums become
+// floats, and each 128 outlier columns are added as float(partial) * scale, 32 tokens at a time.
+// Above 32 tokens the products are wgmma's, A from registers; below, mma.sync's. Requires: K padded
+// to blocks with zero codes; sm_90a.   Rounds: to y's type once, at the end. Bound: HBM below about
+// 64 tokens; then the latency of a warpgroup's products (64, 128 tokens) or the tensor cores and
+// the board's power (256).
 #pragma once
 
 #include "backend/cuda/gemm/epilogue.cuh"
@@ -329,6 +328,7 @@ class Consumer {
     const uint32_t to = ptx::shared_address(token_values());
 #pragma unroll
     for (int array = 0; array < 3; ++array) {
+      if (array == 1 && p_.shape.outlier_blocks == 0) continue;
       for (int t = 4 * thread_; t < C::tokens; t += 512) {
         ptx::copy16(to + (array * C::tokens + t) * 4,
                     static_cast<const uint32_t*>(from[array]) + token0 + t);

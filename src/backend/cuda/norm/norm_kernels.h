@@ -12,7 +12,7 @@ struct Params {
   int tokens, channels, outliers;
   const uint16_t* perm;
   const float* weight;
-  double eps;
+  double eps, inverse_channels;
   float step;               // clip / 127 of the body
   float outlier_step;       // 1 / 127
   int body_blocks, blocks;  // of 128 columns

@@ -24,6 +24,7 @@ Status launch_rmsnorm_quantize(const NormQuantizeArgs& args, cudaStream_t stream
                             .perm = args.perm,
                             .weight = args.weight,
                             .eps = static_cast<double>(args.eps),
+                            .inverse_channels = 1.0 / static_cast<double>(args.channels),
                             .step = args.clip / 127.0f,
                             .outlier_step = 1.0f / 127.0f,
                             .body_blocks = args.shape.body_blocks,

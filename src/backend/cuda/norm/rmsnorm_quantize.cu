@@ -69,18 +69,22 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
     }
   };
   fetch(static_cast<int>(blockIdx.x));
-  // Sources of this lane's four columns of each block; none: the block is padding here.
+  // Bytes in the row of this lane's four columns of each block; padding comes from a zero behind
+  // it.
   uint2 perm[kBlocks];
-  uint32_t real = 0;  // a bit a block
+  if (thread == 0) row[p.channels] = 0.0f;
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
     const bool in_body = block(i) < p.body_blocks;
     const int column = (in_body ? block(i) : block(i) - p.body_blocks) * 128 + 4 * lane;
-    perm[i] = make_uint2(0, 0);
+    const auto nothing = static_cast<uint32_t>(p.channels) * 0x10001u;
+    perm[i] = make_uint2(nothing, nothing);
     if (column < (in_body ? body : p.outliers)) {
-      real |= 1u << i;
       perm[i] = *reinterpret_cast<const uint2*>(p.perm + column + (in_body ? 0 : body));
     }
+    // At most 12288 * 4: the halves do not reach into each other.
+    perm[i].x *= 4;
+    perm[i].y *= 4;
   }
 
   int before = -1;  // the token whose sum is still in parts
@@ -111,11 +115,13 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
     __syncthreads();
     finish_sum();
     if (warp == 0) {
-      // Division and root in double are dear: once for the CTA.
+      // Within two ulp of the double 1 / sqrt(square / D + eps), which division and root would take
+      // ten times as long to find: the same float but for one row in some 2^27.
       square = 0;
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) square += squares[w];
-      if (lane == 0) shared_factor = static_cast<float>(1.0 / sqrt(square / p.channels + p.eps));
+      if (lane == 0)
+        shared_factor = static_cast<float>(rsqrt(fma(square, p.inverse_channels, p.eps)));
     }
     __syncthreads();
     const float factor = shared_factor;
@@ -143,14 +149,13 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const uint32_t pair = e < 2 ? perm[i].x : perm[i].y;
-        v[i][e] = (real >> i & 1) != 0 ? row[e % 2 ? pair >> 16 : pair & 0xffff] : 0.0f;
+        const uint32_t at = e % 2 ? pair >> 16 : pair & 0xffffu;
+        v[i][e] = *reinterpret_cast<const float*>(reinterpret_cast<const uint8_t*>(row) + at);
         most = fmaxf(most, fabsf(v[i][e]));
       }
-      if (block(i) < p.body_blocks) {
-        top.x = fmaxf(top.x, most);
-      } else {
-        top.y = fmaxf(top.y, most);
-      }
+      const bool in_body = block(i) < p.body_blocks;
+      top.x = fmaxf(top.x, in_body ? most : 0.0f);
+      top.y = fmaxf(top.y, in_body ? 0.0f : most);
     }
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) {
@@ -202,7 +207,7 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void rmsnorm_quantize_ke
 template <class In, int kThreads, int kRuns>
 void start(const Params& p, cudaStream_t stream) {
   const auto kernel = rmsnorm_quantize_kernel<In, kThreads, kRuns>;
-  const int bytes = p.channels * 4;
+  const int bytes = p.channels * 4 + 16;
   // Enough CTAs to fill the chip, and no more, so that each keeps its registers' contents.
   const int ctas = min(p.tokens, p.sms * (1024 / kThreads));
   (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
