@@ -42,10 +42,10 @@ Status write_windows(Decoder& decoder, KvCache& cache, Tensor& logits, WindowBat
     decoder.compute_logits(rows, logits);
     decoder.backend().read(logits, windows, host);
     parallel_for(windows, [&](int64_t w) {
-      const auto own = std::span<const float>(host).subspan(static_cast<size_t>(w * vocab),
-                                                            static_cast<size_t>(vocab));
+      const auto own = std::span<float>(host).subspan(static_cast<size_t>(w * vocab),
+                                                      static_cast<size_t>(vocab));
       tokens[static_cast<size_t>(w * context + t + 1)] =
-          samplers[static_cast<size_t>(w)].sample(own, {});
+          samplers[static_cast<size_t>(w)].sample(own);
     });
     progress.advance(windows);
   }

@@ -49,7 +49,7 @@ Result<Generation> Generator::generate(std::span<const int32_t> prompt,
                  context_);
   }
   ATOM_TRY(validate(options.sampling));
-  Sampler sampler(options.sampling);
+  Sampler sampler(options.sampling, prompt);
   const std::vector<int32_t>& eos_ids = decoder_.config().eos_ids;
 
   Generation result;
@@ -60,7 +60,7 @@ Result<Generation> Generator::generate(std::span<const int32_t> prompt,
   const int64_t most = std::min(options.max_tokens, context_ - length);
   while (static_cast<int64_t>(result.tokens.size()) < most) {
     ATOM_TRY(run_pending());
-    const int32_t token = sampler.sample(host_logits_, sequence_.tokens());
+    const int32_t token = sampler.sample(host_logits_);
     if (result.prefill_seconds == 0) {
       result.prefill_seconds = seconds_since(start);
       decode_start = std::chrono::steady_clock::now();

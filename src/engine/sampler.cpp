@@ -7,8 +7,39 @@
 namespace atom {
 namespace {
 
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+// Candidates looked at first where top_p or min_p decide how many count: enough as a rule.
+constexpr int64_t kFirstCandidates = 128;
+
 Status out_of_range(const char* name, double value, const char* range) {
   return error(ErrorCode::kInvalidArgument, "{} = {}: must be {}", name, value, range);
+}
+
+bool is_set(std::span<const uint64_t> bits, size_t i) {
+  return (bits[i / 64] >> (i % 64) & 1) != 0;
+}
+
+// The first token of the mask within the vocabulary, or -1.
+int32_t first_allowed(std::span<const uint64_t> allowed, size_t vocab) {
+  for (size_t i = 0; i < vocab; ++i) {
+    if (i % 64 == 0 && allowed[i / 64] == 0) {
+      i += 63;
+    } else if (is_set(allowed, i)) {
+      return static_cast<int32_t>(i);
+    }
+  }
+  return -1;
+}
+
+void forbid_others(std::span<const uint64_t> allowed, std::span<float> logits) {
+  for (size_t begin = 0; begin < logits.size(); begin += 64) {
+    const uint64_t word = allowed[begin / 64];
+    if (word == ~uint64_t{0}) continue;
+    const size_t end = std::min(begin + 64, logits.size());
+    for (size_t i = begin; i < end; ++i) {
+      if ((word >> (i - begin) & 1) == 0) logits[i] = kNone;
+    }
+  }
 }
 
 }  // namespace
@@ -26,85 +57,128 @@ Status validate(const SamplingParams& p) {
   if (!(p.repetition_penalty > 0.0 && p.repetition_penalty <= 100.0)) {
     return out_of_range("repetition_penalty", p.repetition_penalty, "in (0, 100]");
   }
+  if (!(p.presence_penalty >= -100.0 && p.presence_penalty <= 100.0)) {
+    return out_of_range("presence_penalty", p.presence_penalty, "within -100..100");
+  }
+  if (!(p.frequency_penalty >= -100.0 && p.frequency_penalty <= 100.0)) {
+    return out_of_range("frequency_penalty", p.frequency_penalty, "within -100..100");
+  }
+  for (const auto& [token, bias] : p.logit_bias) {
+    if (token < 0) return out_of_range("logit_bias: token", token, "0 or more");
+    if (!(bias >= -100.0f && bias <= 100.0f)) {
+      return error(ErrorCode::kInvalidArgument,
+                   "logit_bias of token {} = {}: must be within -100..100", token, bias);
+    }
+  }
   return {};
 }
 
-int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> history) {
+Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt)
+    : params_(params),
+      random_(params.seed),
+      counts_(params.repetition_penalty != 1.0 || params.presence_penalty != 0.0 ||
+              params.frequency_penalty != 0.0) {
+  if (params.repetition_penalty == 1.0) return;
+  for (const int32_t token : prompt) seen_[token].in_prompt = true;
+}
+
+int32_t Sampler::sample(std::span<float> logits, std::span<const uint64_t> allowed) {
   ATOM_CHECK(!logits.empty(), "a vocabulary has tokens");
-  collect(logits, history);
-  if (params_.temperature == 0.0) {
-    const auto more = [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; };
-    return std::max_element(candidates_.begin(), candidates_.end(), more)->id;
+  adjust(logits);
+  int32_t fallback = 0;  // where no logit is a number
+  if (!allowed.empty()) {
+    fallback = first_allowed(allowed, logits.size());
+    if (fallback < 0) return -1;
+    forbid_others(allowed, logits);
   }
-  return draw();
+  const RankedToken best = best_token(logits);
+  int32_t token = best.id;
+  if (best.logit == kNone) {
+    token = fallback;
+  } else if (params_.temperature > 0.0 && std::isfinite(best.logit)) {
+    token = draw(logits, best.logit);
+  }
+  if (counts_) ++seen_[token].in_output;
+  return token;
 }
 
-void Sampler::collect(std::span<const float> logits, std::span<const int32_t> history) {
-  candidates_.resize(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const double logit = logits[i];
-    candidates_[i] = {std::isnan(logit) ? -std::numeric_limits<double>::infinity() : logit,
-                      static_cast<int32_t>(i)};
+void Sampler::adjust(std::span<float> logits) const {
+  const auto repetition = static_cast<float>(params_.repetition_penalty);
+  for (const auto& [token, seen] : seen_) {
+    if (token < 0 || static_cast<size_t>(token) >= logits.size()) continue;
+    float& logit = logits[static_cast<size_t>(token)];
+    logit = logit > 0 ? logit / repetition : logit * repetition;
+    if (seen.in_output > 0) {
+      logit -= static_cast<float>(params_.presence_penalty +
+                                  params_.frequency_penalty * static_cast<double>(seen.in_output));
+    }
   }
-  if (params_.repetition_penalty == 1.0) return;
-  seen_.assign(logits.size(), false);
-  for (const int32_t token : history) {
-    if (token < 0 || token >= static_cast<int64_t>(logits.size())) continue;
-    if (seen_[static_cast<size_t>(token)]) continue;
-    seen_[static_cast<size_t>(token)] = true;
-    double& logit = candidates_[static_cast<size_t>(token)].logit;
-    logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
+  for (const auto& [token, bias] : params_.logit_bias) {
+    if (static_cast<size_t>(token) < logits.size()) logits[static_cast<size_t>(token)] += bias;
   }
 }
 
-int32_t Sampler::draw() {
-  const auto less = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
-  };
-  const Candidate best = *std::max_element(candidates_.begin(), candidates_.end(), less);
-  if (!std::isfinite(best.logit)) return best.id;
-  const auto weight = [&](const Candidate& c) {
-    return std::exp((c.logit - best.logit) / params_.temperature);
-  };
-  const auto sum_of_weights = [&](const std::vector<Candidate>& candidates) {
-    double sum = 0;
-    for (const Candidate& c : candidates) sum += weight(c);
-    return sum;
-  };
-
-  double sum = 0;  // of the weights of kept_
-  kept_.clear();
+int32_t Sampler::draw(std::span<const float> logits, float best) {
+  // Below the smallest normal temperature all weight is on the best in any case.
+  const auto scale = static_cast<float>(1.0 / std::max(params_.temperature, 1e-30));
   if (params_.top_k == 0 && params_.top_p == 1.0 && params_.min_p == 0.0) {
-    kept_.swap(candidates_);
-    sum = sum_of_weights(kept_);
-  } else {
-    // A heap yields the most likely candidates in order without sorting the whole vocabulary.
-    std::make_heap(candidates_.begin(), candidates_.end(), less);
-    const auto pop = [&] {
-      std::pop_heap(candidates_.begin(), candidates_.end(), less);
-      kept_.push_back(candidates_.back());
-      candidates_.pop_back();
-    };
-    if (params_.top_k > 0) {
-      while (!candidates_.empty() && static_cast<int64_t>(kept_.size()) < params_.top_k) pop();
-      candidates_.clear();
-    }
-    const double enough = params_.top_p * (sum_of_weights(kept_) + sum_of_weights(candidates_));
-    size_t count = 0;
-    while (count == 0 || sum < enough) {
-      if (count == kept_.size() && !candidates_.empty()) pop();
-      if (count == kept_.size() || weight(kept_[count]) < params_.min_p) break;
-      sum += weight(kept_[count++]);
-    }
-    kept_.resize(count);
+    return draw_from_all(logits, best, scale);
   }
+  return draw_from_best(logits, best, scale);
+}
 
+int32_t Sampler::draw_from_all(std::span<const float> logits, float best, float scale) {
+  const double sum = sum_of_exponentials(logits, best, scale, &block_sums_);
   double left = random_.uniform() * sum;
-  for (const Candidate& c : kept_) {
-    left -= weight(c);
-    if (left < 0) return c.id;
+  size_t block = 0;
+  while (block + 1 < block_sums_.size() && left >= block_sums_[block]) left -= block_sums_[block++];
+  const size_t begin = block * static_cast<size_t>(kLogitBlock);
+  const size_t end = std::min(begin + static_cast<size_t>(kLogitBlock), logits.size());
+  size_t chosen = logits.size();
+  for (size_t i = begin; i < end && left >= 0; ++i) {
+    const float weight = exp_nonpositive((logits[i] - best) * scale);
+    if (weight > 0) chosen = i;
+    left -= static_cast<double>(weight);
   }
-  return kept_.front().id;  // rounding left a crumb over
+  // Rounding may leave a crumb over: then it is the last of the block, or else the best.
+  return chosen < logits.size() ? static_cast<int32_t>(chosen) : best_token(logits).id;
+}
+
+int32_t Sampler::draw_from_best(std::span<const float> logits, float best, float scale) {
+  const auto vocab = static_cast<int64_t>(logits.size());
+  const bool limited = params_.top_k > 0 && params_.top_k < vocab;
+  const auto weight_of = [&](const RankedToken& t) {
+    return static_cast<double>(exp_nonpositive((t.logit - best) * scale));
+  };
+  double all = 0;  // weight of what top_k leaves; where only min_p cuts, it is not needed
+  int64_t looked_at = limited ? params_.top_k : std::min(kFirstCandidates, vocab);
+  std::span<const RankedToken> ranked = ranking_.best(logits, looked_at);
+  if (limited) {
+    for (const RankedToken& t : ranked) all += weight_of(t);
+  } else if (params_.top_p < 1.0) {
+    all = sum_of_exponentials(logits, best, scale);
+  }
+  const double enough =
+      params_.top_p < 1.0 ? params_.top_p * all : std::numeric_limits<double>::infinity();
+  weights_.clear();
+  double sum = 0;
+  for (;;) {
+    while (weights_.size() < ranked.size() && (weights_.empty() || sum < enough)) {
+      const double weight = weight_of(ranked[weights_.size()]);
+      if (!weights_.empty() && (weight == 0.0 || weight < params_.min_p)) break;
+      weights_.push_back(weight);
+      sum += weight;
+    }
+    if (limited || weights_.size() < ranked.size() || looked_at == vocab) break;
+    looked_at = std::min(8 * looked_at, vocab);
+    ranked = ranking_.best(logits, looked_at);
+  }
+  double left = random_.uniform() * sum;
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    left -= weights_[i];
+    if (left < 0) return ranked[i].id;
+  }
+  return ranked[0].id;  // rounding left a crumb over
 }
 
 }  // namespace atom

@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <span>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
 #include "base/status.h"
+#include "engine/logits.h"
 
 namespace atom {
 
@@ -15,36 +18,50 @@ struct SamplingParams {
   int64_t top_k = 0;                // keep the k most likely; 0: all
   double top_p = 1.0;               // keep the most likely that together reach this probability
   double min_p = 0.0;               // drop what is below this share of the most likely
-  double repetition_penalty = 1.0;  // makes tokens seen before less likely where above 1
+  double repetition_penalty = 1.0;  // above 1: tokens of prompt and output become less likely
+  double presence_penalty = 0.0;    // taken off the logit of each token of the output
+  double frequency_penalty = 0.0;   // the same for each time that it came
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // added to the logits of these tokens
   uint64_t seed = 0;
 };
 
 // Checks the ranges; the message names the parameter.
 Status validate(const SamplingParams& params);
 
-// The filters apply in the order of the fields above, each to what the one before it left, after
-// the repetition penalty, as in transformers. The same seed gives the same choices on every
-// machine. Equal logits count as ordered by id; NaN counts as minus infinity.
+// Chooses the tokens of one output. Logits change in this order: repetition penalty (positive ones
+// are divided by it, others multiplied, as in transformers), presence and frequency penalties (as
+// OpenAI defines them), bias, then the tokens that are not allowed drop out. The filters apply in
+// the order of the fields above, each to what the one before it left. The same seed and logits give
+// the same choices on every machine. Equal logits count as ordered by id; NaN counts as minus
+// infinity.
 class Sampler {
  public:
-  explicit Sampler(const SamplingParams& params) : params_(params), random_(params.seed) {}
+  // prompt: tokens that the repetition penalty counts as seen.
+  explicit Sampler(const SamplingParams& params, std::span<const int32_t> prompt = {});
 
-  // logits [V]; history: the tokens so far, for the repetition penalty.
-  int32_t sample(std::span<const float> logits, std::span<const int32_t> history);
+  // Chooses a token and counts it as part of the output. logits [V] are overwritten; allowed: a bit
+  // for each token (TokenConstraint::allowed), or empty: all. Returns -1 if none is allowed.
+  int32_t sample(std::span<float> logits, std::span<const uint64_t> allowed = {});
 
  private:
-  struct Candidate {
-    double logit;
-    int32_t id;
+  struct Seen {
+    bool in_prompt = false;
+    int32_t in_output = 0;
   };
-  void collect(std::span<const float> logits, std::span<const int32_t> history);
-  int32_t draw();
+  void adjust(std::span<float> logits) const;
+  // best is the largest logit, scale one over the temperature.
+  int32_t draw(std::span<const float> logits, float best);
+  int32_t draw_from_all(std::span<const float> logits, float best, float scale);
+  int32_t draw_from_best(std::span<const float> logits, float best, float scale);
 
   SamplingParams params_;
   Random random_;
-  std::vector<Candidate> candidates_;  // what draw() has not looked at yet
-  std::vector<Candidate> kept_;        // what it chooses from
-  std::vector<bool> seen_;
+  bool counts_ = false;  // whether any penalty wants seen_
+  std::unordered_map<int32_t, Seen> seen_;
+  // Scratch of one choice.
+  TokenRanking ranking_;
+  std::vector<double> weights_;
+  std::vector<double> block_sums_;
 };
 
 }  // namespace atom

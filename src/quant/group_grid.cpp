@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "quant/multiversion.h"
+#include "base/multiversion.h"
 
 namespace atom {
 namespace {

@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "base/blas.h"
+#include "base/multiversion.h"
 #include "base/parallel.h"
 #include "quant/group_grid.h"
-#include "quant/multiversion.h"
 #include "tensor/packing.h"
 
 namespace atom {
