@@ -35,6 +35,7 @@ Status write_windows(Decoder& decoder, KvCache& cache, Tensor& logits, WindowBat
     samplers.emplace_back(
         SamplingParams{.temperature = 1.0, .seed = first_seed + static_cast<uint64_t>(w)});
   }
+  std::vector<SamplingScratch> scratch(static_cast<size_t>(windows));
   std::vector<float> host(static_cast<size_t>(windows * vocab));
   for (int64_t t = 0; t + 1 < context; ++t) {
     ATOM_TRY(check_interrupted());
@@ -45,7 +46,7 @@ Status write_windows(Decoder& decoder, KvCache& cache, Tensor& logits, WindowBat
       const auto own = std::span<float>(host).subspan(static_cast<size_t>(w * vocab),
                                                       static_cast<size_t>(vocab));
       tokens[static_cast<size_t>(w * context + t + 1)] =
-          samplers[static_cast<size_t>(w)].sample(own);
+          samplers[static_cast<size_t>(w)].sample(own, scratch[static_cast<size_t>(w)]);
     });
     progress.advance(windows);
   }

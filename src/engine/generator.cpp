@@ -1,17 +1,40 @@
 #include "engine/generator.h"
 
-#include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/interrupt.h"
+#include "engine/decoder_runner.h"
 
 namespace atom {
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+class GenerationSink : public RequestSink {
+ public:
+  explicit GenerationSink(const std::function<bool(int32_t)>& on_token) : on_token_(on_token) {}
+
+  bool on_token(int, const ScoredToken& token) override {
+    generation.tokens.push_back(token.token);
+    return on_token_(token.token);
+  }
+  void on_choice_end(int, const ChoiceEnd& end) override {
+    generation.finish = end.reason;
+    status = end.status;
+  }
+  void on_end(const RequestEnd& end) override {
+    generation.prompt_tokens = end.prompt_tokens;
+    generation.reused_tokens = end.cached_tokens;
+    // A stop id that comes first is a choice too, though no token.
+    const auto first = end.generated_tokens > 0 ? end.first_token : end.finished;
+    generation.prefill_seconds = seconds_between(end.arrival, first);
+    generation.decode_seconds = seconds_between(first, end.finished);
+  }
+
+  Generation generation;
+  Status status;
+
+ private:
+  const std::function<bool(int32_t)>& on_token_;
+};
 
 }  // namespace
 
@@ -21,91 +44,33 @@ Result<std::unique_ptr<Generator>> Generator::create(Decoder& decoder, int64_t c
     return error(ErrorCode::kInvalidArgument, "a context of {} tokens is not within 1..{}", context,
                  room);
   }
-  auto cache = ATOM_TRY(decoder.make_cache((context + kPageTokens - 1) / kPageTokens));
-  auto logits = ATOM_TRY(decoder.backend().make_tensor(1, decoder.config().vocab));
-  return std::unique_ptr<Generator>(
-      new Generator(decoder, context, std::move(cache), std::move(logits)));
+  auto runner = ATOM_TRY(make_decoder_runner(decoder, pages_for(context)));
+  auto core = ATOM_TRY(EngineCore::create(
+      std::move(runner),
+      {.max_sequences = 1, .max_batch_tokens = decoder.limits().max_tokens, .context = context}));
+  return std::unique_ptr<Generator>(new Generator(std::move(core)));
 }
-
-Generator::Generator(Decoder& decoder, int64_t context, std::unique_ptr<KvCache> cache,
-                     std::unique_ptr<Tensor> logits)
-    : decoder_(decoder),
-      context_(context),
-      cache_(std::move(cache)),
-      logits_(std::move(logits)),
-      host_logits_(static_cast<size_t>(decoder.config().vocab)),
-      pool_(cache_->shape().pages),
-      sequence_(pool_) {}
 
 Result<Generation> Generator::generate(std::span<const int32_t> prompt,
                                        const GenerateOptions& options,
                                        const std::function<bool(int32_t)>& on_token) {
-  const auto start = std::chrono::steady_clock::now();
-  const auto length = static_cast<int64_t>(prompt.size());
-  if (length == 0) return error(ErrorCode::kInvalidArgument, "the prompt is empty");
-  if (length >= context_) {
-    return error(ErrorCode::kInvalidArgument,
-                 "the prompt has {} tokens, which leaves no room in a context of {}", length,
-                 context_);
+  const auto sink = std::make_shared<GenerationSink>(on_token);
+  Request request = {.prompt = {prompt.begin(), prompt.end()},
+                     .sampling = options.sampling,
+                     .max_tokens = options.max_tokens,
+                     .ignore_eos = options.ignore_eos,
+                     .sink = sink};
+  ATOM_TRY(core_->validate(request));
+  core_->add(++last_id_, std::move(request), EngineClock::now());
+  while (core_->step()) {
+    const Status interrupted = check_interrupted();
+    if (interrupted.ok()) continue;
+    core_->cancel_all();
+    core_->step();
+    return interrupted;
   }
-  ATOM_TRY(validate(options.sampling));
-  Sampler sampler(options.sampling, prompt);
-  const std::vector<int32_t>& eos_ids = decoder_.config().eos_ids;
-
-  Generation result;
-  result.prompt_tokens = length;
-  result.reused_tokens = rewind_to_common_start(prompt);
-  sequence_.append(prompt.subspan(static_cast<size_t>(result.reused_tokens)));
-  auto decode_start = start;  // meaningful once there is a first token
-  const int64_t most = std::min(options.max_tokens, context_ - length);
-  while (static_cast<int64_t>(result.tokens.size()) < most) {
-    ATOM_TRY(run_pending());
-    const int32_t token = sampler.sample(host_logits_);
-    if (result.prefill_seconds == 0) {
-      result.prefill_seconds = seconds_since(start);
-      decode_start = std::chrono::steady_clock::now();
-    }
-    if (!options.ignore_eos && std::find(eos_ids.begin(), eos_ids.end(), token) != eos_ids.end()) {
-      result.finish = FinishReason::kStop;
-      break;
-    }
-    result.tokens.push_back(token);
-    sequence_.append({&token, 1});
-    if (!on_token(token)) {
-      result.finish = FinishReason::kCallback;
-      break;
-    }
-  }
-  if (result.prefill_seconds > 0) result.decode_seconds = seconds_since(decode_start);
-  return result;
-}
-
-// Keeps the cached tokens that the prompt starts with, all but its last, whose logits are wanted.
-int64_t Generator::rewind_to_common_start(std::span<const int32_t> prompt) {
-  const std::vector<int32_t>& cached = sequence_.tokens();
-  const auto most = std::min(prompt.size() - 1, static_cast<size_t>(sequence_.past()));
-  size_t common = 0;
-  while (common < most && cached[common] == prompt[common]) ++common;
-  sequence_.truncate(static_cast<int64_t>(common));
-  return static_cast<int64_t>(common);
-}
-
-// Runs all tokens that wait, in chunks; host_logits_ are then those after the last one.
-Status Generator::run_pending() {
-  while (!sequence_.pending().empty()) {
-    ATOM_TRY(check_interrupted());
-    const auto waiting = static_cast<int64_t>(sequence_.pending().size());
-    const int64_t count = std::min(waiting, decoder_.limits().max_tokens);
-    batch_.clear();
-    // The pool covers the context, which generate() never exceeds.
-    ATOM_CHECK(sequence_.schedule(count, decoder_.weights().prefix_tokens, batch_),
-               "the only sequence ran out of pages");
-    if (count == waiting) batch_.logit_rows.push_back(static_cast<int32_t>(count - 1));
-    ATOM_TRY(decoder_.forward(batch_, *cache_, *logits_));
-    sequence_.advance(count);
-  }
-  decoder_.backend().read(*logits_, 1, host_logits_);
-  return {};
+  ATOM_TRY(sink->status);
+  return std::move(sink->generation);
 }
 
 }  // namespace atom

@@ -1,4 +1,5 @@
-// Generating text with one sequence at a time, for the command line.
+// Generating text with one sequence at a time, for the command line: the engine's parts, driven by
+// the calling thread.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +9,11 @@
 #include <vector>
 
 #include "base/status.h"
-#include "engine/page_pool.h"
-#include "engine/sampler.h"
+#include "engine/engine_core.h"
+#include "engine/request.h"
 #include "model/decoder.h"
 
 namespace atom {
-
-enum class FinishReason : uint8_t {
-  kStop,      // an end-of-sequence token, which is not part of the output
-  kLength,    // max_tokens, or the context is full
-  kCallback,  // on_token returned false
-};
 
 struct GenerateOptions {
   int64_t max_tokens = 256;
@@ -40,26 +35,18 @@ class Generator {
   // context: tokens that prompt and output may have together. The decoder must outlive it.
   static Result<std::unique_ptr<Generator>> create(Decoder& decoder, int64_t context);
 
-  // Calls on_token with each token as it is chosen, until one of FinishReason's. Starts from the
-  // cached keys and values as far as the prompt begins like the last prompt and its output. Fails
-  // on an empty prompt, one that leaves no room in the context, and (kCancelled) on Ctrl-C.
+  // Calls on_token with each token as it is chosen, until an end of generation (kStop), until it
+  // returns false (kStop too), or until max_tokens or the context is reached (kLength). Reuses the
+  // full pages of keys and values that the prompt has in common with earlier ones. Fails on an
+  // empty prompt, one that leaves no room in the context, and (kCancelled) on Ctrl-C.
   Result<Generation> generate(std::span<const int32_t> prompt, const GenerateOptions& options,
                               const std::function<bool(int32_t)>& on_token);
 
  private:
-  Generator(Decoder& decoder, int64_t context, std::unique_ptr<KvCache> cache,
-            std::unique_ptr<Tensor> logits);
-  int64_t rewind_to_common_start(std::span<const int32_t> prompt);
-  Status run_pending();
+  explicit Generator(std::unique_ptr<EngineCore> core) : core_(std::move(core)) {}
 
-  Decoder& decoder_;
-  int64_t context_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Tensor> logits_;  // [1, V]
-  std::vector<float> host_logits_;  // [V], after the last token run
-  PagePool pool_;
-  Sequence sequence_;
-  Batch batch_;
+  std::unique_ptr<EngineCore> core_;
+  RequestId last_id_ = 0;
 };
 
 }  // namespace atom

@@ -4,62 +4,116 @@
 #include <numeric>
 
 #include "base/check.h"
-#include "model/batching.h"
+#include "base/random.h"
 
 namespace atom {
-namespace {
 
-int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+bool PagePool::Key::operator==(const Key& other) const {
+  return before.id == other.before.id && before.salt == other.before.salt && tokens == other.tokens;
+}
 
-}  // namespace
+size_t PagePool::KeyHash::operator()(const Key& key) const {
+  uint64_t hash = key.before.salt;
+  const auto mix = [&](uint64_t value) { hash = Random(hash ^ value).next(); };
+  mix(key.before.id);
+  for (size_t i = 0; i < key.tokens.size(); i += 2) {
+    mix(static_cast<uint64_t>(static_cast<uint32_t>(key.tokens[i])) << 32 |
+        static_cast<uint32_t>(key.tokens[i + 1]));
+  }
+  return hash;
+}
 
 PagePool::PagePool(int64_t pages)
-    : free_(static_cast<size_t>(pages)), taken_(static_cast<size_t>(pages)) {
+    : entries_(static_cast<size_t>(pages) + 1), free_(static_cast<size_t>(pages)) {
   std::iota(free_.rbegin(), free_.rend(), 0);
+  entries_.back().newer = entries_.back().older = static_cast<int32_t>(pages);
 }
 
 bool PagePool::take(int64_t count, std::vector<int32_t>& to) {
-  if (count > free_pages()) return false;
+  if (count > available()) return false;
   for (int64_t i = 0; i < count; ++i) {
-    const int32_t page = free_.back();
-    free_.pop_back();
-    taken_[static_cast<size_t>(page)] = true;
+    int32_t page = -1;
+    if (free_.empty()) {
+      page = overwrite_oldest();
+    } else {
+      page = free_.back();
+      free_.pop_back();
+    }
+    entry(page).references = 1;
     to.push_back(page);
   }
   return true;
 }
 
-void PagePool::give_back(std::span<const int32_t> pages) {
-  for (const int32_t page : pages) {
-    ATOM_CHECK(page >= 0 && page < this->pages() && taken_[static_cast<size_t>(page)],
-               "a page came back that was not taken");
-    taken_[static_cast<size_t>(page)] = false;
-    free_.push_back(page);
+void PagePool::share(int32_t page) {
+  ATOM_CHECK(page >= 0 && page < pages(), "no such page");
+  if (entry(page).references == 0) remove_from_cached(page);
+  ++entry(page).references;
+}
+
+void PagePool::release(std::span<const int32_t> pages) {
+  for (size_t i = pages.size(); i-- > 0;) {
+    const int32_t page = pages[i];
+    check_used(page);
+    Entry& own = entry(page);
+    if (--own.references > 0) continue;
+    if (own.link == 0) {
+      free_.push_back(page);
+      continue;
+    }
+    const auto head = static_cast<int32_t>(this->pages());
+    own.newer = head;
+    own.older = entry(head).older;
+    entry(own.older).newer = page;
+    entry(head).older = page;
+    ++cached_;
   }
 }
 
-Sequence::~Sequence() { pool_->give_back(pages_); }
-
-void Sequence::append(std::span<const int32_t> tokens) {
-  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+int32_t PagePool::find(PageLink& link, std::span<const int32_t, kPageTokens> tokens) const {
+  Key key = {.before = link, .tokens = {}};
+  std::copy(tokens.begin(), tokens.end(), key.tokens.begin());
+  const auto found = index_.find(key);
+  if (found == index_.end()) return -1;
+  link.id = entry(found->second).link;
+  return found->second;
 }
 
-bool Sequence::schedule(int64_t count, int64_t prefix_tokens, Batch& batch) {
-  ATOM_CHECK(count > 0 && count <= static_cast<int64_t>(pending().size()), "too few tokens wait");
-  const int64_t missing = pages_for(past_ + count) - static_cast<int64_t>(pages_.size());
-  if (missing > 0 && !pool_->take(missing, pages_)) return false;
-  add_sequence(batch, pending().first(static_cast<size_t>(count)), past_, pages_, prefix_tokens);
-  return true;
+void PagePool::publish(PageLink& link, std::span<const int32_t, kPageTokens> tokens, int32_t page) {
+  check_used(page);
+  ATOM_CHECK(entry(page).link == 0, "a page is published once");
+  Key key = {.before = link, .tokens = {}};
+  std::copy(tokens.begin(), tokens.end(), key.tokens.begin());
+  const auto [place, is_new] = index_.try_emplace(key, page);
+  if (is_new) {
+    entry(page).link = ++last_link_;
+    entry(page).key = &place->first;
+  }
+  link.id = entry(place->second).link;
 }
 
-void Sequence::truncate(int64_t length) {
-  ATOM_CHECK(length >= 0 && length <= static_cast<int64_t>(tokens_.size()), "cannot grow this way");
-  tokens_.resize(static_cast<size_t>(length));
-  past_ = std::min(past_, length);
-  const auto kept = static_cast<size_t>(pages_for(past_));
-  if (kept >= pages_.size()) return;
-  pool_->give_back(std::span(pages_).subspan(kept));
-  pages_.resize(kept);
+void PagePool::check_used(int32_t page) const {
+  ATOM_CHECK(page >= 0 && page < pages() && entry(page).references > 0, "the page is not used");
+}
+
+// The ring runs from the head by `newer` through the cached pages, oldest first.
+void PagePool::remove_from_cached(int32_t page) {
+  Entry& own = entry(page);
+  ATOM_CHECK(own.link != 0 && own.newer >= 0, "the page is not cached");
+  entry(own.newer).older = own.older;
+  entry(own.older).newer = own.newer;
+  own.newer = own.older = -1;
+  --cached_;
+}
+
+int32_t PagePool::overwrite_oldest() {
+  const int32_t page = entry(static_cast<int32_t>(pages())).newer;
+  remove_from_cached(page);
+  index_.erase(index_.find(*entry(page).key));
+  entry(page).link = 0;
+  entry(page).key = nullptr;
+  ++evictions_;
+  return page;
 }
 
 }  // namespace atom

@@ -82,31 +82,38 @@ Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt)
   for (const int32_t token : prompt) seen_[token].in_prompt = true;
 }
 
-int32_t Sampler::sample(std::span<float> logits, std::span<const uint64_t> allowed) {
+int32_t Sampler::sample(std::span<float> logits, SamplingScratch& scratch,
+                        std::span<const uint64_t> allowed) {
   ATOM_CHECK(!logits.empty(), "a vocabulary has tokens");
-  adjust(logits);
-  int32_t fallback = 0;  // where no logit is a number
+  adjust(logits, scratch.changed);
+  int32_t token = 0;  // where no logit is a number
   if (!allowed.empty()) {
-    fallback = first_allowed(allowed, logits.size());
-    if (fallback < 0) return -1;
+    token = first_allowed(allowed, logits.size());
+    if (token < 0) return -1;
     forbid_others(allowed, logits);
   }
   const RankedToken best = best_token(logits);
-  int32_t token = best.id;
-  if (best.logit == kNone) {
-    token = fallback;
-  } else if (params_.temperature > 0.0 && std::isfinite(best.logit)) {
-    token = draw(logits, best.logit);
+  if (best.logit > kNone) token = best.id;
+  if (params_.temperature > 0.0 && std::isfinite(best.logit)) {
+    token = draw(logits, best.logit, scratch);
+  }
+  chosen_logit_ = logits[static_cast<size_t>(token)];
+  // From the back: a token may have been changed twice.
+  for (size_t i = scratch.changed.size(); i-- > 0;) {
+    if (scratch.changed[i].id == token) chosen_logit_ = scratch.changed[i].logit;
   }
   if (counts_) ++seen_[token].in_output;
   return token;
 }
 
-void Sampler::adjust(std::span<float> logits) const {
+// before receives the tokens whose logits change, with these.
+void Sampler::adjust(std::span<float> logits, std::vector<RankedToken>& before) const {
+  before.clear();
   const auto repetition = static_cast<float>(params_.repetition_penalty);
   for (const auto& [token, seen] : seen_) {
     if (token < 0 || static_cast<size_t>(token) >= logits.size()) continue;
     float& logit = logits[static_cast<size_t>(token)];
+    before.push_back({logit, token});
     logit = logit > 0 ? logit / repetition : logit * repetition;
     if (seen.in_output > 0) {
       logit -= static_cast<float>(params_.presence_penalty +
@@ -114,24 +121,28 @@ void Sampler::adjust(std::span<float> logits) const {
     }
   }
   for (const auto& [token, bias] : params_.logit_bias) {
-    if (static_cast<size_t>(token) < logits.size()) logits[static_cast<size_t>(token)] += bias;
+    if (static_cast<size_t>(token) >= logits.size()) continue;
+    before.push_back({logits[static_cast<size_t>(token)], token});
+    logits[static_cast<size_t>(token)] += bias;
   }
 }
 
-int32_t Sampler::draw(std::span<const float> logits, float best) {
+int32_t Sampler::draw(std::span<const float> logits, float best, SamplingScratch& scratch) {
   // Below the smallest normal temperature all weight is on the best in any case.
   const auto scale = static_cast<float>(1.0 / std::max(params_.temperature, 1e-30));
   if (params_.top_k == 0 && params_.top_p == 1.0 && params_.min_p == 0.0) {
-    return draw_from_all(logits, best, scale);
+    return draw_from_all(logits, best, scale, scratch);
   }
-  return draw_from_best(logits, best, scale);
+  return draw_from_best(logits, best, scale, scratch);
 }
 
-int32_t Sampler::draw_from_all(std::span<const float> logits, float best, float scale) {
-  const double sum = sum_of_exponentials(logits, best, scale, &block_sums_);
+int32_t Sampler::draw_from_all(std::span<const float> logits, float best, float scale,
+                               SamplingScratch& scratch) {
+  std::vector<double>& sums = scratch.block_sums;
+  const double sum = sum_of_exponentials(logits, best, scale, &sums);
   double left = random_.uniform() * sum;
   size_t block = 0;
-  while (block + 1 < block_sums_.size() && left >= block_sums_[block]) left -= block_sums_[block++];
+  while (block + 1 < sums.size() && left >= sums[block]) left -= sums[block++];
   const size_t begin = block * static_cast<size_t>(kLogitBlock);
   const size_t end = std::min(begin + static_cast<size_t>(kLogitBlock), logits.size());
   size_t chosen = logits.size();
@@ -144,7 +155,9 @@ int32_t Sampler::draw_from_all(std::span<const float> logits, float best, float 
   return chosen < logits.size() ? static_cast<int32_t>(chosen) : best_token(logits).id;
 }
 
-int32_t Sampler::draw_from_best(std::span<const float> logits, float best, float scale) {
+int32_t Sampler::draw_from_best(std::span<const float> logits, float best, float scale,
+                                SamplingScratch& scratch) {
+  std::vector<double>& weights = scratch.weights;
   const auto vocab = static_cast<int64_t>(logits.size());
   const bool limited = params_.top_k > 0 && params_.top_k < vocab;
   const auto weight_of = [&](const RankedToken& t) {
@@ -152,7 +165,7 @@ int32_t Sampler::draw_from_best(std::span<const float> logits, float best, float
   };
   double all = 0;  // weight of what top_k leaves; where only min_p cuts, it is not needed
   int64_t looked_at = limited ? params_.top_k : std::min(kFirstCandidates, vocab);
-  std::span<const RankedToken> ranked = ranking_.best(logits, looked_at);
+  std::span<const RankedToken> ranked = scratch.ranking.best(logits, looked_at);
   if (limited) {
     for (const RankedToken& t : ranked) all += weight_of(t);
   } else if (params_.top_p < 1.0) {
@@ -160,22 +173,22 @@ int32_t Sampler::draw_from_best(std::span<const float> logits, float best, float
   }
   const double enough =
       params_.top_p < 1.0 ? params_.top_p * all : std::numeric_limits<double>::infinity();
-  weights_.clear();
+  weights.clear();
   double sum = 0;
   for (;;) {
-    while (weights_.size() < ranked.size() && (weights_.empty() || sum < enough)) {
-      const double weight = weight_of(ranked[weights_.size()]);
-      if (!weights_.empty() && (weight == 0.0 || weight < params_.min_p)) break;
-      weights_.push_back(weight);
+    while (weights.size() < ranked.size() && (weights.empty() || sum < enough)) {
+      const double weight = weight_of(ranked[weights.size()]);
+      if (!weights.empty() && (weight == 0.0 || weight < params_.min_p)) break;
+      weights.push_back(weight);
       sum += weight;
     }
-    if (limited || weights_.size() < ranked.size() || looked_at == vocab) break;
+    if (limited || weights.size() < ranked.size() || looked_at == vocab) break;
     looked_at = std::min(8 * looked_at, vocab);
-    ranked = ranking_.best(logits, looked_at);
+    ranked = scratch.ranking.best(logits, looked_at);
   }
   double left = random_.uniform() * sum;
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    left -= weights_[i];
+  for (size_t i = 0; i < weights.size(); ++i) {
+    left -= weights[i];
     if (left < 0) return ranked[i].id;
   }
   return ranked[0].id;  // rounding left a crumb over

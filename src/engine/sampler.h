@@ -28,6 +28,15 @@ struct SamplingParams {
 // Checks the ranges; the message names the parameter.
 Status validate(const SamplingParams& params);
 
+// Memory that choosing takes for a moment; one for each thread that samples.
+struct SamplingScratch {
+  TokenRanking ranking;
+  std::vector<double> weights;
+  std::vector<double> block_sums;
+  std::vector<RankedToken> changed;  // logits before penalties and bias
+  std::vector<uint64_t> allowed;
+};
+
 // Chooses the tokens of one output. Logits change in this order: repetition penalty (positive ones
 // are divided by it, others multiplied, as in transformers), presence and frequency penalties (as
 // OpenAI defines them), bias, then the tokens that are not allowed drop out. The filters apply in
@@ -41,27 +50,29 @@ class Sampler {
 
   // Chooses a token and counts it as part of the output. logits [V] are overwritten; allowed: a bit
   // for each token (TokenConstraint::allowed), or empty: all. Returns -1 if none is allowed.
-  int32_t sample(std::span<float> logits, std::span<const uint64_t> allowed = {});
+  int32_t sample(std::span<float> logits, SamplingScratch& scratch,
+                 std::span<const uint64_t> allowed = {});
+  // The logit of the token chosen last, as it came.
+  float chosen_logit() const { return chosen_logit_; }
 
  private:
   struct Seen {
     bool in_prompt = false;
     int32_t in_output = 0;
   };
-  void adjust(std::span<float> logits) const;
+  void adjust(std::span<float> logits, std::vector<RankedToken>& before) const;
   // best is the largest logit, scale one over the temperature.
-  int32_t draw(std::span<const float> logits, float best);
-  int32_t draw_from_all(std::span<const float> logits, float best, float scale);
-  int32_t draw_from_best(std::span<const float> logits, float best, float scale);
+  int32_t draw(std::span<const float> logits, float best, SamplingScratch& scratch);
+  int32_t draw_from_all(std::span<const float> logits, float best, float scale,
+                        SamplingScratch& scratch);
+  int32_t draw_from_best(std::span<const float> logits, float best, float scale,
+                         SamplingScratch& scratch);
 
   SamplingParams params_;
   Random random_;
   bool counts_ = false;  // whether any penalty wants seen_
   std::unordered_map<int32_t, Seen> seen_;
-  // Scratch of one choice.
-  TokenRanking ranking_;
-  std::vector<double> weights_;
-  std::vector<double> block_sums_;
+  float chosen_logit_ = 0;
 };
 
 }  // namespace atom

@@ -15,7 +15,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 int32_t choose(Sampler& sampler, std::vector<float> logits,
                std::span<const uint64_t> allowed = {}) {
-  return sampler.sample(logits, allowed);
+  SamplingScratch scratch;
+  return sampler.sample(logits, scratch, allowed);
 }
 
 // How often each token comes out of n draws.

@@ -1,0 +1,118 @@
+// The engine with its thread on real (tiny) models.
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "base/parallel.h"
+#include "base/random.h"
+#include "engine/engine_testing.h"
+#include "engine/generator.h"
+#include "model/model_testing.h"
+
+namespace atom {
+namespace {
+
+using testing::load_model;
+using testing::Model;
+using testing::model_data;
+using testing::must;
+using testing::RecordingSink;
+using Verdict = Submission::Verdict;
+
+constexpr std::chrono::milliseconds kLong{60000};
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override { set_thread_count(1); }
+  void TearDown() override { set_thread_count(0); }
+
+  // Prompts that share beginnings, of many lengths.
+  static std::vector<std::vector<int32_t>> prompts(int count) {
+    Random random(4);
+    std::vector<int32_t> common(40);
+    for (int32_t& token : common) token = static_cast<int32_t>(3 + random.below(100));
+    std::vector<std::vector<int32_t>> all;
+    for (int i = 0; i < count; ++i) {
+      std::vector<int32_t> prompt(common.begin(), common.begin() + random.below(41));
+      for (int64_t more = 1 + random.below(20); more > 0; --more) {
+        prompt.push_back(static_cast<int32_t>(3 + random.below(100)));
+      }
+      all.push_back(std::move(prompt));
+    }
+    return all;
+  }
+
+  static std::vector<std::vector<int32_t>> alone(Decoder& decoder,
+                                                 const std::vector<std::vector<int32_t>>& prompts,
+                                                 const GenerateOptions& options) {
+    std::vector<std::vector<int32_t>> all;
+    for (const auto& prompt : prompts) {
+      const auto generator = must(Generator::create(decoder, 128));
+      all.push_back(
+          must(generator->generate(prompt, options, [](int32_t) { return true; })).tokens);
+    }
+    return all;
+  }
+
+  // All prompts at once.
+  static EngineStats together(Decoder& decoder, int64_t pages, const EngineOptions& options,
+                              const std::vector<std::vector<int32_t>>& prompts,
+                              const GenerateOptions& generate,
+                              std::vector<std::vector<int32_t>>& tokens) {
+    const auto engine = must(Engine::create(decoder, pages, options));
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (const auto& prompt : prompts) {
+      sinks.push_back(std::make_shared<RecordingSink>());
+      const Submission submission = engine->submit({.prompt = prompt,
+                                                    .sampling = generate.sampling,
+                                                    .max_tokens = generate.max_tokens,
+                                                    .ignore_eos = generate.ignore_eos,
+                                                    .sink = sinks.back()});
+      EXPECT_TRUE(submission.accepted()) << submission.status.message();
+    }
+    EXPECT_TRUE(engine->wait_idle(kLong));
+    tokens.clear();
+    for (const auto& sink : sinks) {
+      EXPECT_TRUE(sink->ended());
+      tokens.push_back(sink->tokens());
+    }
+    return engine->stats();
+  }
+
+  const Model model_ = load_model(model_data("llama"), "cpu", {.max_tokens = 64});
+};
+
+TEST_F(EngineTest, TokensDoNotDependOnWhatElseRuns) {
+  const auto all = prompts(16);
+  for (const double temperature : {0.0, 0.8}) {
+    const GenerateOptions options = {
+        .max_tokens = 20,
+        .sampling = {.temperature = temperature, .repetition_penalty = 1.1, .seed = 7},
+        .ignore_eos = true};
+    const auto expected = alone(*model_.decoder, all, options);
+    std::vector<std::vector<int32_t>> tokens;
+    EngineStats stats = together(
+        *model_.decoder, 200, {.max_sequences = 16, .max_batch_tokens = 64, .prefix_cache = false},
+        all, options, tokens);
+    EXPECT_EQ(tokens, expected);
+    EXPECT_EQ(stats.cached_tokens, 0);
+    EXPECT_EQ(stats.preemptions, 0);
+    stats = together(*model_.decoder, 200, {.max_sequences = 8, .max_batch_tokens = 24}, all,
+                     options, tokens);
+    EXPECT_EQ(tokens, expected) << "with prefix reuse";
+    EXPECT_GT(stats.cached_tokens, 0);
+    stats = together(*model_.decoder, 12, {.max_sequences = 16, .max_batch_tokens = 32}, all,
+                     options, tokens);
+    EXPECT_EQ(tokens, expected) << "with preemption";
+    EXPECT_GT(stats.preemptions, 0);
+    EXPECT_EQ(stats.used_pages, 0);
+    EXPECT_EQ(stats.requests_finished, 16);
+  }
+}
+
+}  // namespace
+}  // namespace atom
