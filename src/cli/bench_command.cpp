@@ -188,6 +188,7 @@ void add_bench_command(CLI::App& app, Action& action) {
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->callback(
       [arguments, &action] { action = [arguments] { return bench_model(*arguments); }; });
+  add_bench_serve_command(*group, action);
 }
 
 }  // namespace atom::cli
