@@ -1,4 +1,4 @@
-// atom bench model: tokens a second of one sequence, prompt and generation apart.
+// atom bench model: tokens a second of some sequences side by side, prompts and generation apart.
 #include <fmt/core.h>
 #include <sys/resource.h>
 
@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,12 +29,14 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kBatchTokens = 512;
 constexpr int64_t kMaxTokens = 1 << 20;
+constexpr int64_t kMaxSequences = kBatchTokens;  // a step of them is one batch
 
 struct BenchArguments {
   ModelArguments model;
   int64_t prompt = 512;
   int64_t generate = 128;
   int64_t depth = 0;
+  int64_t batch = 1;
   int repeat = 5;
   bool json = false;
 };
@@ -54,56 +57,84 @@ int64_t peak_rss_bytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
-// One sequence on a decoder, with a cache for as many tokens as it may ever hold.
+// Sequences on a decoder, with a cache for as many tokens as each may ever hold.
 class Bench {
  public:
-  static Result<Bench> create(Decoder& decoder, int64_t tokens) {
-    Bench bench(decoder);
-    bench.pages_.resize(static_cast<size_t>((tokens + kPageTokens - 1) / kPageTokens));
+  static Result<Bench> create(Decoder& decoder, int64_t sequences, int64_t tokens) {
+    Bench bench(decoder, sequences, std::max<int64_t>(1, (tokens + kPageTokens - 1) / kPageTokens));
     std::iota(bench.pages_.begin(), bench.pages_.end(), 0);
-    bench.cache_ = ATOM_TRY(
-        decoder.make_cache(std::max<int64_t>(1, static_cast<int64_t>(bench.pages_.size()))));
-    bench.logits_ = ATOM_TRY(decoder.backend().make_tensor(1, decoder.config().vocab));
+    bench.cache_ = ATOM_TRY(decoder.make_cache(static_cast<int64_t>(bench.pages_.size())));
+    bench.logits_ = ATOM_TRY(decoder.backend().make_tensor(sequences, decoder.config().vocab));
     return bench;
   }
 
-  // Runs `count` arbitrary tokens behind the first `past` ones, at most `step` in a batch; wants
-  // the logits of each batch's last token, as generating does.
-  Status run(int64_t past, int64_t count, int64_t step) {
-    for (int64_t done = 0; done < count;) {
-      ATOM_TRY(check_interrupted());
-      const int64_t now = std::min(step, count - done);
-      std::vector<int32_t> tokens(static_cast<size_t>(now));
-      for (int32_t& token : tokens) {
-        token = static_cast<int32_t>(random_.below(decoder_->config().vocab));
+  // Every sequence's prompt of `count` tokens behind its first `past` ones, one sequence after
+  // another in batches of kBatchTokens.
+  Status prompts(int64_t past, int64_t count) {
+    for (int64_t s = 0; s < sequences_; ++s) {
+      for (int64_t done = 0; done < count; done += kBatchTokens) {
+        batch_.clear();
+        add(s, past + done, std::min(kBatchTokens, count - done));
+        ATOM_TRY(forward());
       }
-      Batch batch;
-      add_sequence(batch, tokens, past + done, pages_, decoder_->weights().prefix_tokens);
-      batch.logit_rows = {static_cast<int32_t>(now - 1)};
-      ATOM_TRY(decoder_->forward(batch, *cache_, *logits_));
-      done += now;
+    }
+    return {};
+  }
+
+  // `count` steps of one token for every sequence at once.
+  Status generate(int64_t past, int64_t count) {
+    for (int64_t done = 0; done < count; ++done) {
+      batch_.clear();
+      for (int64_t s = 0; s < sequences_; ++s) add(s, past + done, 1);
+      ATOM_TRY(forward());
     }
     return {};
   }
 
  private:
-  explicit Bench(Decoder& decoder) : decoder_(&decoder) {}
+  Bench(Decoder& decoder, int64_t sequences, int64_t sequence_pages)
+      : decoder_(&decoder),
+        sequences_(sequences),
+        sequence_pages_(sequence_pages),
+        pages_(static_cast<size_t>(sequences * sequence_pages)) {}
+
+  // Arbitrary tokens of sequence s; wants the logits of the last one, as generating does.
+  void add(int64_t s, int64_t past, int64_t count) {
+    tokens_.resize(static_cast<size_t>(count));
+    for (int32_t& token : tokens_) {
+      token = static_cast<int32_t>(random_.below(decoder_->config().vocab));
+    }
+    const auto pages = std::span<const int32_t>(pages_).subspan(
+        static_cast<size_t>(s * sequence_pages_), static_cast<size_t>(sequence_pages_));
+    add_sequence(batch_, tokens_, past, pages, decoder_->weights().prefix_tokens);
+    batch_.logit_rows.push_back(static_cast<int32_t>(batch_.size() - 1));
+  }
+
+  Status forward() {
+    ATOM_TRY(check_interrupted());
+    return decoder_->forward(batch_, *cache_, *logits_);
+  }
+
   Decoder* decoder_;
-  std::vector<int32_t> pages_;
+  int64_t sequences_, sequence_pages_;
+  std::vector<int32_t> pages_;  // [sequences, sequence_pages]
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Tensor> logits_;
+  Batch batch_;
+  std::vector<int32_t> tokens_;
   Random random_{1};
 };
 
-// Tokens a second, the median of several runs after one that warms up.
-Result<double> measure(Bench& bench, const BenchArguments& arguments, int64_t count, int64_t step,
-                       Progress& progress) {
-  if (count == 0) return 0.0;
+// Tokens a second of a run that takes `tokens` of them, the median of several after one that warms
+// up.
+template <class Run>
+Result<double> measure(int repeat, int64_t tokens, Progress& progress, Run&& run) {
+  if (tokens == 0) return 0.0;
   std::vector<double> rates;
-  for (int i = 0; i <= arguments.repeat; ++i) {
+  for (int i = 0; i <= repeat; ++i) {
     const auto start = Clock::now();
-    ATOM_TRY(bench.run(arguments.depth, count, step));
-    if (i > 0) rates.push_back(static_cast<double>(count) / seconds_since(start));
+    ATOM_TRY(run());
+    if (i > 0) rates.push_back(static_cast<double>(tokens) / seconds_since(start));
     progress.advance();
   }
   return median(rates);
@@ -116,16 +147,20 @@ Status bench_model(const BenchArguments& arguments) {
   const std::unique_ptr<Decoder> decoder = ATOM_TRY(
       Decoder::create(*model.backend, model.weights,
                       {.max_tokens = kBatchTokens,
-                       .max_logit_rows = 1,
+                       .max_logit_rows = arguments.batch,
                        .positions = model.weights->prefix_tokens + std::max<int64_t>(1, tokens)}));
   const double load_seconds = seconds_since(start);
-  Bench bench = ATOM_TRY(Bench::create(*decoder, tokens));
+  Bench bench = ATOM_TRY(Bench::create(*decoder, arguments.batch, tokens));
   double prompt_rate = 0, generate_rate = 0;
   {
     Progress progress("measuring", 2 * (arguments.repeat + 1));
-    ATOM_TRY(bench.run(0, arguments.depth, kBatchTokens));
-    prompt_rate = ATOM_TRY(measure(bench, arguments, arguments.prompt, kBatchTokens, progress));
-    generate_rate = ATOM_TRY(measure(bench, arguments, arguments.generate, 1, progress));
+    ATOM_TRY(bench.prompts(0, arguments.depth));
+    prompt_rate =
+        ATOM_TRY(measure(arguments.repeat, arguments.batch * arguments.prompt, progress,
+                         [&] { return bench.prompts(arguments.depth, arguments.prompt); }));
+    generate_rate =
+        ATOM_TRY(measure(arguments.repeat, arguments.batch * arguments.generate, progress,
+                         [&] { return bench.generate(arguments.depth, arguments.generate); }));
   }
   if (arguments.json) {
     print_json({{"model", arguments.model.path},
@@ -134,6 +169,7 @@ Status bench_model(const BenchArguments& arguments) {
                 {"prompt", arguments.prompt},
                 {"generate", arguments.generate},
                 {"depth", arguments.depth},
+                {"batch", arguments.batch},
                 {"repeat", arguments.repeat},
                 {"prompt_tokens_per_s", prompt_rate},
                 {"generate_tokens_per_s", generate_rate},
@@ -144,13 +180,15 @@ Status bench_model(const BenchArguments& arguments) {
   fmt::print("{} on {}\n", arguments.model.path, model.backend->detail());
   const std::string depth =
       arguments.depth > 0 ? fmt::format(" behind {} tokens", arguments.depth) : std::string();
+  const std::string each =
+      arguments.batch > 1 ? fmt::format(" of {} sequences each", arguments.batch) : std::string();
   if (arguments.prompt > 0) {
-    fmt::print("prompt      {:10.1f} tokens/s   ({} tokens{})\n", prompt_rate, arguments.prompt,
-               depth);
+    fmt::print("prompt      {:10.1f} tokens/s   ({} tokens{}{})\n", prompt_rate, arguments.prompt,
+               each, depth);
   }
   if (arguments.generate > 0) {
-    fmt::print("generation  {:10.1f} tokens/s   ({} tokens{})\n", generate_rate, arguments.generate,
-               depth);
+    fmt::print("generation  {:10.1f} tokens/s   ({} tokens{}{})\n", generate_rate,
+               arguments.generate, each, depth);
   }
   fmt::print("load        {:10.2f} s\n", load_seconds);
   fmt::print("memory      {:10.1f} MB at most\n", static_cast<double>(peak_rss_bytes()) / 1e6);
@@ -162,11 +200,13 @@ Status bench_model(const BenchArguments& arguments) {
 void add_bench_command(CLI::App& app, Action& action) {
   CLI::App* group = app.add_subcommand("bench", "Measure speed");
   group->require_subcommand(1);
-  CLI::App* command = group->add_subcommand("model", "Tokens a second of one sequence");
+  CLI::App* command =
+      group->add_subcommand("model", "Tokens a second of prompts and of generation");
   command->footer(
       "Runs a prompt in batches, then generation token by token, each behind --depth tokens\n"
-      "that are in the KV cache already. The figures are medians over the repetitions, after\n"
-      "one that warms up.\n"
+      "that are in the KV cache already. With --batch, that many sequences generate side by\n"
+      "side, as in serving, and the figures count the tokens of all. They are medians over the\n"
+      "repetitions, after one that warms up.\n"
       "\n"
       "Example:\n"
       "  atom bench model model-w4a8 --prompt 512 --generate 128 --threads 2 --json");
@@ -181,6 +221,10 @@ void add_bench_command(CLI::App& app, Action& action) {
   count("--prompt", arguments->prompt, "Tokens of the prompt");
   count("--generate", arguments->generate, "Tokens to generate");
   count("--depth", arguments->depth, "Tokens that come before, in the KV cache");
+  command->add_option("--batch", arguments->batch, "Sequences side by side")
+      ->check(CLI::Range(int64_t{1}, kMaxSequences))
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--repeat", arguments->repeat, "Repetitions")
       ->check(CLI::Range(1, 1000))
       ->type_name("N")

@@ -170,6 +170,11 @@ class Quantize(ProgramTest):
         for field in ("prompt_tokens_per_s", "generate_tokens_per_s", "load_seconds",
                       "peak_rss_bytes"):
             self.assertGreater(bench[field], 0, field)
+        bench = self.json_of("bench", "model", out, "--prompt", 20, "--generate", 4, "--depth", 16,
+                             "--batch", 3, "--repeat", 1)
+        self.assertEqual(bench["batch"], 3)
+        self.assertGreater(bench["generate_tokens_per_s"], 0)
+        self.fails("bench", "model", out, "--batch", 0, says="--batch")
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
 
     def test_the_same_bytes_every_time(self):
