@@ -471,6 +471,18 @@ EngineStats EngineCore::stats() const {
   stats.preemptions = scheduler_.preemptions();
   stats.prompt_tokens_per_second = prompt_rate_.per_second(now);
   stats.generated_tokens_per_second = generated_rate_.per_second(now);
+  scheduler_.for_each([&](const Sequence& sequence) {
+    const auto& output = static_cast<const Output&>(sequence);
+    stats.sequences.push_back({.request = output.request.id,
+                               .choice = output.choice,
+                               .running = output.state == Sequence::State::kRunning,
+                               .prompt_tokens = output.prompt_length,
+                               .generated_tokens = output.length() - output.prompt_length,
+                               .cached_tokens = output.request.end.cached_tokens,
+                               .computed_tokens = output.past,
+                               .pages = static_cast<int64_t>(output.pages.size())});
+    return stats.sequences.size() < EngineStats::kMaxListed;
+  });
   return stats;
 }
 

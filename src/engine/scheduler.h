@@ -56,6 +56,17 @@ class Scheduler {
   // The slice's step failed: its tokens must run again. False as above.
   bool retract(const StepSlice& slice);
 
+  // Calls visit(sequence) for those running and then those waiting, each by rank, until it returns
+  // false.
+  template <class Visit>
+  void for_each(Visit&& visit) const {
+    for (const SequenceMap* sequences : {&running_, &waiting_}) {
+      for (const auto& [rank, sequence] : *sequences) {
+        if (!visit(*sequence)) return;
+      }
+    }
+  }
+
   const PagePool& pool() const { return pool_; }
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace atom {
 
@@ -38,8 +39,22 @@ class Rate {
   EngineClock::time_point last_;
 };
 
+// One sequence at a moment.
+struct SequenceStats {
+  uint64_t request = 0;
+  int choice = 0;
+  bool running = false;  // else it waits
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+  int64_t cached_tokens = 0;    // of the prompt, found in the prefix cache
+  int64_t computed_tokens = 0;  // in its pages, whoever computed them
+  int64_t pages = 0;
+};
+
 // Gauges are of the moment, the rest counts from the engine's start.
 struct EngineStats {
+  static constexpr size_t kMaxListed = 256;
+
   int64_t running = 0;  // sequences
   int64_t waiting = 0;  // sequences that have not started or were preempted, and requests that the
                         // engine's thread has not seen yet
@@ -47,7 +62,9 @@ struct EngineStats {
   int64_t used_pages = 0;
   int64_t cached_pages = 0;  // used by nobody, kept for what they hold
   int64_t free_pages = 0;
-  double prompt_tokens_per_second = 0;     // that ran or were found in the cache, lately
+  std::vector<SequenceStats> sequences;  // the first kMaxListed: those running by rank, then those
+                                         // waiting, without requests the engine has not seen yet
+  double prompt_tokens_per_second = 0;   // that ran or were found in the cache, lately
   double generated_tokens_per_second = 0;  // lately
 
   int64_t requests_accepted = 0;

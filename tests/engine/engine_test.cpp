@@ -9,6 +9,8 @@
 
 #include "base/parallel.h"
 #include "base/random.h"
+#include "engine/decoder_runner.h"
+#include "engine/engine_core.h"
 #include "engine/engine_testing.h"
 #include "engine/generator.h"
 #include "model/model_testing.h"
@@ -112,6 +114,38 @@ TEST_F(EngineTest, TokensDoNotDependOnWhatElseRuns) {
     EXPECT_EQ(stats.used_pages, 0);
     EXPECT_EQ(stats.requests_finished, 16);
   }
+}
+
+TEST_F(EngineTest, ListsItsSequences) {
+  const auto core =
+      must(EngineCore::create(must(make_decoder_runner(*model_.decoder, 200)),
+                              {.max_sequences = 2, .max_batch_tokens = 64, .context = 0}));
+  for (RequestId id = 1; id <= 3; ++id) {
+    core->add(id,
+              {.prompt = std::vector<int32_t>(20, static_cast<int32_t>(2 + id)),
+               .max_tokens = 4,
+               .ignore_eos = true,
+               .sink = std::make_shared<RecordingSink>()},
+              EngineClock::now());
+  }
+  const auto listed = [&] { return core->stats().sequences; };
+  ASSERT_EQ(listed().size(), 3u);
+  EXPECT_FALSE(listed()[0].running);
+  while (listed()[0].generated_tokens < 2) core->step();
+  ASSERT_EQ(listed().size(), 3u);
+  const SequenceStats first = listed()[0];
+  EXPECT_EQ(first.request, 1u);
+  EXPECT_TRUE(first.running);
+  EXPECT_EQ(first.prompt_tokens, 20);
+  EXPECT_EQ(first.generated_tokens, 2);
+  EXPECT_EQ(first.computed_tokens, 21);
+  EXPECT_EQ(first.pages, 2);
+  EXPECT_EQ(listed()[2].request, 3u);
+  EXPECT_FALSE(listed()[2].running);
+  EXPECT_EQ(listed()[2].pages, 0);
+  while (core->step()) {
+  }
+  EXPECT_TRUE(listed().empty());
 }
 
 }  // namespace
