@@ -44,8 +44,9 @@ bool spin_until(Done done) {
 }
 
 // Threads that wait for loops. A decoder step is hundreds of loops of a few microseconds each, so
-// workers spin between them and sleep only when none comes; items are claimed one by one, so that a
-// worker which the system keeps waiting holds up nobody.
+// workers spin between them and sleep only when none comes. Each thread takes the items of a run of
+// its own one by one, in order, so that it streams through memory, and then helps with the runs of
+// others: one that the system keeps waiting holds up nobody.
 class Pool {
  public:
   static Pool& instance() {
@@ -59,17 +60,22 @@ class Pool {
       for (int64_t i = 0; i < count; ++i) item(context, i);
       return;
     }
-    grow(thread_count() - 1);
+    const int64_t threads = std::min<int64_t>({thread_count(), kMostThreads, count});
+    grow(threads - 1);
+    threads_.store(threads, std::memory_order_relaxed);
     item_ = item;
     context_ = context;
-    count_ = count;
     pending_.store(count, std::memory_order_relaxed);
-    unclaimed_.store(count, std::memory_order_seq_cst);
+    for (int64_t i = 0; i < threads; ++i) {
+      const int64_t begin = i * count / threads;
+      runs_[i].end = (i + 1) * count / threads;
+      runs_[i].unclaimed.store(runs_[i].end - begin, std::memory_order_seq_cst);
+    }
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
       wakeups_.fetch_add(1);
       wakeups_.notify_all();
     }
-    work();
+    work(0);
     const auto finished = [&] { return pending_.load(std::memory_order_acquire) == 0; };
     while (!spin_until(finished)) std::this_thread::yield();
   }
@@ -82,39 +88,51 @@ class Pool {
   }
 
  private:
-  void grow(int wanted) {
-    active_.store(wanted, std::memory_order_relaxed);
-    while (static_cast<int>(workers_.size()) < wanted) {
-      workers_.emplace_back([this, id = static_cast<int>(workers_.size())] { serve(id); });
+  static constexpr int64_t kMostThreads = 256;
+
+  // Items [end - unclaimed, end) of a loop are left.
+  struct alignas(64) Run {
+    std::atomic<int64_t> unclaimed{0};
+    int64_t end = 0;
+  };
+
+  void grow(int64_t workers) {
+    while (static_cast<int64_t>(workers_.size()) < workers) {
+      workers_.emplace_back(
+          [this, own = workers_.size() + 1] { serve(static_cast<int64_t>(own)); });
     }
   }
 
-  // Claims and runs items until none is left. A claim pins the loop: it cannot end, nor its fields
-  // change, before the claimed item has run.
-  void work() {
-    int64_t left = unclaimed_.load(std::memory_order_acquire);
-    while (left > 0) {
-      if (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
-                                            std::memory_order_acquire)) {
-        continue;
+  // Claims and runs items until none is left, those of run `own` first. A claim pins the loop: it
+  // cannot end, nor its fields change, before the claimed item has run.
+  void work(int64_t own) {
+    const int64_t threads = threads_.load(std::memory_order_relaxed);
+    for (int64_t i = 0; i < threads; ++i) {
+      Run& run = runs_[(own + i) % threads];
+      int64_t left = run.unclaimed.load(std::memory_order_acquire);
+      while (left > 0) {
+        if (!run.unclaimed.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel,
+                                                 std::memory_order_acquire)) {
+          continue;
+        }
+        inside_loop = true;
+        item_(context_, run.end - left);
+        inside_loop = false;
+        pending_.fetch_sub(1, std::memory_order_release);
+        left = run.unclaimed.load(std::memory_order_acquire);
       }
-      inside_loop = true;
-      item_(context_, count_ - left);
-      inside_loop = false;
-      pending_.fetch_sub(1, std::memory_order_release);
-      left = unclaimed_.load(std::memory_order_acquire);
     }
   }
 
-  void serve(int id) {
+  // A worker: it comes for the items of its own run, which every loop that wants it has.
+  void serve(int64_t own) {
     const auto wanted = [&] {
-      return (unclaimed_.load(std::memory_order_seq_cst) > 0 &&
-              id < active_.load(std::memory_order_relaxed)) ||
+      return runs_[own].unclaimed.load(std::memory_order_seq_cst) > 0 ||
              stop_.load(std::memory_order_relaxed);
     };
     while (!stop_.load(std::memory_order_relaxed)) {
       if (spin_until(wanted)) {
-        work();
+        work(own);
         continue;
       }
       const uint32_t seen = wakeups_.load();
@@ -126,14 +144,13 @@ class Pool {
 
   std::mutex mutex_;  // held by the thread whose loop runs
   std::vector<std::thread> workers_;
-  std::atomic<int> active_{0};  // workers that may help
   std::atomic<bool> stop_{false};
 
   void (*item_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
-  int64_t count_ = 0;
-  alignas(64) std::atomic<int64_t> unclaimed_{0};  // items that nobody has taken
-  alignas(64) std::atomic<int64_t> pending_{0};    // items that have not run to their end
+  std::atomic<int64_t> threads_{1};              // that the loop is cut for
+  Run runs_[kMostThreads];                       // the looping thread's, then the workers'
+  alignas(64) std::atomic<int64_t> pending_{0};  // items that have not run to their end
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<uint32_t> wakeups_{0};
 };
