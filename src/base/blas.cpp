@@ -45,6 +45,12 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, f
               index(k), alpha, a, index(lda), b, index(ldb), beta, c, index(ldc));
 }
 
+void add_gram(int64_t n, int64_t k, const float* a, int64_t lda, float* c, int64_t ldc) {
+  hold_to_one_thread();
+  cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, index(n), index(k), 1.0f, a, index(lda), 1.0f,
+              c, index(ldc));
+}
+
 // LAPACK is column-major: its upper triangle is the lower one of our rows.
 int64_t cholesky(int64_t n, double* a) {
   hold_to_one_thread();

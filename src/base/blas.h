@@ -13,6 +13,9 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, f
           const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c,
           int64_t ldc);
 
+// The lower triangle of C[n, n] += A^T A, A being [k, n]. The upper triangle is not touched.
+void add_gram(int64_t n, int64_t k, const float* a, int64_t lda, float* c, int64_t ldc);
+
 // Replaces the lower triangle of a symmetric positive definite A[n, n] by L with A = L L^T. The
 // upper triangle is not touched. Returns 0, or the index (from 1) of the pivot that failed.
 int64_t cholesky(int64_t n, double* a);

@@ -9,95 +9,13 @@
 #include "model/rope.h"
 #include "quant/calibration_stream.h"
 #include "quant/key_value_probe.h"
+#include "quant/site_statistics.h"
 #include "quant/transforms.h"
 
 namespace atom {
 namespace {
 
 constexpr int64_t kMeanWindows = 8;  // of calibration text behind the mean of the keys
-
-size_t index_of(InputSite site) { return static_cast<size_t>(site); }
-
-// What one layer's inputs taught, a site each.
-struct SiteStatistics {
-  std::vector<float> energy;   // [K] diagonal of X^T X
-  std::vector<float> hessian;  // [K, K] X^T X, or empty
-};
-using LayerStatistics = std::array<SiteStatistics, kInputSites>;
-
-// Adds up X^T X (or its diagonal alone) of every site while windows run.
-class StatisticsCollector {
- public:
-  StatisticsCollector(Backend& backend, const ModelConfig& config, int64_t tokens, bool full)
-      : backend_(backend), tokens_(tokens), full_(full) {
-    widths_ = {config.hidden, config.heads * config.head_dim, config.hidden, config.ffn};
-  }
-
-  // Allocates the matrices at first, clears them later.
-  Status begin() {
-    for (size_t s = 0; s < kInputSites; ++s) {
-      const int64_t k = widths_[s];
-      if (values_[s] == nullptr) {
-        values_[s] = ATOM_TRY(backend_.make_tensor(tokens_, k));
-        if (full_) gram_[s] = ATOM_TRY(backend_.make_tensor(k, k));
-      }
-      if (full_) {
-        backend_.write(*gram_[s], std::vector<float>(static_cast<size_t>(k * k), 0.0f));
-      } else {
-        energy_[s].assign(static_cast<size_t>(k), 0.0);
-      }
-    }
-    return {};
-  }
-
-  void add(InputSite site, const Activations& input, int64_t tokens) {
-    const size_t s = index_of(site);
-    backend_.dequantize(input, tokens, *values_[s]);
-    if (full_) {
-      backend_.accumulate_gram(*values_[s], tokens, *gram_[s]);
-      return;
-    }
-    const auto k = static_cast<size_t>(widths_[s]);
-    host_.resize(static_cast<size_t>(tokens) * k);
-    backend_.read(*values_[s], tokens, host_);
-    for (size_t i = 0; i < host_.size(); ++i) {
-      energy_[s][i % k] += static_cast<double>(host_[i]) * static_cast<double>(host_[i]);
-    }
-  }
-
-  LayerStatistics finish() {
-    LayerStatistics statistics;
-    for (size_t s = 0; s < kInputSites; ++s) {
-      const auto k = static_cast<size_t>(widths_[s]);
-      SiteStatistics& site = statistics[s];
-      site.energy.resize(k);
-      if (!full_) {
-        for (size_t i = 0; i < k; ++i) site.energy[i] = static_cast<float>(energy_[s][i]);
-        continue;
-      }
-      site.hessian.resize(k * k);
-      backend_.read(*gram_[s], widths_[s], site.hessian);
-      for (size_t i = 0; i < k; ++i) site.energy[i] = site.hessian[i * k + i];
-    }
-    return statistics;
-  }
-
- private:
-  Backend& backend_;
-  int64_t tokens_;
-  bool full_;
-  std::array<int64_t, kInputSites> widths_;
-  std::array<std::unique_ptr<Tensor>, kInputSites> values_;  // [T, K]
-  std::array<std::unique_ptr<Tensor>, kInputSites> gram_;    // [K, K]
-  std::array<std::vector<double>, kInputSites> energy_;
-  std::vector<float> host_;
-};
-
-void permute_statistics(SiteStatistics& site, std::span<const int32_t> perm) {
-  const std::vector<float> energy = site.energy;
-  for (size_t i = 0; i < perm.size(); ++i) site.energy[i] = energy[static_cast<size_t>(perm[i])];
-  if (!site.hessian.empty()) site.hessian = permute_square(site.hessian, perm);
-}
 
 double weighted_error(std::span<const float> weights, const PackedLinear& packed,
                       std::span<const float> energy) {
@@ -178,9 +96,10 @@ class ModelQuantizer {
     const std::unique_ptr<LinearWeights> table = ATOM_TRY(backend_.load_linear(embedding));
     const auto prefix = static_cast<int64_t>(report_.prefix_tokens.size());
     const std::span<const std::vector<int32_t>> all(windows_);
+    const bool float_hessians = wants_hessians() && !quantized_inputs_;
     const size_t float_windows =
-        quantized_inputs_ ? std::min(all.size(), static_cast<size_t>(recipe_.reorder_windows))
-                          : all.size();
+        float_hessians ? all.size()
+                       : std::min(all.size(), static_cast<size_t>(recipe_.reorder_windows));
     float_stream_ = ATOM_TRY(CalibrationStream::create(
         backend_, config_, *table, all.first(float_windows), KvFormat{}, prefix));
     if (quantized_inputs_) {
@@ -193,7 +112,7 @@ class ModelQuantizer {
           CalibrationStream::create(backend_, config_, *table, prefix_window_, KvFormat{}, 0));
     }
     const int64_t tokens = float_stream_->window_tokens();
-    float_statistics_.emplace(backend_, config_, tokens, wants_hessians() && !quantized_inputs_);
+    float_statistics_.emplace(backend_, config_, tokens, float_hessians);
     if (quantized_inputs_) quantized_statistics_.emplace(backend_, config_, tokens, true);
     cos_sin_ = make_cos_sin(config_.rope, prefix + tokens);
     qkv_input_ = ATOM_TRY(backend_.make_tensor(std::max(tokens, prefix), config_.hidden));
@@ -218,6 +137,7 @@ class ModelQuantizer {
     if (recipe_.kv.hadamard) fold_value_hadamard(layer, config_);
     LayerStatistics statistics;
     if (float_stream_) statistics = ATOM_TRY(float_pass(layer, progress));
+    if (recipe_.balance > 0) balance(layer, statistics);
     if (recipe_.reorder) reorder(layer, statistics);
     if (quantized_stream_) statistics = ATOM_TRY(quantized_pass(index, layer, progress));
     PackedLayer quantized = ATOM_TRY(quantize_linears(index, layer, statistics));
@@ -281,11 +201,30 @@ class ModelQuantizer {
     return {};
   }
 
+  // Moves range from activations to weights, or back, at the sites whose input can be scaled for
+  // nothing: by the norm in front of it, or by up_proj's rows.
+  void balance(PackedLayer& layer, LayerStatistics& statistics) {
+    const auto factors_for = [&](InputSite site, std::initializer_list<PackedLinear*> linears) {
+      SiteStatistics& of_site = statistics[index_of(site)];
+      const std::vector<const PackedLinear*> readers(linears.begin(), linears.end());
+      std::vector<float> factors = balance_factors(of_site.energy, readers, recipe_.balance);
+      for (PackedLinear* linear : linears) multiply_columns(*linear, factors);
+      of_site.divide(factors);
+      return factors;
+    };
+    const auto divide = [](std::span<float> norm, std::span<const float> factors) {
+      for (size_t k = 0; k < norm.size(); ++k) norm[k] /= factors[k];
+    };
+    divide(layer.attention_norm, factors_for(InputSite::kQkv, {&layer.q, &layer.k, &layer.v}));
+    divide(layer.mlp_norm, factors_for(InputSite::kGateUp, {&layer.gate, &layer.up}));
+    divide_rows(layer.up, factors_for(InputSite::kDown, {&layer.down}));
+  }
+
   void reorder(PackedLayer& layer, LayerStatistics& statistics) {
     std::array<std::vector<int32_t>, kInputSites> perms;
     for (size_t s = 0; s < kInputSites; ++s) {
       perms[s] = order_by_salience(statistics[s].energy);
-      permute_statistics(statistics[s], perms[s]);
+      statistics[s].permute(perms[s]);
     }
     const std::vector<int32_t>& qkv = perms[index_of(InputSite::kQkv)];
     const std::vector<int32_t>& gate_up = perms[index_of(InputSite::kGateUp)];

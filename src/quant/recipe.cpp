@@ -149,13 +149,13 @@ Result<LinearFormat> Recipe::format_for(InputSite site, int64_t layer, int64_t c
 }
 
 bool Recipe::needs_calibration() const {
-  return reorder || gptq || scale_rule == ScaleRule::kSearch || kv.centered || bos_prefix ||
-         !prefix_tokens.empty();
+  return balance > 0 || reorder || gptq || scale_rule == ScaleRule::kSearch || kv.centered ||
+         bos_prefix || !prefix_tokens.empty();
 }
 
 Result<Recipe> parse_recipe(const JsonView& json) {
   ATOM_TRY(json.expect_keys({"name", "description", "linear", "overrides", "embedding", "kv",
-                             "reorder", "weights", "prefix", "calibration"}));
+                             "balance", "reorder", "weights", "prefix", "calibration"}));
   Recipe recipe;
   recipe.name = ATOM_TRY(json.get_string("name"));
   recipe.description = ATOM_TRY(json.get_string("description", ""));
@@ -168,6 +168,11 @@ Result<Recipe> parse_recipe(const JsonView& json) {
   }
   recipe.embedding = ATOM_TRY(linear_format_from_json(ATOM_TRY(json.at("embedding"))));
   recipe.kv = ATOM_TRY(kv_format_from_json(ATOM_TRY(json.at("kv"))));
+  recipe.balance = ATOM_TRY(json.get_number("balance", 0.0));
+  if (!(recipe.balance >= 0 && recipe.balance <= 1)) {
+    return error(ErrorCode::kInvalidArgument, "{}: 'balance' is {}, not within [0, 1]",
+                 json.place(), recipe.balance);
+  }
   recipe.reorder = ATOM_TRY(json.get_bool("reorder", false));
   if (json.has("weights")) {
     ATOM_TRY(parse_weights(ATOM_TRY(json.at("weights")), recipe));
@@ -178,9 +183,10 @@ Result<Recipe> parse_recipe(const JsonView& json) {
   if (json.has("calibration")) {
     ATOM_TRY(parse_calibration(ATOM_TRY(json.at("calibration")), recipe));
   }
-  if (recipe.linear.weight.kind == WeightKind::kFloat && (recipe.gptq || recipe.reorder)) {
-    return error(ErrorCode::kInvalidArgument, "{}: float weights take neither gptq nor reorder",
-                 json.place());
+  if (recipe.linear.weight.kind == WeightKind::kFloat &&
+      (recipe.gptq || recipe.reorder || recipe.balance > 0)) {
+    return error(ErrorCode::kInvalidArgument,
+                 "{}: float weights take neither gptq nor reorder nor balance", json.place());
   }
   return recipe;
 }
@@ -198,6 +204,7 @@ Json recipe_to_json(const Recipe& recipe) {
   }
   json["embedding"] = to_json(recipe.embedding);
   json["kv"] = to_json(recipe.kv);
+  json["balance"] = recipe.balance;
   json["reorder"] = recipe.reorder;
   json["weights"] = {{"gptq", recipe.gptq},
                      {"scale", recipe.scale_rule == ScaleRule::kSearch ? "search" : "absmax"},

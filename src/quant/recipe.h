@@ -37,6 +37,7 @@ struct Recipe {
   LinearFormat embedding;                 // token embedding and lm_head
   KvFormat kv;
 
+  double balance = 0;   // how far activations and weights share the range of a channel, 0..1
   bool reorder = true;  // salient channels last; off: channels keep their order
   bool gptq = true;     // off: round to nearest
   ScaleRule scale_rule = ScaleRule::kAbsmax;
@@ -48,8 +49,8 @@ struct Recipe {
   std::vector<int32_t> prefix_tokens;  // or these
 
   int64_t windows = 128;          // of calibration text
-  int64_t reorder_windows = 128;  // as many of them decide the order of channels, where that is a
-                                  // pass of its own (inputs = quantized)
+  int64_t reorder_windows = 128;  // as many of them are run through the float model, where that
+                                  // does not give the Hessians too (inputs = float)
   int64_t context = 2048;         // tokens a window
   uint64_t seed = 0;              // of the windows' places
   std::vector<int64_t> window_offsets;  // or these exact places, in tokens

@@ -45,6 +45,46 @@ void fold_value_hadamard(PackedLayer& layer, const ModelConfig& config) {
   });
 }
 
+std::vector<float> balance_factors(std::span<const float> energy,
+                                   std::span<const PackedLinear* const> linears, double strength) {
+  std::vector<double> weights(energy.size(), 0.0);
+  for (const PackedLinear* linear : linears) {
+    ATOM_CHECK(linear->cols == static_cast<int64_t>(energy.size()), "a linear of another input");
+    for (size_t i = 0; i < linear->values.size(); ++i) {
+      const double value = linear->values[i];
+      weights[i % weights.size()] += value * value;
+    }
+  }
+  std::vector<double> logs(energy.size(), 0.0);
+  double sum = 0;
+  int64_t active = 0;
+  for (size_t k = 0; k < energy.size(); ++k) {
+    if (!(energy[k] > 0 && weights[k] > 0)) continue;
+    logs[k] = std::log(energy[k] / weights[k]) * strength / 4;
+    sum += logs[k];
+    ++active;
+  }
+  std::vector<float> factors(energy.size(), 1.0f);
+  for (size_t k = 0; k < energy.size(); ++k) {
+    if (!(energy[k] > 0 && weights[k] > 0)) continue;
+    factors[k] = static_cast<float>(std::exp(logs[k] - sum / static_cast<double>(active)));
+  }
+  return factors;
+}
+
+void multiply_columns(PackedLinear& linear, std::span<const float> factors) {
+  ATOM_CHECK(static_cast<int64_t>(factors.size()) == linear.cols, "factors of another width");
+  for (size_t i = 0; i < linear.values.size(); ++i) linear.values[i] *= factors[i % factors.size()];
+}
+
+void divide_rows(PackedLinear& linear, std::span<const float> factors) {
+  ATOM_CHECK(static_cast<int64_t>(factors.size()) == linear.rows, "factors of another height");
+  for (size_t i = 0; i < linear.values.size(); ++i) {
+    linear.values[i] /= factors[i / static_cast<size_t>(linear.cols)];
+  }
+  for (size_t n = 0; n < linear.bias.size(); ++n) linear.bias[n] /= factors[n];
+}
+
 void permute_columns(PackedLinear& linear, std::span<const int32_t> perm) {
   ATOM_CHECK(static_cast<int64_t>(perm.size()) == linear.cols, "permutation of another width");
   std::vector<float> row(perm.size());

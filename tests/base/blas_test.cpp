@@ -69,6 +69,22 @@ TEST(Blas, IsSafeToCallFromSeveralThreads) {
   EXPECT_EQ(wrong, 0);
 }
 
+TEST(Blas, AddGramFillsTheLowerTriangle) {
+  const int64_t n = 6, k = 4;
+  const auto a = random_matrix(k, n, 1);
+  std::vector<float> c(size_t(n * n), 1.0f);
+  blas::add_gram(n, k, a.data(), n, c.data(), n);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t l = 0; l < k && j <= i; ++l) {
+        sum += a[size_t(l * n + i)] * double{a[size_t(l * n + j)]};
+      }
+      EXPECT_NEAR(c[size_t(i * n + j)], 1 + sum, 1e-5);
+    }
+  }
+}
+
 TEST(Blas, CholeskyAndTriangularInverse) {
   const int64_t n = 20;
   const auto x = random_matrix(40, n, 9);

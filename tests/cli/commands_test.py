@@ -207,6 +207,18 @@ class Quantize(ProgramTest):
         self.fails("quantize", TINY, self.folder / "x", "--recipe", "nonesuch", says="nonesuch")
         self.assertFalse((self.folder / "x").exists())
 
+    def test_balance_changes_codes_but_hardly_the_model(self):
+        plain = self.quantize("w8a8", "--recipe", "w8a8")
+        recipe = self.json_of("inspect", plain)["recipe"] | {"name": "balanced", "balance": 1.0}
+        path = self.folder / "balanced.json"
+        path.write_text(json.dumps(recipe))
+        balanced = self.quantize("balanced", "--recipe", path, "--calib", STORY)
+        self.assertNotEqual((plain / "model.safetensors").read_bytes(),
+                            (balanced / "model.safetensors").read_bytes())
+        self.assertLess(abs(self.perplexity(balanced) / self.perplexity(plain) - 1), 0.03)
+        path.write_text(json.dumps(recipe | {"balance": 1.5}))
+        self.fails("quantize", TINY, self.folder / "x", "--recipe", path, says="'balance' is 1.5")
+
     def test_the_output_must_be_free(self):
         taken = self.folder / "taken"
         taken.mkdir()

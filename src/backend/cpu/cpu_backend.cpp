@@ -161,8 +161,11 @@ void CpuBackend::dequantize_row(const CpuActivations& acts, int64_t t, float* to
     return;
   }
   const int8_t* codes = acts.codes.data() + t * layout.code_stride;
-  for (int64_t k = 0; k < layout.body; ++k) {
-    to[k] = static_cast<float>(codes[k]) * acts.scales[t * layout.groups + k / layout.group];
+  for (int64_t g = 0; g < layout.groups; ++g) {
+    const float scale = acts.scales[t * layout.groups + g];
+    for (int64_t k = g * layout.group; k < (g + 1) * layout.group; ++k) {
+      to[k] = static_cast<float>(codes[k]) * scale;
+    }
   }
   for (int64_t k = 0; k < layout.outliers; ++k) {
     to[layout.body + k] =

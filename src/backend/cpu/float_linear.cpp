@@ -13,8 +13,23 @@ constexpr int64_t kTileTokens = 512;
 constexpr int64_t kTileRows = 384;
 constexpr int64_t kFewTokens = 4;  // where a matrix product spends its time on copying operands
 constexpr int64_t kFewTokensRows = 32;
-constexpr int64_t kGramTile = 384;
+constexpr int64_t kGramTile = 192;
 constexpr int64_t kGramTokens = 1024;
+
+// Copies rows [0, rows) x columns [0, cols) of `from` to their mirror places in `to`: to[j][i] =
+// from[i][j]. On the diagonal only what stands below it.
+void mirror(const float* from, int64_t rows, int64_t cols, bool diagonal, int64_t stride,
+            float* to) {
+  constexpr int64_t kTogether = 16;  // rows of `from`, a cache line of `to`
+  for (int64_t first = 0; first < rows; first += kTogether) {
+    const int64_t end = std::min(rows, first + kTogether);
+    for (int64_t j = 0; j < (diagonal ? end : cols); ++j) {
+      for (int64_t i = diagonal ? std::max(first, j + 1) : first; i < end; ++i) {
+        to[j * stride + i] = from[i * stride + j];
+      }
+    }
+  }
+}
 
 }  // namespace
 
@@ -57,14 +72,16 @@ void accumulate_gram(const float* x, int64_t tokens, int64_t channels, float* h)
     const int64_t cols = std::min(kGramTile, channels - col);
     float* tile = h + row * channels + col;
     for (int64_t t = 0; t < tokens; t += kGramTokens) {
-      blas::gemm(true, false, rows, cols, std::min(kGramTokens, tokens - t), 1.0f,
-                 x + t * channels + row, channels, x + t * channels + col, channels, 1.0f, tile,
-                 channels);
+      const int64_t count = std::min(kGramTokens, tokens - t);
+      const float* left = x + t * channels + row;
+      if (row == col) {
+        blas::add_gram(rows, count, left, channels, tile, channels);
+      } else {
+        blas::gemm(true, false, rows, cols, count, 1.0f, left, channels, x + t * channels + col,
+                   channels, 1.0f, tile, channels);
+      }
     }
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t end = row == col ? i : cols;
-      for (int64_t j = 0; j < end; ++j) h[(col + j) * channels + row + i] = tile[i * channels + j];
-    }
+    mirror(tile, rows, cols, row == col, channels, h + col * channels + row);
   });
 }
 
