@@ -17,20 +17,25 @@ Result<std::vector<std::vector<int32_t>>> cut_windows(std::span<const int32_t> t
                                                       uint64_t seed,
                                                       std::span<const int64_t> offsets);
 
-// [windows][context][D] floats in an unlinked temporary file that the kernel may page out, so that
-// the resident memory does not grow with the calibration text.
+// [windows][context][D] floats: in memory up to kResidentBytes, a larger text's in an unlinked
+// temporary file that the kernel may page out, so that resident memory does not grow with the text.
+// The file is written out once a layer, which a slow disk makes felt.
 class HiddenStates {
  public:
-  // Fails where the folder for temporary files (TMPDIR, else /tmp) has no room.
-  static Result<HiddenStates> create(int64_t windows, int64_t floats_per_window);
+  static constexpr int64_t kResidentBytes = int64_t{1} << 30;
+
+  // Fails where memory, or the folder for temporary files (TMPDIR, else /tmp), has no room.
+  static Result<HiddenStates> create(int64_t windows, int64_t floats_per_window,
+                                     int64_t resident_bytes = kResidentBytes);
 
   HiddenStates(HiddenStates&& other) noexcept;
   HiddenStates& operator=(HiddenStates&&) = delete;
   ~HiddenStates();
 
   std::span<float> window(int64_t index);
-  // Lets the pages of a window leave memory; their contents stay in the file.
+  // Lets the pages of a window that is in the file leave memory; its contents stay.
   void release(int64_t index);
+  bool spilled() const { return spilled_; }
 
  private:
   HiddenStates() = default;
@@ -38,6 +43,7 @@ class HiddenStates {
   int64_t windows_ = 0;
   int64_t stride_ = 0;  // floats, a multiple of a page
   int64_t floats_ = 0;
+  bool spilled_ = false;
 };
 
 }  // namespace atom

@@ -181,7 +181,7 @@ class FullDisk(ProgramTest):
                            file_limit_bytes=limit)
                 self.assert_nothing_left()
 
-    def test_no_room_for_hidden_states(self):
+    def test_no_room_for_the_checkpoint(self):
         self.fails("quantize", TINY, self.folder / "out", "--recipe", "w4a8", "--calib", STORY,
                    code=1, file_limit_bytes=50000)
         self.assert_nothing_left()

@@ -10,7 +10,7 @@
 namespace atom::cpu {
 namespace {
 
-constexpr int64_t kQueryTokens = 32;  // of an item
+constexpr int64_t kQueryTokens = 64;  // of an item
 constexpr int64_t kChunkKeys = 512;   // of an item with few queries
 
 // Plain facts that the loops below share.
