@@ -21,6 +21,11 @@ class Reply:
                           b"Content-Length: %d\r\n\r\n" % (status, len(text)) + text)
         await self.writer.drain()
 
+    async def file(self, content_type, headers, data):
+        lines = [f"Content-Type: {content_type}", f"Content-Length: {len(data)}", *headers]
+        self.writer.write("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + data)
+        await self.writer.drain()
+
     async def begin(self):
         self.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
                           b"Transfer-Encoding: chunked\r\n\r\n")
@@ -74,6 +79,7 @@ class MockServer:
         self.behaviours = {"mock": answer}
         self.api_key = None
         self.bodies = []   # of the streamed requests
+        self.files = {}    # path -> (content type, headers, bytes), or, behind the API key, a function
         self.connections = 0
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -115,13 +121,21 @@ class MockServer:
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         reply = Reply(writer)
-        if self.api_key and headers.get("authorization") != f"bearer {self.api_key}":
+        path = lines[0].split()[1]
+        file = self.files.get(path)
+        if file and not callable(file):
+            await reply.file(*file)
+        elif self.api_key and headers.get("authorization") != f"bearer {self.api_key}":
             await reply.body({"error": {"message": "wrong key"}}, status=401)
-        elif lines[0].split()[1] == "/v1/models":
+        elif file:
+            await reply.file(*file())
+        elif path == "/v1/models":
             await reply.body({"data": [{"id": "mock"}]})
+        elif not body:
+            await reply.body({"error": {"message": f"no path {path}"}}, status=404)
         else:
             document = json.loads(body)
             if document.get("stream"):
                 self.bodies.append(document)
-            await self.behaviours[document["model"]](document, reply)
+            await self.behaviours[document.get("model", "mock")](document, reply)
         return not writer.transport.is_closing()
