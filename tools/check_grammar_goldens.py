@@ -28,7 +28,7 @@ def reject_constant(name):
 
 def exact(text):
     """Fractions stay decimal: 0.01 divides 19.99, which binary ones do not know."""
-    return float(text) if float(text).is_integer() else Decimal(text)
+    return int(float(text)) if float(text).is_integer() else Decimal(text)
 
 
 def load(text):
