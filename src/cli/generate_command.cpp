@@ -12,6 +12,7 @@
 
 #include "app/chat.h"
 #include "cli/commands.h"
+#include "cli/constraint_arguments.h"
 #include "cli/model_arguments.h"
 #include "cli/sampling_arguments.h"
 #include "engine/generator.h"
@@ -23,6 +24,7 @@ namespace {
 struct GenerateArguments {
   ModelArguments model;
   SamplingArguments sampling;
+  ConstraintArguments constraint;
   std::string prompt;
   bool raw = false;
 };
@@ -45,6 +47,7 @@ Status generate(const GenerateArguments& in) {
   if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   const OpenedModel model = ATOM_TRY(open_model(in.model));
   const std::vector<int32_t> tokens = ATOM_TRY(prompt_tokens(model, prompt, in.raw));
+  const auto constraint = ATOM_TRY(make_constraint(in.constraint, model));
   const int64_t context = std::min(model.weights->config.context,
                                    static_cast<int64_t>(tokens.size()) + in.sampling.max_tokens);
   const std::unique_ptr<Decoder> decoder = ATOM_TRY(
@@ -59,9 +62,12 @@ Status generate(const GenerateArguments& in) {
     std::fflush(stdout);
     return std::ferror(stdout) == 0;
   };
-  const Result<Generation> generation = generator->generate(
-      tokens, {.max_tokens = in.sampling.max_tokens, .sampling = in.sampling.params},
-      [&](int32_t token) { return show(detokenizer.push(token)); });
+  const Result<Generation> generation =
+      generator->generate(tokens,
+                          {.max_tokens = in.sampling.max_tokens,
+                           .sampling = in.sampling.params,
+                           .constraint = constraint},
+                          [&](int32_t token) { return show(detokenizer.push(token)); });
   const bool stopped = generation.status().code() == ErrorCode::kCancelled;
   if (!generation.ok() && !stopped) return generation.status();
   show(detokenizer.finish() + "\n");
@@ -86,7 +92,8 @@ void add_generate_command(CLI::App& app, Action& action) {
       "Examples:\n"
       "  atom generate model-w4a8 \"Why is the sky blue?\"\n"
       "  atom generate model-w4a8 \"The capital of France is\" --raw --temperature 0\n"
-      "  atom generate model-w4a8 - < prompt.txt");
+      "  atom generate model-w4a8 - < prompt.txt\n"
+      "  atom generate model-w4a8 \"Describe a cat.\" --schema cat.json");
   auto arguments = std::make_shared<GenerateArguments>();
   add_model_arguments(*command, arguments->model);
   command->add_option("PROMPT", arguments->prompt, "The text; - reads it from stdin")
@@ -94,6 +101,7 @@ void add_generate_command(CLI::App& app, Action& action) {
       ->type_name("");
   command->add_flag("--raw", arguments->raw, "Continue the text, without the chat template");
   add_sampling_arguments(*command, arguments->sampling);
+  add_constraint_arguments(*command, arguments->constraint);
   command->callback(
       [arguments, &action] { action = [arguments] { return generate(*arguments); }; });
 }

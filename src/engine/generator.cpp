@@ -59,6 +59,7 @@ Result<Generation> Generator::generate(std::span<const int32_t> prompt,
                      .sampling = options.sampling,
                      .max_tokens = options.max_tokens,
                      .ignore_eos = options.ignore_eos,
+                     .constraint = options.constraint,
                      .sink = sink};
   ATOM_TRY(core_->validate(request));
   core_->add(++last_id_, std::move(request), EngineClock::now());

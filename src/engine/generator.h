@@ -19,6 +19,7 @@ struct GenerateOptions {
   int64_t max_tokens = 256;
   SamplingParams sampling = {};
   bool ignore_eos = false;  // go on to max_tokens whatever comes (benchmarks)
+  std::shared_ptr<const TokenConstraint> constraint = {};  // what the output has to be, or null
 };
 
 struct Generation {

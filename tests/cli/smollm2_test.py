@@ -1,5 +1,6 @@
 """A real model, end to end: SmolLM2-135M-Instruct, which tools/setup.sh brings to models/."""
 
+import json
 import sys
 
 import program
@@ -40,6 +41,35 @@ class SmolLM2(ProgramTest):
         answer = self.succeeds("chat", out, "--temperature", 0, "--max-tokens", 40,
                                stdin="What is the capital of France?\n")
         self.assertGreater(len(answer.strip()), 10)
+
+    def test_constrained_output(self):
+        schema = {"type": "object", "required": ["name", "age", "colours"], "properties": {
+            "name": {"type": "string", "pattern": "^[A-Z][a-z]{1,12}$"},
+            "age": {"type": "integer", "minimum": 1, "maximum": 30},
+            "colours": {"type": "array", "items": {"enum": ["black", "white", "red"]},
+                        "minItems": 1, "maxItems": 3},
+            "note": {"type": "string", "maxLength": 40}}}
+        file = self.folder / "cat.json"
+        file.write_text(json.dumps(schema))
+        prompt = "Describe a cat as JSON."
+        for seed, temperature in enumerate([0, 0.7, 1.0, 1.5]):
+            text = self.succeeds("generate", MODEL, prompt, "--schema", file, "--seed", seed,
+                                 "--temperature", temperature, "--max-tokens", 200)
+            cat = json.loads(text)
+            self.assertLessEqual({"name", "age", "colours"}, cat.keys())
+            self.assertLessEqual(cat.keys(), {"name", "age", "colours", "note"})
+            self.assertRegex(cat["name"], "^[A-Z][a-z]{1,12}$")
+            self.assertTrue(1 <= cat["age"] <= 30, text)
+            self.assertTrue(1 <= len(cat["colours"]) <= 3, text)
+            self.assertLessEqual(set(cat["colours"]), {"black", "white", "red"})
+            self.assertLessEqual(len(cat.get("note", "")), 40)
+        answer = self.succeeds("generate", MODEL, "Is fire hot?", "--regex", "(yes|no), because [a-z ]{10,60}\\.",
+                               "--temperature", 0, "--max-tokens", 60)
+        self.assertRegex(answer, r"^(yes|no), because [a-z ]{10,60}\.\n$")
+
+        self.fails("generate", MODEL, prompt, "--regex", "(a", says="--regex: at character 2")
+        file.write_text('{"not": {}}')
+        self.fails("generate", MODEL, prompt, "--schema", file, says="cat.json: #/not: ")
 
 
 if __name__ == "__main__":

@@ -181,6 +181,7 @@ TEST(Constraint, SamplingUnderAMaskIsReproducible) {
     params.temperature = 1.0;
     params.seed = 3;
     Sampler sampler(params);
+    SamplingScratch scratch;
     Random noise(11);
     std::vector<int32_t> tokens;
     std::vector<uint64_t> mask((vocab + 63) / 64);
@@ -188,7 +189,7 @@ TEST(Constraint, SamplingUnderAMaskIsReproducible) {
       std::vector<float> logits(vocab);
       for (float& logit : logits) logit = static_cast<float>(noise.normal());
       constraint->allowed(mask);
-      const int32_t token = sampler.sample(logits, mask);
+      const int32_t token = sampler.sample(logits, scratch, mask);
       EXPECT_GE(token, 0);
       tokens.push_back(token);
       EXPECT_TRUE(constraint->accept(token).ok());
