@@ -22,6 +22,7 @@ struct Context {
   int64_t q_stride;
   int64_t repeat;  // query heads a KV head
   int64_t dim;
+  const float* page_angles;  // null unless K stands before RoPE
 
   const SequenceSlice& slice(const AttentionItem& item) const {
     return args.batch->sequences[item.sequence];
@@ -74,7 +75,8 @@ void attend(const Kernels& kernels, const Context& c, const AttentionItem& item,
       .padded_dim = layout.padded_dim,
       .plane_bytes = layout.plane_bytes,
       .scales_offset = layout.scales_offset,
-      .cos_sin = shape.format.pre_rope ? c.args.cos_sin.data() : nullptr,
+      .prefix_angles = shape.format.pre_rope ? c.args.cos_sin.data() : nullptr,
+      .page_angles = c.page_angles,
       .rotary_dim = c.args.rotary_dim,
       .maxima = result.maxima,
       .totals = result.totals,
@@ -97,6 +99,16 @@ void attend(const Kernels& kernels, const Context& c, const AttentionItem& item,
 float* out_row(const Context& c, const AttentionItem& item, int64_t r) {
   const int64_t token = c.slice(item).first_token + item.token + r / c.repeat;
   return c.out + token * c.q_stride + (item.kv_head * c.repeat + r % c.repeat) * c.dim;
+}
+
+const float* page_angles(const AttentionArgs& args, AttentionWorkspace& work) {
+  const KvCacheShape& shape = args.cache->shape();
+  if (!shape.format.pre_rope) return nullptr;
+  int64_t pages = 0;  // of the longest sequence
+  for (const SequenceSlice& slice : args.batch->sequences) {
+    pages = std::max(pages, (slice.past + slice.token_count + kPageTokens - 1) / kPageTokens);
+  }
+  return work.angles.of(args.cos_sin, args.rotary_dim, shape.prefix_tokens, pages);
 }
 
 void plan(const Context& c, AttentionWorkspace& work) {
@@ -173,7 +185,8 @@ void paged_attention(const Kernels& kernels, const AttentionArgs& args, Attentio
                      static_cast<CpuTensor&>(*args.out).row(0),
                      args.heads * dim,
                      args.heads / cache.shape().kv_heads,
-                     dim};
+                     dim,
+                     page_angles(args, work)};
   plan(c, work);
   const int64_t stride = cache.layout().padded_dim;
   parallel_for(static_cast<int64_t>(work.items.size()), [&](int64_t i) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/kv_cache.h"
+#include "backend/cpu/page_angles.h"
 #include "ops/backend.h"
 
 namespace atom::cpu {
@@ -23,6 +24,7 @@ struct AttentionWorkspace {
   std::vector<AttentionItem> items;
   std::vector<int64_t> merges;  // first item of each run of items to be merged
   AlignedBuffer<float> partials;
+  PageAngles angles;
 };
 
 void paged_attention(const Kernels& kernels, const AttentionArgs& args,

@@ -1,18 +1,21 @@
-// Attention of a tile of queries over blocks of 64 keys with a running softmax: keys and values are
-// expanded to floats once a block, and both products run as register blocks of fused multiply-adds.
+// Attention of a tile of queries over blocks of 64 keys with a running softmax.
+//
+//   queries  [rows][P]     scaled; P = DH rounded up to 16, zeros past DH
+//   scores   [rows][64]    then the softmax's weights
+//
+// For many rows, keys and values are expanded to floats once a block, and both products run as
+// register blocks of fused multiply-adds:
 //
 //   keys     [DH][64]      a channel a row, so that scores of 16 keys are one vector
-//   values   [64][P]       P = DH rounded up to 16
-//   queries  [rows][P]     scaled
-//   scores   [rows][64]    then the softmax's weights
+//   values   [64][P]
+//
+// A few rows meet the codes of a page as they are (attention_codes.inl).
 #pragma once
 
-#include "backend/cpu/rows.inl"
+#include "backend/cpu/attention_codes.inl"
 
 namespace atom::cpu {
 namespace {
-
-inline constexpr int64_t kPage = 16;  // kPageTokens, a vector of keys
 
 // c[r][v] (+)= sum over k of a[r][k] * b[k][v] for a block of rows and vectors.
 template <int kRows, int kVectors>
@@ -53,6 +56,10 @@ void product_rows(const float* a, int64_t a_stride, const float* b, int64_t b_st
     product_block<kProductRows, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth,
                                           accumulate, c + r * c_stride, c_stride);
   }
+  for (; r + kProductRows / 2 <= rows; r += kProductRows / 2) {
+    product_block<kProductRows / 2, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth,
+                                              accumulate, c + r * c_stride, c_stride);
+  }
   for (; r < rows; ++r) {
     product_block<1, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, accumulate,
                                c + r * c_stride, c_stride);
@@ -74,114 +81,111 @@ void product(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
 
 // A run of keys that stands together: some of the prefix, or a page.
 struct KeyRun {
-  int64_t key = 0;    // of lane 0
-  int64_t count = 0;  // lanes that exist
+  int64_t key = 0;                 // of lane 0
+  int64_t count = 0;               // lanes that exist
+  const uint8_t* block = nullptr;  // null: in the prefix
 };
 
-// Calls put(i, codes) for the 4 * (1 or 2) codes of a step, codes as floats, i their offset within
-// the step's reduction index.
-template <bool kNibbles, class Put>
-ATOM_ALWAYS_INLINE void each_code(Codes c, Put put) {
-  if constexpr (kNibbles) {
-    put(0, to_float(code_bits<0, 4>(c)));
-    put(1, to_float(code_bits<8, 4>(c)));
-    put(2, to_float(code_bits<16, 4>(c)));
-    put(3, to_float(code_bits<24, 4>(c)));
-    put(4, to_float(code_bits<4, 4>(c)));
-    put(5, to_float(code_bits<12, 4>(c)));
-    put(6, to_float(code_bits<20, 4>(c)));
-    put(7, to_float(code_bits<28, 4>(c)));
-  } else {
-    put(0, to_float(code_bits<0, 8>(c)));
-    put(1, to_float(code_bits<8, 8>(c)));
-    put(2, to_float(code_bits<16, 8>(c)));
-    put(3, to_float(code_bits<24, 8>(c)));
+template <bool kNibbles>
+void expand_key_codes(const AttendJob& job, const uint8_t* block, float* keys) {
+  constexpr int64_t kStep = kNibbles ? 8 : 4;  // channels of a step
+  const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
+  const Floats scale = load_half(planes), min = load_half(planes + kPage);
+  for (int64_t d = 0; d < job.dim; d += kStep, block += 64) {
+    each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) {
+      if (d + i < job.dim) store(keys + (d + i) * kBlockKeys, fma(code, scale, min));
+    });
   }
 }
 
 template <bool kNibbles>
-void expand_codes(const AttendJob& job, const uint8_t* block, float* keys, float* values) {
-  constexpr int64_t kStep = kNibbles ? 8 : 4;  // reduction indices of a step
+void expand_value_codes(const AttendJob& job, const uint8_t* block, float* values) {
+  constexpr int64_t kStep = kNibbles ? 8 : 4;  // tokens of a step
   const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
-  const Floats k_scale = load_half(planes), k_min = load_half(planes + kPage);
-  for (int64_t d = 0; d < job.dim; d += kStep, block += 64) {
-    each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) {
-      if (d + i < job.dim) store(keys + (d + i) * kBlockKeys, fma(code, k_scale, k_min));
-    });
-  }
-  block = reinterpret_cast<const uint8_t*>(planes) - job.scales_offset + job.plane_bytes;
-  alignas(64) float v_scale[kPage], v_min[kPage];
-  store(v_scale, load_half(planes + 2 * kPage));
-  store(v_min, load_half(planes + 3 * kPage));
+  block += job.plane_bytes;
+  alignas(64) float scale[kPage], min[kPage];
+  store(scale, load_half(planes + 2 * kPage));
+  store(min, load_half(planes + 3 * kPage));
   for (int64_t d = 0; d < job.padded_dim; d += kLanes) {
     for (int64_t t = 0; t < kPage; t += kStep, block += 64) {
       each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) {
         store(values + (t + i) * job.padded_dim + d,
-              fma(code, splat(v_scale[t + i]), splat(v_min[t + i])));
+              fma(code, splat(scale[t + i]), splat(min[t + i])));
       });
     }
   }
 }
 
-void expand_floats(const AttendJob& job, const uint8_t* block, float* keys, float* values) {
-  const bool half = job.kind == KvKind::kF16;
-  const auto read = [&](const uint8_t* plane, int64_t i, int64_t n) {
-    if (!half) return load_first(reinterpret_cast<const float*>(plane) + i, n);
-    return load_half_first(reinterpret_cast<const uint16_t*>(plane) + i, n);
-  };
-  for (int64_t d = 0; d < job.dim; ++d) {
-    store(keys + d * kBlockKeys, read(block, d * kPage, kLanes));
-  }
-  const uint8_t* plane = block + job.plane_bytes;
-  for (int64_t t = 0; t < kPage; ++t) {
-    for_blocks(job.dim, [&](int64_t d, int64_t n) {
-      store(values + t * job.padded_dim + d, read(plane, t * job.dim + d, n));
-    });
-  }
-}
-
-void expand_prefix(const AttendJob& job, const KeyRun& run, float* keys, float* values) {
-  for (int64_t t = 0; t < run.count; ++t) {
-    const float* k = job.prefix_k + (run.key + t) * job.prefix_stride;
-    const float* v = job.prefix_v + (run.key + t) * job.prefix_stride;
-    for (int64_t d = 0; d < job.dim; ++d) {
-      keys[d * kBlockKeys + t] = k[d];
-      values[t * job.padded_dim + d] = v[d];
-    }
-  }
+// Up to 16 elements of an F32 or F16 plane.
+ATOM_ALWAYS_INLINE Floats load_plane(const AttendJob& job, const uint8_t* plane, int64_t i,
+                                     int64_t n) {
+  if (job.kind == KvKind::kF32) return load_first(reinterpret_cast<const float*>(plane) + i, n);
+  return load_half_first(reinterpret_cast<const uint16_t*>(plane) + i, n);
 }
 
 // RoPE of 16 keys that were stored without.
 void rotate_keys(const AttendJob& job, const KeyRun& run, float* keys) {
   const int64_t half = job.rotary_dim / 2;
-  const float* angles = job.cos_sin + run.key * job.rotary_dim;
-  const Ints rows = lane_index() * splat(static_cast<int32_t>(job.rotary_dim));
-  for (int64_t d = 0; d < half; ++d) {
-    const Floats cos = gather_first(angles + 2 * d, rows, run.count);
-    const Floats sin = gather_first(angles + 2 * d + 1, rows, run.count);
+  const auto rotate = [&](int64_t d, Floats cos, Floats sin) {
     float* first = keys + d * kBlockKeys;
     float* second = first + half * kBlockKeys;
     const Floats a = load(first), b = load(second);
     store(first, fma(a, cos, negate(b * sin)));
     store(second, fma(b, cos, a * sin));
+  };
+  if (run.block == nullptr) {
+    const float* angles = job.prefix_angles + run.key * job.rotary_dim;
+    const Ints rows = lane_index() * splat(static_cast<int32_t>(job.rotary_dim));
+    for (int64_t d = 0; d < half; ++d) {
+      rotate(d, gather_first(angles + 2 * d, rows, run.count),
+             gather_first(angles + 2 * d + 1, rows, run.count));
+    }
+    return;
+  }
+  const float* angles = job.page_angles + (run.key - job.prefix) * job.rotary_dim;
+  for (int64_t d = 0; d < half; ++d, angles += 2 * kPage) {
+    rotate(d, load(angles), load(angles + kPage));
   }
 }
 
-// Fills 16 lanes of keys and 16 rows of values.
-void expand_run(const AttendJob& job, const KeyRun& run, float* keys, float* values) {
-  if (run.key < job.prefix) {
-    expand_prefix(job, run, keys, values);
-  } else {
-    const uint8_t* block = job.blocks[(run.key - job.prefix) / kPage];
-    if (job.kind != KvKind::kInt) {
-      expand_floats(job, block, keys, values);
-    } else if (job.nibbles) {
-      expand_codes<true>(job, block, keys, values);
-    } else {
-      expand_codes<false>(job, block, keys, values);
+// Fills 16 lanes of keys.
+void expand_keys(const AttendJob& job, const KeyRun& run, float* keys) {
+  if (run.block == nullptr) {
+    for (int64_t t = 0; t < run.count; ++t) {
+      const float* k = job.prefix_k + (run.key + t) * job.prefix_stride;
+      for (int64_t d = 0; d < job.dim; ++d) keys[d * kBlockKeys + t] = k[d];
     }
+  } else if (job.kind != KvKind::kInt) {
+    for (int64_t d = 0; d < job.dim; ++d) {
+      store(keys + d * kBlockKeys, load_plane(job, run.block, d * kPage, kLanes));
+    }
+  } else if (job.nibbles) {
+    expand_key_codes<true>(job, run.block, keys);
+  } else {
+    expand_key_codes<false>(job, run.block, keys);
   }
-  if (job.cos_sin != nullptr) rotate_keys(job, run, keys);
+  if (job.page_angles != nullptr) rotate_keys(job, run, keys);
+}
+
+// Fills 16 rows of values.
+void expand_values(const AttendJob& job, const KeyRun& run, float* values) {
+  if (run.block == nullptr) {
+    for (int64_t t = 0; t < run.count; ++t) {
+      const float* v = job.prefix_v + (run.key + t) * job.prefix_stride;
+      for (int64_t d = 0; d < job.dim; ++d) values[t * job.padded_dim + d] = v[d];
+    }
+  } else if (job.kind != KvKind::kInt) {
+    const uint8_t* plane = run.block + job.plane_bytes;
+    for (int64_t t = 0; t < kPage; ++t) {
+      for_blocks(job.dim, [&](int64_t d, int64_t n) {
+        store(values + t * job.padded_dim + d, load_plane(job, plane, t * job.dim + d, n));
+      });
+    }
+  } else if (job.nibbles) {
+    expand_value_codes<true>(job, run.block, values);
+  } else {
+    expand_value_codes<false>(job, run.block, values);
+  }
   // What a page holds past the sequence's end has weight 0, and must not be infinite.
   for (int64_t t = run.count; t < kPage; ++t) {
     for (int64_t d = 0; d < job.padded_dim; d += kLanes) {
@@ -194,11 +198,11 @@ void expand_run(const AttendJob& job, const KeyRun& run, float* keys, float* val
 ATOM_ALWAYS_INLINE KeyRun run_at(const AttendJob& job, int64_t key) {
   if (key < job.prefix) {
     const int64_t left = job.prefix - key;
-    return {key, left < kPage ? left : kPage};
+    return {key, left < kPage ? left : kPage, nullptr};
   }
-  const int64_t start = key - (key - job.prefix) % kPage;
+  const int64_t page = (key - job.prefix) / kPage, start = job.prefix + page * kPage;
   const int64_t left = job.key_end - start;
-  return {start, left < kPage ? left : kPage};
+  return {start, left < kPage ? left : kPage, job.blocks[page]};
 }
 
 // Scores of one row to weights; what lies outside its keys gets weight 0. Returns the factor that
@@ -241,16 +245,67 @@ ATOM_ALWAYS_INLINE float soften(const KeyRun (&runs)[kBlockKeys / kPage], int co
   return shrink;
 }
 
+// Buffers of one call.
+struct AttendScratch {
+  float* keys;
+  float* values;
+  float* queries;
+  float* scores;
+};
+
+// scores [rows, count * 16] = queries * keys of a block.
+void score_block(const AttendJob& job, const AttendScratch& scratch, const KeyRun* runs, int count,
+                 int64_t rows) {
+  const bool few = rows <= kFewRows && job.page_angles == nullptr;
+  for (int i = 0; i < count; ++i) {
+    float* keys = scratch.keys + i * kPage;
+    float* scores = scratch.scores + i * kPage;
+    if (few && has_codes(job, runs[i].block)) {
+      score_codes(job, runs[i].block, scratch.queries, rows, scores);
+      continue;
+    }
+    expand_keys(job, runs[i], keys);
+    if (!few) continue;
+    product(scratch.queries, job.padded_dim, keys, kBlockKeys, job.dim, false, scores, kBlockKeys,
+            rows, kPage);
+  }
+  if (few) return;
+  product(scratch.queries, job.padded_dim, scratch.keys, kBlockKeys, job.dim, false, scratch.scores,
+          kBlockKeys, rows, count * kPage);
+}
+
+// job.sums += weights [rows, count * 16] * values of a block.
+void add_block(const AttendJob& job, const AttendScratch& scratch, const KeyRun* runs, int count,
+               int64_t rows) {
+  const bool few = rows <= kFewRows;
+  const int64_t padded = job.padded_dim;
+  for (int i = 0; i < count; ++i) {
+    float* values = scratch.values + i * kPage * padded;
+    const float* weights = scratch.scores + i * kPage;
+    if (few && has_codes(job, runs[i].block)) {
+      add_codes(job, runs[i].block, runs[i].count, weights, rows);
+      continue;
+    }
+    expand_values(job, runs[i], values);
+    if (!few) continue;
+    product(weights, kBlockKeys, values, padded, kPage, true, job.sums, padded, rows, padded);
+  }
+  if (few) return;
+  product(scratch.scores, kBlockKeys, scratch.values, padded, count * kPage, true, job.sums, padded,
+          rows, padded);
+}
+
 void attend(const AttendJob& job) {
   const int64_t rows = job.tokens * job.repeat, padded = job.padded_dim;
-  float* keys = job.scratch;
-  float* values = keys + kBlockKeys * padded;
-  float* queries = values + kBlockKeys * padded;
-  float* scores = queries + rows * padded;
+  AttendScratch scratch;
+  scratch.keys = job.scratch;
+  scratch.values = scratch.keys + kBlockKeys * padded;
+  scratch.queries = scratch.values + kBlockKeys * padded;
+  scratch.scores = scratch.queries + rows * padded;
   for (int64_t r = 0; r < rows; ++r) {
     const float* q = job.q + r / job.repeat * job.q_stride + r % job.repeat * job.dim;
     for_blocks(job.dim, [&](int64_t d, int64_t n) {
-      store_first(queries + r * padded + d, load_first(q + d, n) * splat(job.scale), n);
+      store(scratch.queries + r * padded + d, load_first(q + d, n) * splat(job.scale));
     });
     job.maxima[r] = -__builtin_inff();
     job.totals[r] = 0.0f;
@@ -261,16 +316,14 @@ void attend(const AttendJob& job) {
     int count = 0;
     for (; count < kBlockKeys / kPage && key < job.key_end; ++count) {
       runs[count] = run_at(job, key);
-      expand_run(job, runs[count], keys + count * kPage, values + count * kPage * padded);
       key = runs[count].key + runs[count].count;
     }
-    const int64_t lanes = count * kPage;
-    product(queries, padded, keys, kBlockKeys, job.dim, false, scores, kBlockKeys, rows, lanes);
+    score_block(job, scratch, runs, count, rows);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t own = job.query_key + r / job.repeat;
       const int64_t seen = job.window == 0 ? 0 : own - job.window + 1;
       const int64_t first = seen > job.key ? seen : job.key;
-      const float shrink = soften(runs, count, first, own + 1, scores + r * kBlockKeys,
+      const float shrink = soften(runs, count, first, own + 1, scratch.scores + r * kBlockKeys,
                                   job.maxima[r], job.totals[r]);
       if (shrink == 1.0f) continue;
       float* sums = job.sums + r * padded;
@@ -278,7 +331,7 @@ void attend(const AttendJob& job) {
         store(sums + d, load(sums + d) * splat(shrink));
       }
     }
-    product(scores, kBlockKeys, values, padded, lanes, true, job.sums, padded, rows, padded);
+    add_block(job, scratch, runs, count, rows);
   }
 }
 

@@ -103,7 +103,10 @@ struct AttendJob {
   int64_t padded_dim = 0;  // a multiple of 16
   int64_t plane_bytes = 0;
   int64_t scales_offset = 0;
-  const float* cos_sin = nullptr;  // of key 0, rows of rotary_dim; null unless K stands before RoPE
+  // Null unless K stands before RoPE: angles of the prefix, [prefix][rotary_dim / 2][2], and of the
+  // pages' keys, [page][rotary_dim / 2][2][16].
+  const float* prefix_angles = nullptr;
+  const float* page_angles = nullptr;
   int64_t rotary_dim = 0;
   // Result of each row: the largest score, the sum of exp(score - largest), and that sum weighted
   // with V, [rows, padded_dim].

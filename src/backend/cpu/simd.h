@@ -19,6 +19,7 @@
 #define ATOM_PRAGMA_UNROLL _Pragma("GCC unroll 16")
 #endif
 #define ATOM_ALWAYS_INLINE inline __attribute__((always_inline))
+#define ATOM_LAMBDA_INLINE __attribute__((always_inline))
 
 #if defined(__AVX512VNNI__)
 #include "backend/cpu/simd_avx512.h"

@@ -218,6 +218,11 @@ ATOM_ALWAYS_INLINE Ints code_bits(Codes c) {
   return {_mm256_and_si256(_mm256_srli_epi32(c.lo, kShift), mask),
           _mm256_and_si256(_mm256_srli_epi32(c.hi, kShift), mask)};
 }
+// The four bits from kShift on of the same word, as floats.
+template <int kShift>
+ATOM_ALWAYS_INLINE Floats nibble_floats(Codes c) {
+  return to_float(code_bits<kShift, 4>(c));
+}
 ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
   const __m256i mask = _mm256_set1_epi8(0xf);
   return {_mm256_and_si256(c.lo, mask), _mm256_and_si256(c.hi, mask)};

@@ -129,6 +129,13 @@ template <int kShift, int kBits>
 ATOM_ALWAYS_INLINE Ints code_bits(Codes c) {
   return {_mm512_and_si512(_mm512_srli_epi32(c.v, kShift), _mm512_set1_epi32((1 << kBits) - 1))};
 }
+// The four bits from kShift on of the same word, as floats.
+template <int kShift>
+ATOM_ALWAYS_INLINE Floats nibble_floats(Codes c) {
+  // A permutation heeds the low four bits of an index alone.
+  const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return {_mm512_permutexvar_ps(_mm512_srli_epi32(c.v, kShift), table)};
+}
 ATOM_ALWAYS_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c.v); }
 ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
   return {_mm512_and_si512(c.v, _mm512_set1_epi8(0xf))};

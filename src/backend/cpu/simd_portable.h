@@ -186,6 +186,11 @@ ATOM_ALWAYS_INLINE Ints code_bits(const Codes& c) {
   return each<Ints>(
       [&](int64_t i) { return (c.v[4 * i + kShift / 8] >> (kShift % 8)) & ((1 << kBits) - 1); });
 }
+// The four bits from kShift on of the same word, as floats.
+template <int kShift>
+ATOM_ALWAYS_INLINE Floats nibble_floats(Codes c) {
+  return to_float(code_bits<kShift, 4>(c));
+}
 ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
   for (uint8_t& x : c.v) x &= 0xf;
   return c;
