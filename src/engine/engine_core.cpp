@@ -261,6 +261,7 @@ Status EngineCore::collect() {
 // A step failed: what it held runs again sequence by sequence, and only what fails alone ends.
 void EngineCore::run_one_by_one(const Status& why) {
   ++stats_.failed_steps;
+  deliver();  // an output may want no more after its last token
   const std::vector<StepSlice> slices = std::move(running_slices_);
   running_slices_.clear();
   for (const StepSlice& slice : slices) {
@@ -383,6 +384,13 @@ void EngineCore::end_output(const std::shared_ptr<Output>& output, FinishReason 
   output->end.reason = reason;
   output->end.status = std::move(status);
   ended_.push_back(output);
+  if (reason != FinishReason::kError || output->choice != 0) return;
+  // Those that still wait for the prompt would fail at it too.
+  ActiveRequest& active = output->request;
+  for (int choice = 1; choice < active.request.choices; ++choice) {
+    if (active.outputs[static_cast<size_t>(choice)] != nullptr) continue;
+    end_output(make_output(active, choice), FinishReason::kError, output->end.status);
+  }
 }
 
 void EngineCore::cancel(RequestId id) {

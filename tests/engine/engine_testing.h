@@ -16,7 +16,9 @@ class RecordingSink : public RequestSink {
   void on_prompt(int64_t first, std::span<const ScoredToken> tokens) override {
     const std::lock_guard lock(mutex_);
     EXPECT_FALSE(ended_);
-    EXPECT_TRUE(outputs_.empty()) << "the prompt's scores come before any token";
+    for (const auto& [choice, output] : outputs_) {
+      EXPECT_TRUE(output.empty()) << "the prompt's scores come before any token";
+    }
     EXPECT_EQ(first, static_cast<int64_t>(prompt_.size()));
     prompt_.insert(prompt_.end(), tokens.begin(), tokens.end());
   }
