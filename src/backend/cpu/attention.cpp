@@ -11,7 +11,9 @@ namespace atom::cpu {
 namespace {
 
 constexpr int64_t kQueryTokens = 64;  // of an item
-constexpr int64_t kChunkKeys = 512;   // of an item with few queries
+// Keys whose sums are formed apart and then added up: [0, prefix + 512), [prefix + 512, ...), and
+// so on, however many queries an item has. So no token's result depends on the rest of the batch.
+constexpr int64_t kChunkKeys = 512;
 
 // Plain facts that the loops below share.
 struct Context {
@@ -31,8 +33,22 @@ struct Context {
   int64_t key_of(const SequenceSlice& s, int64_t token) const {
     return cache.shape().prefix_tokens + s.past + token;
   }
+  // Where the block of keys starts that holds the first key a query sees.
   int64_t first_key(int64_t query_key) const {
-    return args.window == 0 ? 0 : std::max<int64_t>(0, query_key - args.window + 1);
+    if (args.window == 0) return 0;
+    const int64_t key = std::max<int64_t>(0, query_key - args.window + 1);
+    const int64_t chunk = chunk_start(key);
+    // A prefix may shift the blocks of the first chunk.
+    if (chunk == 0 && cache.shape().prefix_tokens > 0) return 0;
+    return key - (key - chunk) % kBlockKeys;
+  }
+  int64_t chunk_start(int64_t key) const {
+    const int64_t prefix = cache.shape().prefix_tokens;
+    return key < prefix + kChunkKeys ? 0 : key - (key - prefix) % kChunkKeys;
+  }
+  int64_t chunk_end(int64_t key) const {
+    const int64_t start = chunk_start(key);
+    return (start == 0 ? cache.shape().prefix_tokens : start) + kChunkKeys;
   }
 };
 
@@ -96,9 +112,50 @@ void attend(const Kernels& kernels, const Context& c, const AttentionItem& item,
   kernels.attend(job);
 }
 
-float* out_row(const Context& c, const AttentionItem& item, int64_t r) {
-  const int64_t token = c.slice(item).first_token + item.token + r / c.repeat;
-  return c.out + token * c.q_stride + (item.kv_head * c.repeat + r % c.repeat) * c.dim;
+// Adds the sums of a later chunk of keys.
+void add_chunk(const ItemResult& to, const ItemResult& chunk, int64_t rows, int64_t stride) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (int64_t r = 0; r < rows; ++r) {
+    if (chunk.maxima[r] == kNone) continue;  // the query sees none of its keys
+    const float most = std::max(to.maxima[r], chunk.maxima[r]);
+    const float shrink = std::exp(to.maxima[r] - most);
+    const float factor = std::exp(chunk.maxima[r] - most);
+    to.maxima[r] = most;
+    to.totals[r] = to.totals[r] * shrink + chunk.totals[r] * factor;
+    float* sums = to.sums + r * stride;
+    const float* more = chunk.sums + r * stride;
+    for (int64_t d = 0; d < stride; ++d) sums[d] = sums[d] * shrink + more[d] * factor;
+  }
+}
+
+void write_rows(const Context& c, const AttentionItem& item, const ItemResult& result) {
+  const int64_t rows = item.tokens * c.repeat, stride = c.cache.layout().padded_dim;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t token = c.slice(item).first_token + item.token + r / c.repeat;
+    float* out = c.out + token * c.q_stride + (item.kv_head * c.repeat + r % c.repeat) * c.dim;
+    const float inverse = 1.0f / result.totals[r];
+    for (int64_t d = 0; d < c.dim; ++d) out[d] = result.sums[r * stride + d] * inverse;
+  }
+}
+
+// All keys of an item, chunk by chunk.
+void attend_whole(const Kernels& kernels, const Context& c, const AttentionItem& item) {
+  struct Whole;
+  struct Chunk;
+  const int64_t rows = item.tokens * c.repeat, stride = c.cache.layout().padded_dim;
+  const int64_t floats = ItemResult::floats(rows, stride);
+  const ItemResult result(thread_scratch<float, Whole>(floats), rows);
+  AttentionItem part = item;
+  part.key_end = std::min(item.key_end, c.chunk_end(item.key));
+  attend(kernels, c, part, result);
+  while (part.key_end < item.key_end) {
+    part.key = part.key_end;
+    part.key_end = std::min(item.key_end, c.chunk_end(part.key));
+    const ItemResult chunk(thread_scratch<float, Chunk>(floats), rows);
+    attend(kernels, c, part, chunk);
+    add_chunk(result, chunk, rows, stride);
+  }
+  write_rows(c, item, result);
 }
 
 const float* page_angles(const AttentionArgs& args, AttentionWorkspace& work) {
@@ -122,7 +179,7 @@ void plan(const Context& c, AttentionWorkspace& work) {
       const int64_t tokens = std::min(kQueryTokens, slice.token_count - token);
       const int64_t key = c.first_key(c.key_of(slice, token));
       const int64_t key_end = c.key_of(slice, token + tokens - 1) + 1;
-      const bool split = tokens <= 4 && key_end - key > kChunkKeys;
+      const bool split = tokens <= 4 && key_end > c.chunk_end(key);
       for (int64_t h = 0; h < c.cache.shape().kv_heads; ++h) {
         AttentionItem item = {static_cast<int64_t>(s), h, token, tokens, key, key_end, -1};
         if (!split) {
@@ -131,9 +188,7 @@ void plan(const Context& c, AttentionWorkspace& work) {
         }
         work.merges.push_back(static_cast<int64_t>(work.items.size()));
         for (; item.key < key_end; item.key = item.key_end) {
-          // Chunks end where pages do.
-          const int64_t prefix = c.cache.shape().prefix_tokens;
-          item.key_end = std::min(key_end, prefix + round_up(item.key + kChunkKeys - prefix, 16));
+          item.key_end = std::min(key_end, c.chunk_end(item.key));
           item.partial = partials;
           partials += ItemResult::floats(tokens * c.repeat, c.cache.layout().padded_dim);
           work.items.push_back(item);
@@ -148,30 +203,18 @@ void plan(const Context& c, AttentionWorkspace& work) {
 void merge(const Context& c, AttentionWorkspace& work, int64_t first) {
   const AttentionItem& head = work.items[first];
   const int64_t rows = head.tokens * c.repeat;
-  size_t end = static_cast<size_t>(first);
-  while (end < work.items.size() && work.items[end].partial >= 0 &&
-         work.items[end].sequence == head.sequence && work.items[end].kv_head == head.kv_head &&
-         work.items[end].token == head.token) {
-    ++end;
-  }
-  const int64_t stride = c.cache.layout().padded_dim;
   const auto part = [&](size_t i) {
     return ItemResult(work.partials.data() + work.items[i].partial, rows);
   };
-  for (int64_t r = 0; r < rows; ++r) {
-    float most = -std::numeric_limits<float>::infinity();
-    for (size_t i = first; i < end; ++i) most = std::max(most, part(i).maxima[r]);
-    float* out = out_row(c, head, r);
-    std::fill_n(out, c.dim, 0.0f);
-    float total = 0;
-    for (size_t i = first; i < end; ++i) {
-      const float factor = std::exp(part(i).maxima[r] - most);
-      const float* sums = part(i).sums + r * stride;
-      total += part(i).totals[r] * factor;
-      for (int64_t d = 0; d < c.dim; ++d) out[d] += sums[d] * factor;
-    }
-    for (int64_t d = 0; d < c.dim; ++d) out[d] /= total;
+  const auto start = static_cast<size_t>(first);
+  for (size_t i = start + 1;
+       i < work.items.size() && work.items[i].partial >= 0 &&
+       work.items[i].sequence == head.sequence && work.items[i].kv_head == head.kv_head &&
+       work.items[i].token == head.token;
+       ++i) {
+    add_chunk(part(start), part(i), rows, c.cache.layout().padded_dim);
   }
+  write_rows(c, head, part(start));
 }
 
 }  // namespace
@@ -188,22 +231,11 @@ void paged_attention(const Kernels& kernels, const AttentionArgs& args, Attentio
                      dim,
                      page_angles(args, work)};
   plan(c, work);
-  const int64_t stride = cache.layout().padded_dim;
   parallel_for(static_cast<int64_t>(work.items.size()), [&](int64_t i) {
     const AttentionItem& item = work.items[i];
-    const int64_t rows = item.tokens * c.repeat;
-    struct Result;
-    const bool whole = item.partial < 0;
-    const ItemResult result(whole ? thread_scratch<float, Result>(ItemResult::floats(rows, stride))
-                                  : work.partials.data() + item.partial,
-                            rows);
-    attend(kernels, c, item, result);
-    if (!whole) return;
-    for (int64_t r = 0; r < rows; ++r) {
-      float* out = out_row(c, item, r);
-      const float inverse = 1.0f / result.totals[r];
-      for (int64_t d = 0; d < dim; ++d) out[d] = result.sums[r * stride + d] * inverse;
-    }
+    if (item.partial < 0) return attend_whole(kernels, c, item);
+    attend(kernels, c, item,
+           ItemResult(work.partials.data() + item.partial, item.tokens * c.repeat));
   });
   parallel_for(static_cast<int64_t>(work.merges.size()),
                [&](int64_t i) { merge(c, work, work.merges[i]); });
