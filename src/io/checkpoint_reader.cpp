@@ -8,7 +8,7 @@
 #include "io/format_json.h"
 #include "io/hf_config.h"
 #include "io/packed_parts.h"
-#include "io/printable.h"
+#include "base/printable.h"
 #include "io/text_files.h"
 
 namespace atom {

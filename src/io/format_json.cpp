@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "io/decimal.h"
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {

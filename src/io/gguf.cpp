@@ -5,7 +5,7 @@
 
 #include "io/byte_reader.h"
 #include "io/decimal.h"
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "io/model_tensors.h"
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {

@@ -7,7 +7,7 @@
 #include "io/gguf_config.h"
 #include "io/hf_config.h"
 #include "io/model_tensors.h"
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {

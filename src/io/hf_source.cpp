@@ -7,7 +7,7 @@
 #include "base/parallel.h"
 #include "io/hf_config.h"
 #include "io/model_tensors.h"
-#include "io/printable.h"
+#include "base/printable.h"
 #include "io/text_files.h"
 #include "io/widen.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 

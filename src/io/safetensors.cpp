@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 #include "io/byte_reader.h"
-#include "io/printable.h"
+#include "base/printable.h"
 #include "io/safetensors_header.h"
 
 namespace atom {

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "io/printable.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {

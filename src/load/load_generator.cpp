@@ -305,12 +305,14 @@ Result<std::string> ask(const LoadOptions& options, const Addresses& addresses,
 // How many tokens the server counts in prompts of random words; none where it does not count.
 Result<std::optional<TokenFit>> measure_fit(const LoadOptions& options, const Addresses& addresses,
                                             const PromptSource& prompts, const std::string& model) {
-  constexpr int64_t kShort = 8, kLong = 64;
   constexpr int kRepeat = 3;
+  // Short enough for any server that has room for the prompts themselves.
+  const int64_t more = std::clamp<int64_t>(options.plan.prompt_tokens / 4, 8, 64);
+  const int64_t less = more / 4;
   double tokens[2] = {};
   for (int i = 0; i < 2 * kRepeat; ++i) {
     GenerationRequest request;
-    request.prompt = prompts.prompt(kProbeIndex + i, i % 2 == 0 ? kShort : kLong);
+    request.prompt = prompts.prompt(kProbeIndex + i, i % 2 == 0 ? less : more);
     request.stream = false;
     ClientRequest question;
     question.path = api_path(options.api);
@@ -320,7 +322,7 @@ Result<std::optional<TokenFit>> measure_fit(const LoadOptions& options, const Ad
     if (!usage.prompt_tokens) return std::optional<TokenFit>();
     tokens[i % 2] += static_cast<double>(*usage.prompt_tokens) / kRepeat;
   }
-  return TokenFit::through(kShort, tokens[0], kLong, tokens[1]);
+  return TokenFit::through(less, tokens[0], more, tokens[1]);
 }
 
 Status warm_up(const LoadOptions& options, const LoadResult& setup, const Addresses& addresses,

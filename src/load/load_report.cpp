@@ -5,6 +5,8 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "base/printable.h"
+
 namespace atom {
 namespace {
 
@@ -97,7 +99,7 @@ std::string describe_load(const LoadOptions& options) {
 std::string load_report_text(const LoadOptions& options, const LoadResult& result) {
   const Measurement& m = result.measurement;
   std::string text =
-      fmt::format("{} at http://{}{}{}\n{}\n\n", result.model, options.url.authority(),
+      fmt::format("{} at http://{}{}{}\n{}\n\n", printable(result.model), options.url.authority(),
                   options.url.prefix, api_path(options.api), describe_load(options));
   if (result.interrupted) text += "interrupted: these are the requests so far\n\n";
   text += fmt::format("{:<22}{:>11}   {} failed, {} unfinished, in {:.2f} s\n", "requests answered",

@@ -2,25 +2,13 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/printable.h"
+
 namespace atom {
 namespace {
 
-constexpr size_t kMaxMessageBytes = 200;
+constexpr size_t kMaxMessage = 200;
 constexpr int64_t kMaxTokens = int64_t{1} << 40;
-
-// Control characters become spaces, so that a server cannot write to the terminal; cut at the end.
-std::string printable_line(std::string_view text) {
-  std::string line;
-  for (const char c : text.substr(0, kMaxMessageBytes)) {
-    line += static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? ' ' : c;
-  }
-  // A cut must not leave half a UTF-8 sequence.
-  while (text.size() > kMaxMessageBytes && !line.empty() &&
-         (static_cast<unsigned char>(line.back()) & 0x80) != 0) {
-    line.pop_back();
-  }
-  return line;
-}
 
 const Json* member(const Json& value, const char* key) {
   if (!value.is_object()) return nullptr;
@@ -53,9 +41,10 @@ std::optional<std::string> failure_of(const Json& document) {
   if (failure == nullptr || failure->is_null()) return std::nullopt;
   const Json* message = member(*failure, "message");
   if (message == nullptr) message = failure;
-  return printable_line(message->is_string()
-                            ? message->get_ref<const std::string&>()
-                            : message->dump(-1, ' ', true, Json::error_handler_t::replace));
+  return printable(message->is_string()
+                       ? message->get_ref<const std::string&>()
+                       : message->dump(-1, ' ', true, Json::error_handler_t::replace),
+                   kMaxMessage);
 }
 
 }  // namespace
@@ -110,10 +99,10 @@ std::string failure_message(std::string_view body) {
   if (!document.is_discarded()) {
     if (const auto message = failure_of(document)) return *message;
     if (const Json* message = member(document, "message"); message && message->is_string()) {
-      return printable_line(message->get_ref<const std::string&>());
+      return printable(message->get_ref<const std::string&>(), kMaxMessage);
     }
   }
-  return printable_line(body);
+  return printable(body, kMaxMessage);
 }
 
 Result<std::string> first_model(std::string_view body) {

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/printable.h"
 
 namespace atom {
 namespace {
@@ -160,7 +161,7 @@ class Row {
  private:
   static Status wrong(const Column& column, std::string_view wanted, std::string_view text) {
     return error(ErrorCode::kCorrupt, "column '{}': expected {}, found '{}'", column.name, wanted,
-                 text.substr(0, 60));
+                 printable(text));
   }
   TraceRequest request_;
   bool has_arrival_ = false;
@@ -187,7 +188,8 @@ class CsvReader {
       if (column == nullptr) continue;
       bool& taken = seen[static_cast<size_t>(column->role)];
       if (taken) {
-        return error(ErrorCode::kCorrupt, "column '{}': a column before it says the same", name);
+        return error(ErrorCode::kCorrupt, "column '{}': a column before it says the same",
+                     column->name);
       }
       taken = true;
     }
@@ -195,7 +197,7 @@ class CsvReader {
       return error(ErrorCode::kCorrupt,
                    "no trace: expected a header with ContextTokens and GeneratedTokens, or with "
                    "num_prefill_tokens and num_decode_tokens, found '{}'",
-                   line.substr(0, 60));
+                   printable(line));
     }
     return {};
   }
@@ -235,6 +237,36 @@ Result<Row> read_json_row(std::string_view line) {
   return row;
 }
 
+// Takes the lines that are not empty one by one.
+class TraceReader {
+ public:
+  explicit TraceReader(bool is_json) : is_json_(is_json), header_read_(is_json) {}
+
+  Status read(std::string_view line) {
+    if (!header_read_) {
+      header_read_ = true;
+      return csv_.read_header(line);
+    }
+    const Row row = ATOM_TRY(is_json_ ? read_json_row(line) : csv_.read_row(line));
+    if (!trace_.requests.empty() && row.has_arrival() != trace_.has_arrivals) {
+      return error(ErrorCode::kCorrupt, "some lines have an arrival time and others do not");
+    }
+    if (trace_.requests.size() == kMaxRequests) {
+      return error(ErrorCode::kInvalidArgument, "more than {} requests", kMaxRequests);
+    }
+    trace_.has_arrivals = row.has_arrival();
+    trace_.requests.push_back(row.request());
+    return {};
+  }
+  Trace& trace() { return trace_; }
+
+ private:
+  bool is_json_;
+  bool header_read_;
+  CsvReader csv_;
+  Trace trace_;
+};
+
 void order_by_arrival(Trace& trace) {
   auto& requests = trace.requests;
   std::stable_sort(requests.begin(), requests.end(),
@@ -247,42 +279,27 @@ void order_by_arrival(Trace& trace) {
 
 Result<Trace> read_trace(const std::filesystem::path& path) {
   const MappedFile file = ATOM_TRY(MappedFile::open(path));
-  std::string_view rest = file.text();
-  if (rest.starts_with("\xef\xbb\xbf")) rest.remove_prefix(3);
-  const bool is_json = trimmed(rest.substr(0, rest.find('\n'))).starts_with('{');
-  Trace trace;
-  CsvReader csv;
-  bool header_read = is_json;
-  for (int64_t number = 1; !rest.empty(); ++number) {
-    const size_t end = std::min(rest.find('\n'), rest.size());
-    const std::string_view line = trimmed(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
+  return parse_trace(file.text(), path.string());
+}
+
+Result<Trace> parse_trace(std::string_view text, std::string_view origin) {
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+  const bool is_json = trimmed(text.substr(0, text.find('\n'))).starts_with('{');
+  TraceReader reader(is_json);
+  for (int64_t number = 1; !text.empty(); ++number) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = trimmed(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
     if (line.empty()) continue;
-    const std::string place = fmt::format("{}:{}", path.string(), number);
-    if (!header_read) {
-      if (const Status status = csv.read_header(line); !status.ok()) {
-        return status.with_context(place);
-      }
-      header_read = true;
-      continue;
+    if (const Status status = reader.read(line); !status.ok()) {
+      return status.with_context(fmt::format("{}:{}", origin, number));
     }
-    const Result<Row> row = is_json ? read_json_row(line) : csv.read_row(line);
-    if (!row.ok()) return row.status().with_context(place);
-    if (!trace.requests.empty() && row->has_arrival() != trace.has_arrivals) {
-      return error(ErrorCode::kCorrupt, "{}: some lines have an arrival time and others do not",
-                   place);
-    }
-    if (trace.requests.size() == kMaxRequests) {
-      return error(ErrorCode::kInvalidArgument, "{}: more than {} requests", place, kMaxRequests);
-    }
-    trace.has_arrivals = row->has_arrival();
-    trace.requests.push_back(row->request());
   }
-  if (trace.requests.empty()) {
-    return error(ErrorCode::kCorrupt, "{}: no requests in it", path.string());
+  if (reader.trace().requests.empty()) {
+    return error(ErrorCode::kCorrupt, "{}: no requests in it", origin);
   }
-  if (trace.has_arrivals) order_by_arrival(trace);
-  return trace;
+  if (reader.trace().has_arrivals) order_by_arrival(reader.trace());
+  return std::move(reader.trace());
 }
 
 }  // namespace atom

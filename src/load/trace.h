@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -29,5 +30,7 @@ struct Trace {
 //   arrival         TIMESTAMP (a date and time, or seconds), arrival_time_ns, arrival_s; optional
 // Other columns are ignored. Errors name the line, the column and what stood there.
 Result<Trace> read_trace(const std::filesystem::path& path);
+// The same for a file's text; origin stands in front of errors.
+Result<Trace> parse_trace(std::string_view text, std::string_view origin);
 
 }  // namespace atom

@@ -30,7 +30,7 @@ TEST(StreamEvent, ReadsUsageAndErrors) {
   EXPECT_FALSE(read_stream_event(R"({"usage":{"prompt_tokens":-1}})")->usage.prompt_tokens);
   EXPECT_FALSE(read_stream_event(R"({"usage":{"prompt_tokens":"9"}})")->usage.prompt_tokens);
   EXPECT_FALSE(read_stream_event(R"({"usage":[1],"choices":{"text":1}})")->has_text);
-  EXPECT_EQ(read_stream_event(R"({"error":{"message":"a\nb"}})")->failure, "a b");
+  EXPECT_EQ(read_stream_event(R"({"error":{"message":"a\nb"}})")->failure, "a\\x0ab");
   EXPECT_EQ(read_stream_event(R"({"error":"c"})")->failure, "c");
   EXPECT_FALSE(read_stream_event(R"({"error":null})")->failure);
   EXPECT_FALSE(read_stream_event("{").ok());
@@ -40,12 +40,8 @@ TEST(StreamEvent, ReadsUsageAndErrors) {
 TEST(FailureMessage, IsOneShortPrintableLine) {
   EXPECT_EQ(failure_message(R"({"error":{"message":"busy"}})"), "busy");
   EXPECT_EQ(failure_message(R"({"message":"busy"})"), "busy");
-  EXPECT_EQ(failure_message("<html>\x1b[31m\r\n"), "<html> [31m  ");
-  std::string umlauts;
-  for (int i = 0; i < 150; ++i) umlauts += "\xc3\xa4";
-  const std::string cut = failure_message("x" + umlauts);
-  EXPECT_LE(cut.size(), 200u);
-  EXPECT_EQ(cut.back(), 'x');  // what a cut may have split is left out as a whole
+  EXPECT_EQ(failure_message("<html>\x1b[31m\r\n"), R"(<html>\x1b[31m\x0d\x0a)");
+  EXPECT_LE(failure_message(std::string(100000, 'x')).size(), 203u);
 }
 
 TEST(RequestBody, TakesExtraMembers) {

@@ -1,38 +1,24 @@
 #include "load/trace.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <string>
 
 namespace atom {
 namespace {
 
-class TraceFile : public ::testing::Test {
- protected:
-  void TearDown() override { std::filesystem::remove(path_); }
-  Result<Trace> read(std::string_view text) {
-    std::ofstream(path_, std::ios::binary) << text;
-    return read_trace(path_);
-  }
-  void refuses(std::string_view text, const std::string& says) {
-    const Result<Trace> trace = read(text);
-    ASSERT_FALSE(trace.ok()) << text;
-    EXPECT_NE(trace.status().message().find(says), std::string::npos) << trace.status().message();
-  }
+void refuses(std::string_view text, const std::string& says) {
+  const Result<Trace> trace = parse_trace(text, "trace");
+  ASSERT_FALSE(trace.ok()) << text;
+  EXPECT_NE(trace.status().message().find(says), std::string::npos) << trace.status().message();
+}
 
- private:
-  std::filesystem::path path_ =
-      std::filesystem::temp_directory_path() / ("atom_trace_" + std::to_string(::getpid()));
-};
-
-TEST_F(TraceFile, Azure) {
-  const Trace trace = *read(
+TEST(Trace, Azure) {
+  const Trace trace = *parse_trace(
       "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
       "2023-11-16 23:59:59.5000000,374,44\r\n"
-      "2023-11-17 00:00:01.2500000,396,109");
+      "2023-11-17 00:00:01.2500000,396,109",
+      "trace");
   ASSERT_EQ(trace.requests.size(), 2u);
   EXPECT_TRUE(trace.has_arrivals);
   EXPECT_EQ(trace.requests[0].arrival_s, 0);
@@ -41,30 +27,33 @@ TEST_F(TraceFile, Azure) {
   EXPECT_EQ(trace.requests[1].output_tokens, 109);
 }
 
-TEST_F(TraceFile, ShareGptLengths) {
-  const Trace trace = *read(
+TEST(Trace, ShareGptLengths) {
+  const Trace trace = *parse_trace(
       "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n"
-      "74,918,992,0.08\n\n290,905,1195,0.32\n");
+      "74,918,992,0.08\n\n290,905,1195,0.32\n",
+      "trace");
   ASSERT_EQ(trace.requests.size(), 2u);
   EXPECT_FALSE(trace.has_arrivals);
   EXPECT_EQ(trace.requests[0].prompt_tokens, 74);
   EXPECT_EQ(trace.requests[1].output_tokens, 905);
 }
 
-TEST_F(TraceFile, JsonLines) {
-  const Trace trace = *read(
+TEST(Trace, JsonLines) {
+  const Trace trace = *parse_trace(
       "{\"input_toks\": 5, \"output_toks\": 6, \"arrival_time_ns\": 3000000000, "
       "\"input_tok_ids\": [1, 2]}\n"
-      "{\"input_toks\": 7, \"output_toks\": 8, \"arrival_time_ns\": 1000000000}\n");
+      "{\"input_toks\": 7, \"output_toks\": 8, \"arrival_time_ns\": 1000000000}\n",
+      "trace");
   ASSERT_EQ(trace.requests.size(), 2u);
   EXPECT_EQ(trace.requests[0].prompt_tokens, 7);  // in order of arrival
   EXPECT_NEAR(trace.requests[1].arrival_s, 2, 1e-9);
 }
 
-TEST_F(TraceFile, Dates) {
+TEST(Trace, Dates) {
   const auto second_arrival = [&](const std::string& date) {
-    const Result<Trace> trace = read(
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-02-28 00:00:00,1,1\n" + date + ",1,1\n");
+    const Result<Trace> trace = parse_trace(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-02-28 00:00:00,1,1\n" + date + ",1,1\n",
+        "trace");
     return trace.ok() ? trace->requests[1].arrival_s : -1;
   };
   EXPECT_NEAR(second_arrival("2024-02-29T00:00:00Z"), 86400, 1e-6);
@@ -76,11 +65,12 @@ TEST_F(TraceFile, Dates) {
   }
 }
 
-TEST_F(TraceFile, NamesWhatIsWrong) {
+TEST(Trace, NamesWhatIsWrong) {
   const std::string header = "ContextTokens,GeneratedTokens\n";
-  refuses(header + "1,0\n", ":2: column 'GeneratedTokens': expected an integer within 1..");
+  refuses(header + "1,0\n", "trace:2: column 'GeneratedTokens': expected an integer within 1..");
   refuses(header + "1,2\n-5,2\n", ":3: column 'ContextTokens'");
   refuses(header + "1,1e9\n", "found '1e9'");
+  refuses(header + "1,\x1b[31m\n", R"(found '\x1b[31m')");
   refuses(header + "99999999999999999999,1\n", "column 'ContextTokens'");
   refuses(header + "1\n", ":2: 1 columns, but 2 in the header");
   refuses("ContextTokens,input_toks\n", "column 'input_toks': a column before it says the same");

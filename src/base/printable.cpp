@@ -1,14 +1,13 @@
-#include "io/printable.h"
+#include "base/printable.h"
 
 #include <fmt/core.h>
 
 namespace atom {
 
-std::string printable(std::string_view text) {
-  constexpr size_t kLimit = 100;
+std::string printable(std::string_view text, size_t limit) {
   std::string out;
   for (const char c : text) {
-    if (out.size() >= kLimit) return out + "...";
+    if (out.size() >= limit) return out + "...";
     if (c >= ' ' && c <= '~') {
       out += c;
     } else {
