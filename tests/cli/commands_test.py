@@ -178,17 +178,30 @@ class Quantize(ProgramTest):
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
 
     def test_the_same_bytes_every_time(self):
-        more = ["--recipe", "w4a8", "--calib", "self", "--windows", 2, "--context", 64]
-        first = self.quantize("first", *more)
-        second = self.folder / "second"
+        for recipe in ("w4a8", "atom", "atom-plus"):
+            with self.subTest(recipe):
+                self.same_bytes(recipe)
+
+    def same_bytes(self, recipe):
+        more = ["--recipe", recipe, "--calib", "self", "--windows", 2, "--context", 64]
+        first = self.quantize(recipe + "-first", *more)
+        second = self.folder / (recipe + "-second")
         self.succeeds("quantize", TINY, second, *more, "--threads", 2)
-        third = self.quantize("third", *more, "--seed", 1)
+        third = self.quantize(recipe + "-third", *more, "--seed", 1)
         names = sorted(p.name for p in first.iterdir())
         self.assertEqual(names, sorted(p.name for p in second.iterdir()))
         for name in names:
             self.assertEqual((first / name).read_bytes(), (second / name).read_bytes(), name)
         self.assertNotEqual((first / "model.safetensors").read_bytes(),
                             (third / "model.safetensors").read_bytes())
+
+    def test_a_prefix_in_front_of_keys_without_rope(self):
+        atom = self.quantize("atom", "--recipe", "atom", "--calib", STORY)
+        recipe = self.json_of("inspect", atom)["recipe"] | {"name": "with prefix", "prefix": "bos"}
+        path = self.folder / "prefix.json"
+        path.write_text(json.dumps(recipe))
+        prefixed = self.quantize("prefixed", "--recipe", path, "--calib", STORY)
+        self.assertLess(self.perplexity(prefixed), 1.2 * self.perplexity(atom))
 
     def test_a_recipe_of_ones_own(self):
         recipe = json.loads(json.dumps(self.json_of("inspect", self.quantize(
