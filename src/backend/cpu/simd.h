@@ -21,6 +21,15 @@
 #define ATOM_ALWAYS_INLINE inline __attribute__((always_inline))
 #define ATOM_LAMBDA_INLINE __attribute__((always_inline))
 
+namespace atom::cpu {
+namespace {
+
+// Asks for the cache line at p, which need not exist.
+ATOM_ALWAYS_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+}  // namespace
+}  // namespace atom::cpu
+
 #if defined(__AVX512VNNI__)
 #include "backend/cpu/simd_avx512.h"
 #elif defined(__AVX2__)
