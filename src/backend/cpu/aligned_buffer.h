@@ -1,4 +1,4 @@
-// Memory for kernels: aligned to a cache line, zeroed by the system, no exceptions.
+// Memory for kernels: aligned to a cache line, zeroed, no exceptions.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,8 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+
+#include "backend/cpu/huge_page_arena.h"
 
 namespace atom::cpu {
 
@@ -17,9 +19,12 @@ template <class T>
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
+  AlignedBuffer(AlignedBuffer&&) = default;
+  AlignedBuffer& operator=(AlignedBuffer&&) = default;
 
-  // `count` zeroed elements in place of what was there; false when memory does not suffice.
-  [[nodiscard]] bool allocate(int64_t count) {
+  // `count` zeroed elements in place of what was there; false when memory does not suffice. Large
+  // arrays take memory only where they are touched; from the arena when there is one.
+  [[nodiscard]] bool allocate(int64_t count, HugePageArena* arena = nullptr) {
     data_.reset();
     size_ = 0;
     constexpr int64_t kMost = (std::numeric_limits<int64_t>::max() / 2) / int64_t{sizeof(T)};
@@ -27,9 +32,9 @@ class AlignedBuffer {
     const size_t bytes =
         (static_cast<size_t>(count) * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
     if (bytes == 0) return true;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLine, bytes)));
-    if (data_ == nullptr) return false;
-    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+    const std::shared_ptr<uint8_t> memory = obtain(bytes, arena);
+    if (memory == nullptr) return false;
+    data_ = std::shared_ptr<T>(memory, reinterpret_cast<T*>(memory.get()));
     size_ = count;
     return true;
   }
@@ -43,10 +48,20 @@ class AlignedBuffer {
   bool empty() const { return size_ == 0; }
 
  private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T, Free> data_;
+  static constexpr size_t kLargeBytes = size_t{1} << 17;
+
+  static std::shared_ptr<uint8_t> obtain(size_t bytes, HugePageArena* arena) {
+    if (bytes >= kLargeBytes) {
+      const auto size = static_cast<int64_t>(bytes);
+      return arena != nullptr ? arena->allocate(size) : map_zeroed(size);
+    }
+    void* memory = std::aligned_alloc(kCacheLine, bytes);
+    if (memory == nullptr) return nullptr;
+    std::memset(memory, 0, bytes);
+    return {static_cast<uint8_t*>(memory), [](uint8_t* p) { std::free(p); }};
+  }
+
+  std::shared_ptr<T> data_;
   int64_t size_ = 0;
 };
 

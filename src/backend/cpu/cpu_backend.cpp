@@ -63,7 +63,7 @@ class CpuBackend final : public Backend {
     return as_base<Activations>(CpuActivations::create(format, channels, max_tokens));
   }
   Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) override {
-    return as_base<LinearWeights>(CpuLinear::create(packed));
+    return as_base<LinearWeights>(CpuLinear::create(packed, weights_));
   }
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CpuKvCache::create(shape));
@@ -107,6 +107,7 @@ class CpuBackend final : public Backend {
   void float_product(const LinearArgs& args, const float* x, int64_t first_channel);
 
   const Kernels& kernels_;
+  HugePageArena weights_;
   AttentionWorkspace attention_;
   AlignedBuffer<float> floats_;  // dequantized activations of float weights
 };

@@ -13,8 +13,8 @@ constexpr int kOutlierZero = 128;
 constexpr int64_t kMostChannels = INT32_MAX / (128 * 128);
 
 template <class T>
-bool copy_array(AlignedBuffer<T>& to, const std::vector<T>& from) {
-  if (!to.allocate(static_cast<int64_t>(from.size()))) return false;
+bool copy_array(AlignedBuffer<T>& to, const std::vector<T>& from, HugePageArena& arena) {
+  if (!to.allocate(static_cast<int64_t>(from.size()), &arena)) return false;
   std::copy(from.begin(), from.end(), to.data());
   return true;
 }
@@ -45,7 +45,7 @@ int nibble_shift(int64_t k) { return (k % 8) < 4 ? 0 : 4; }
 
 }  // namespace
 
-bool CpuLinear::repack_codes(const PackedLinear& packed) {
+bool CpuLinear::repack_codes(const PackedLinear& packed, HugePageArena& arena) {
   const WeightFormat& w = format_.weight;
   body = packed.body();
   groups = packed.groups();
@@ -57,7 +57,7 @@ bool CpuLinear::repack_codes(const PackedLinear& packed) {
   storage = nibbles ? CodeStorage::kNibble : CodeStorage::kByte;
   zero_point = two_level() ? 0 : four_bits ? 8 : 128;
   panel_bytes = nibbles ? body / 8 * kStepBytes : body / 4 * kStepBytes;
-  if (!codes.allocate(panels() * panel_bytes)) return false;
+  if (!codes.allocate(panels() * panel_bytes, &arena)) return false;
   parallel_for(panels(), [&](int64_t p) {
     uint8_t* panel = codes.data() + p * panel_bytes;
     const int64_t end = std::min(rows_, (p + 1) * kPanelRows);
@@ -92,14 +92,14 @@ bool CpuLinear::repack_scales(const PackedLinear& packed) {
          interleave(row_scales, packed.row_scales, rows_, 1, f16_to_f32);
 }
 
-bool CpuLinear::repack_outliers(const PackedLinear& packed) {
+bool CpuLinear::repack_outliers(const PackedLinear& packed, HugePageArena& arena) {
   outliers = format_.weight.outliers;
   if (format_.weight.outlier_kind == OutlierKind::kFloat) {
-    return copy_array(outlier_values, packed.outlier_values);
+    return copy_array(outlier_values, packed.outlier_values, arena);
   }
   if (format_.weight.outlier_kind == OutlierKind::kNone) return true;
   outlier_steps = (outliers + 3) / 4;
-  if (!outlier_codes.allocate(panels() * outlier_steps * kStepBytes)) return false;
+  if (!outlier_codes.allocate(panels() * outlier_steps * kStepBytes, &arena)) return false;
   for (int64_t n = 0; n < rows_; ++n) {
     uint8_t* panel = outlier_codes.data() + n / kPanelRows * outlier_steps * kStepBytes;
     for (int64_t k = 0; k < outliers; ++k) {
@@ -111,20 +111,21 @@ bool CpuLinear::repack_outliers(const PackedLinear& packed) {
                     1, f16_to_f32);
 }
 
-Result<std::unique_ptr<CpuLinear>> CpuLinear::create(const PackedLinear& packed) {
+Result<std::unique_ptr<CpuLinear>> CpuLinear::create(const PackedLinear& packed,
+                                                     HugePageArena& arena) {
   std::unique_ptr<CpuLinear> linear(new CpuLinear(packed.format, packed.rows, packed.cols));
   bool fits =
       packed.bias.empty() || interleave(linear->bias, packed.bias, packed.rows, 1, same<float>);
   if (packed.format.weight.kind == WeightKind::kFloat) {
-    fits = fits && copy_array(linear->values, packed.values) &&
-           copy_array(linear->values16, packed.values16);
+    fits = fits && copy_array(linear->values, packed.values, arena) &&
+           copy_array(linear->values16, packed.values16, arena);
   } else {
     if (packed.cols > kMostChannels) {
       return error(ErrorCode::kUnsupported, "cols = {}: sums of more than {} products may overflow",
                    packed.cols, kMostChannels);
     }
-    fits = fits && linear->repack_codes(packed) && linear->repack_scales(packed) &&
-           linear->repack_outliers(packed);
+    fits = fits && linear->repack_codes(packed, arena) && linear->repack_scales(packed) &&
+           linear->repack_outliers(packed, arena);
   }
   if (!fits) {
     return error(ErrorCode::kOutOfMemory, "no memory for a linear of {} x {}", packed.rows,

@@ -28,8 +28,10 @@ enum class CodeStorage : uint8_t {
 
 class CpuLinear final : public LinearWeights {
  public:
-  // Repacks. Fails for shapes whose integer sums could leave int32, and when memory is short.
-  static Result<std::unique_ptr<CpuLinear>> create(const PackedLinear& packed);
+  // Repacks into the arena's memory. Fails for shapes whose integer sums could leave int32, and
+  // when memory is short.
+  static Result<std::unique_ptr<CpuLinear>> create(const PackedLinear& packed,
+                                                   HugePageArena& arena);
 
   const LinearFormat& format() const override { return format_; }
   int64_t rows() const override { return rows_; }
@@ -73,9 +75,9 @@ class CpuLinear final : public LinearWeights {
  private:
   CpuLinear(const LinearFormat& format, int64_t rows, int64_t cols)
       : format_(format), rows_(rows), cols_(cols) {}
-  bool repack_codes(const PackedLinear& packed);
+  bool repack_codes(const PackedLinear& packed, HugePageArena& arena);
   bool repack_scales(const PackedLinear& packed);
-  bool repack_outliers(const PackedLinear& packed);
+  bool repack_outliers(const PackedLinear& packed, HugePageArena& arena);
   int body_code(int64_t n, int64_t k) const;
 
   LinearFormat format_;
