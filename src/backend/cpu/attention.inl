@@ -86,14 +86,22 @@ struct KeyRun {
   const uint8_t* block = nullptr;  // null: in the prefix
 };
 
+// Whether the scores are sums of codes that scale_scores() finishes; keys that are rotated as they
+// are read need their scales before.
+ATOM_ALWAYS_INLINE bool scores_codes(const AttendJob& job) {
+  return job.kind == KvKind::kInt && job.page_angles == nullptr;
+}
+
 template <bool kNibbles>
 void expand_key_codes(const AttendJob& job, const uint8_t* block, float* keys) {
   constexpr int64_t kStep = kNibbles ? 8 : 4;  // channels of a step
   const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
+  const bool codes_only = scores_codes(job);
   const Floats scale = load_half(planes), min = load_half(planes + kPage);
   for (int64_t d = 0; d < job.dim; d += kStep, block += 64) {
     each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) {
-      if (d + i < job.dim) store(keys + (d + i) * kBlockKeys, fma(code, scale, min));
+      if (d + i >= job.dim) return;
+      store(keys + (d + i) * kBlockKeys, codes_only ? code : fma(code, scale, min));
     });
   }
 }
@@ -101,16 +109,11 @@ void expand_key_codes(const AttendJob& job, const uint8_t* block, float* keys) {
 template <bool kNibbles>
 void expand_value_codes(const AttendJob& job, const uint8_t* block, float* values) {
   constexpr int64_t kStep = kNibbles ? 8 : 4;  // tokens of a step
-  const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
   block += job.plane_bytes;
-  alignas(64) float scale[kPage], min[kPage];
-  store(scale, load_half(planes + 2 * kPage));
-  store(min, load_half(planes + 3 * kPage));
   for (int64_t d = 0; d < job.padded_dim; d += kLanes) {
     for (int64_t t = 0; t < kPage; t += kStep, block += 64) {
       each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) {
-        store(values + (t + i) * job.padded_dim + d,
-              fma(code, splat(scale[t + i]), splat(min[t + i])));
+        store(values + (t + i) * job.padded_dim + d, code);
       });
     }
   }
@@ -251,44 +254,76 @@ struct AttendScratch {
   float* values;
   float* queries;
   float* scores;
+  float* query_sums;  // [rows]
 };
 
+// How many of the runs from i on are pages; at most `most`.
+ATOM_ALWAYS_INLINE int pages_from(const KeyRun* runs, int i, int count, int most) {
+  int pages = 0;
+  while (pages < most && i + pages < count && runs[i + pages].block != nullptr) ++pages;
+  return pages;
+}
+
 // scores [rows, count * 16] = queries * keys of a block.
-void score_block(const AttendJob& job, const AttendScratch& scratch, const KeyRun* runs, int count,
-                 int64_t rows) {
-  const bool few = rows <= kFewRows && job.page_angles == nullptr;
-  for (int i = 0; i < count; ++i) {
+void score_block(const AttendJob& job, const AttendScratch& scratch, const KeyRun* runs,
+                 const uint8_t* const* blocks, int count, int64_t rows) {
+  const bool few = rows <= kFewRows && scores_codes(job);
+  for (int i = 0; i < count;) {
     float* keys = scratch.keys + i * kPage;
     float* scores = scratch.scores + i * kPage;
-    if (few && has_codes(job, runs[i].block)) {
-      score_codes(job, runs[i].block, scratch.queries, rows, scores);
+    if (few && runs[i].block != nullptr) {
+      const int pages = pages_from(runs, i, count, kCodePages) == kCodePages ? kCodePages : 1;
+      score_codes(job, blocks + i, pages, scratch.queries, rows, scores);
+      i += pages;
       continue;
     }
     expand_keys(job, runs[i], keys);
-    if (!few) continue;
-    product(scratch.queries, job.padded_dim, keys, kBlockKeys, job.dim, false, scores, kBlockKeys,
-            rows, kPage);
+    if (few) {
+      product(scratch.queries, job.padded_dim, keys, kBlockKeys, job.dim, false, scores, kBlockKeys,
+              rows, kPage);
+    }
+    ++i;
   }
-  if (few) return;
-  product(scratch.queries, job.padded_dim, scratch.keys, kBlockKeys, job.dim, false, scratch.scores,
-          kBlockKeys, rows, count * kPage);
+  if (!few) {
+    product(scratch.queries, job.padded_dim, scratch.keys, kBlockKeys, job.dim, false,
+            scratch.scores, kBlockKeys, rows, count * kPage);
+  }
+  if (!scores_codes(job)) return;
+  for (int i = 0; i < count; ++i) {
+    if (runs[i].block == nullptr) continue;
+    scale_scores(job, runs[i].block, scratch.query_sums, rows, scratch.scores + i * kPage);
+  }
 }
 
 // job.sums += weights [rows, count * 16] * values of a block.
-void add_block(const AttendJob& job, const AttendScratch& scratch, const KeyRun* runs, int count,
-               int64_t rows) {
-  const bool few = rows <= kFewRows;
+void add_block(const AttendJob& job, const AttendScratch& scratch, const KeyRun* runs,
+               const uint8_t* const* blocks, int count, int64_t rows) {
+  const bool codes = job.kind == KvKind::kInt, few = codes && rows <= kFewRows;
   const int64_t padded = job.padded_dim;
-  for (int i = 0; i < count; ++i) {
+  for (int64_t r = 0; codes && r < rows; ++r) {
+    float offset = 0.0f;
+    for (int i = 0; i < count; ++i) {
+      if (runs[i].block == nullptr) continue;
+      offset += scale_weights(job, runs[i].block, runs[i].count,
+                              scratch.scores + r * kBlockKeys + i * kPage);
+    }
+    float* sums = job.sums + r * padded;
+    for (int64_t d = 0; d < padded; d += kLanes) store(sums + d, load(sums + d) + splat(offset));
+  }
+  for (int i = 0; i < count;) {
     float* values = scratch.values + i * kPage * padded;
     const float* weights = scratch.scores + i * kPage;
-    if (few && has_codes(job, runs[i].block)) {
-      add_codes(job, runs[i].block, runs[i].count, weights, rows);
+    if (few && runs[i].block != nullptr) {
+      const int pages = pages_from(runs, i, count, count);
+      add_codes(job, blocks + i, pages, weights, rows);
+      i += pages;
       continue;
     }
     expand_values(job, runs[i], values);
-    if (!few) continue;
-    product(weights, kBlockKeys, values, padded, kPage, true, job.sums, padded, rows, padded);
+    if (few) {
+      product(weights, kBlockKeys, values, padded, kPage, true, job.sums, padded, rows, padded);
+    }
+    ++i;
   }
   if (few) return;
   product(scratch.scores, kBlockKeys, scratch.values, padded, count * kPage, true, job.sums, padded,
@@ -302,23 +337,31 @@ void attend(const AttendJob& job) {
   scratch.values = scratch.keys + kBlockKeys * padded;
   scratch.queries = scratch.values + kBlockKeys * padded;
   scratch.scores = scratch.queries + rows * padded;
+  scratch.query_sums = scratch.scores + rows * kBlockKeys;
   for (int64_t r = 0; r < rows; ++r) {
     const float* q = job.q + r / job.repeat * job.q_stride + r % job.repeat * job.dim;
     for_blocks(job.dim, [&](int64_t d, int64_t n) {
       store(scratch.queries + r * padded + d, load_first(q + d, n) * splat(job.scale));
     });
+    Floats sum = splat(0.0f);
+    for (int64_t d = 0; d < padded; d += kLanes) {
+      sum = sum + load(scratch.queries + r * padded + d);
+    }
+    scratch.query_sums[r] = sum_lanes(sum);
     job.maxima[r] = -__builtin_inff();
     job.totals[r] = 0.0f;
     for (int64_t d = 0; d < padded; d += kLanes) store(job.sums + r * padded + d, splat(0.0f));
   }
   for (int64_t key = job.key; key < job.key_end;) {
     KeyRun runs[kBlockKeys / kPage];
+    const uint8_t* blocks[kBlockKeys / kPage];
     int count = 0;
     for (; count < kBlockKeys / kPage && key < job.key_end; ++count) {
       runs[count] = run_at(job, key);
+      blocks[count] = runs[count].block;
       key = runs[count].key + runs[count].count;
     }
-    score_block(job, scratch, runs, count, rows);
+    score_block(job, scratch, runs, blocks, count, rows);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t own = job.query_key + r / job.repeat;
       const int64_t seen = job.window == 0 ? 0 : own - job.window + 1;
@@ -331,7 +374,7 @@ void attend(const AttendJob& job) {
         store(sums + d, load(sums + d) * splat(shrink));
       }
     }
-    add_block(job, scratch, runs, count, rows);
+    add_block(job, scratch, runs, blocks, count, rows);
   }
 }
 

@@ -1,7 +1,9 @@
-// Attention of a few queries on the codes of an integer page as they stand (kv_cache.h): a code is
-// multiplied by a query's channel or a key's weight at once, and scales and minima meet the sums.
+// Attention on the codes of integer pages as they stand (kv_cache.h): scales and minima meet the
+// sums of codes, not each code. Many rows multiply codes that were expanded to floats
+// (attention.inl), few rows the packed ones; both add up in the same order, so that a token's
+// result is the same bits however many queries share a batch.
 //
-//   score[r, t]  = k_min[t] * sum_d q[r, d]  +  k_scale[t] * sum_d q[r, d] * k_code[t, d]
+//   score[r, t]  = (sum_d q[r, d] * k_code[t, d]) * k_scale[t]  +  k_min[t] * sum_d q[r, d]
 //   sums[r, d]  += sum_t w[r, t] * v_min[t]  +  sum_t (w[r, t] * v_scale[t]) * v_code[t, d]
 #pragma once
 
@@ -14,10 +16,6 @@ inline constexpr int64_t kPage = 16;  // kPageTokens, a vector of keys
 // Rows up to which decoding the codes again for every kCodeRows of them costs less than floats that
 // are written and read.
 inline constexpr int64_t kFewRows = 2 * kCodeRows;
-
-ATOM_ALWAYS_INLINE bool has_codes(const AttendJob& job, const uint8_t* block) {
-  return block != nullptr && job.kind == KvKind::kInt;
-}
 
 // Calls put(i, codes) for the 4 * (1 or 2) codes of a step, codes as floats, i their offset within
 // the step's reduction index.
@@ -40,73 +38,57 @@ ATOM_ALWAYS_INLINE void each_code(Codes c, Put put) {
   }
 }
 
-template <bool kNibbles, int kRows>
-void score_code_rows(const AttendJob& job, const uint8_t* block, const float* queries,
+// The sums over channels of kPages pages: that many times kRows chains of sums, since one would
+// wait for its own results.
+template <bool kNibbles, int kRows, int kPages>
+void score_code_rows(const AttendJob& job, const uint8_t* const* blocks, const float* queries,
                      float* scores) {
   constexpr int64_t kStep = kNibbles ? 8 : 4;  // channels of a step
-  const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
-  Floats sums[kRows][kCodeChains], totals[kRows];
+  Floats sums[kRows][kPages];
   ATOM_PRAGMA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    totals[r] = splat(0.0f);
     ATOM_PRAGMA_UNROLL
-    for (int c = 0; c < kCodeChains; ++c) sums[r][c] = splat(0.0f);
+    for (int p = 0; p < kPages; ++p) sums[r][p] = splat(0.0f);
   }
-  for (int64_t d = 0; d < job.dim; d += kStep, block += 64) {
-    each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) ATOM_LAMBDA_INLINE {
-      ATOM_PRAGMA_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        Floats& sum = sums[r][i % kCodeChains];
-        sum = fma(splat(queries[r * job.padded_dim + d + i]), code, sum);
-      }
-    });
-  }
-  for (int64_t d = 0; d < job.padded_dim; d += kLanes) {
+  for (int64_t d = 0; d < job.dim; d += kStep) {
     ATOM_PRAGMA_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      totals[r] = totals[r] + load(queries + r * job.padded_dim + d);
+    for (int p = 0; p < kPages; ++p) {
+      const Codes codes = load_codes(blocks[p] + d / kStep * 64);
+      each_code<kNibbles>(codes, [&](int64_t i, Floats code) ATOM_LAMBDA_INLINE {
+        ATOM_PRAGMA_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+          sums[r][p] = fma(splat(queries[r * job.padded_dim + d + i]), code, sums[r][p]);
+        }
+      });
     }
   }
-  const Floats scale = load_half(planes), min = load_half(planes + kPage);
   ATOM_PRAGMA_UNROLL
   for (int r = 0; r < kRows; ++r) {
-    Floats sum = sums[r][0];
     ATOM_PRAGMA_UNROLL
-    for (int c = 1; c < kCodeChains; ++c) sum = sum + sums[r][c];
-    store(scores + r * kBlockKeys, fma(sum, scale, min * splat(sum_lanes(totals[r]))));
+    for (int p = 0; p < kPages; ++p) store(scores + r * kBlockKeys + p * kPage, sums[r][p]);
   }
 }
 
 template <bool kNibbles, int kRows>
-void add_code_rows(const AttendJob& job, const uint8_t* block, int64_t count, const float* weights,
-                   float* sums) {
+void add_code_rows(const AttendJob& job, const uint8_t* const* blocks, int pages,
+                   const float* factors, float* sums) {
   constexpr int64_t kStep = kNibbles ? 8 : 4;  // tokens of a step
-  const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
-  // Tokens past the end have weight 0, and must not have infinite scales.
-  const auto existing = [&](const uint16_t* plane) {
-    return select_range(lane_index(), 0, static_cast<int32_t>(count), load_half(plane),
-                        splat(0.0f));
-  };
-  const Floats scale = existing(planes + 2 * kPage), min = existing(planes + 3 * kPage);
-  alignas(64) float factors[kRows][kPage];
-  Floats offsets[kRows];
-  ATOM_PRAGMA_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    const Floats weight = load(weights + r * kBlockKeys);
-    store(factors[r], weight * scale);
-    offsets[r] = splat(sum_lanes(weight * min));
-  }
-  block += job.plane_bytes;
   for (int64_t d = 0; d < job.padded_dim; d += kLanes) {
     Floats out[kRows];
     ATOM_PRAGMA_UNROLL
-    for (int r = 0; r < kRows; ++r) out[r] = load(sums + r * job.padded_dim + d) + offsets[r];
-    ATOM_PRAGMA_UNROLL
-    for (int64_t t = 0; t < kPage; t += kStep, block += 64) {
-      each_code<kNibbles>(load_codes(block), [&](int64_t i, Floats code) ATOM_LAMBDA_INLINE {
-        ATOM_PRAGMA_UNROLL
-        for (int r = 0; r < kRows; ++r) out[r] = fma(splat(factors[r][t + i]), code, out[r]);
-      });
+    for (int r = 0; r < kRows; ++r) out[r] = load(sums + r * job.padded_dim + d);
+    for (int p = 0; p < pages; ++p) {
+      const uint8_t* codes = blocks[p] + job.plane_bytes + d / kLanes * (kPage / kStep * 64);
+      const float* own = factors + p * kPage;
+      ATOM_PRAGMA_UNROLL
+      for (int64_t t = 0; t < kPage; t += kStep, codes += 64) {
+        each_code<kNibbles>(load_codes(codes), [&](int64_t i, Floats code) ATOM_LAMBDA_INLINE {
+          ATOM_PRAGMA_UNROLL
+          for (int r = 0; r < kRows; ++r) {
+            out[r] = fma(splat(own[r * kBlockKeys + t + i]), code, out[r]);
+          }
+        });
+      }
     }
     ATOM_PRAGMA_UNROLL
     for (int r = 0; r < kRows; ++r) store(sums + r * job.padded_dim + d, out[r]);
@@ -124,30 +106,59 @@ ATOM_ALWAYS_INLINE void for_code_rows(int64_t rows, Body body) {
   if (rows - r == 1) body.template operator()<1>(r);
 }
 
-// Scores of a page's 16 keys.
-void score_codes(const AttendJob& job, const uint8_t* block, const float* queries, int64_t rows,
-                 float* scores) {
+// scores [rows, pages * 16] = queries times the codes of the pages' keys; pages: 1 or kCodePages.
+void score_codes(const AttendJob& job, const uint8_t* const* blocks, int pages,
+                 const float* queries, int64_t rows, float* scores) {
   for_code_rows(rows, [&]<int kRows>(int64_t r) {
     const float* q = queries + r * job.padded_dim;
     float* to = scores + r * kBlockKeys;
-    if (job.nibbles) {
-      score_code_rows<true, kRows>(job, block, q, to);
+    if (job.nibbles && pages == kCodePages) {
+      score_code_rows<true, kRows, kCodePages>(job, blocks, q, to);
+    } else if (job.nibbles) {
+      score_code_rows<true, kRows, 1>(job, blocks, q, to);
+    } else if (pages == kCodePages) {
+      score_code_rows<false, kRows, kCodePages>(job, blocks, q, to);
     } else {
-      score_code_rows<false, kRows>(job, block, q, to);
+      score_code_rows<false, kRows, 1>(job, blocks, q, to);
     }
   });
 }
 
-// job.sums += weights of a page's tokens, of which the first `count` exist, times their values.
-void add_codes(const AttendJob& job, const uint8_t* block, int64_t count, const float* weights,
+// Sums of a page's key codes become scores; query_sums: of each row's channels.
+void scale_scores(const AttendJob& job, const uint8_t* block, const float* query_sums, int64_t rows,
+                  float* scores) {
+  const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
+  const Floats scale = load_half(planes), min = load_half(planes + kPage);
+  for (int64_t r = 0; r < rows; ++r, scores += kBlockKeys) {
+    store(scores, fma(load(scores), scale, min * splat(query_sums[r])));
+  }
+}
+
+// A row's weights of a page's tokens, of which the first `count` exist, become factors of their
+// codes. Returns what the minima add to every channel.
+ATOM_ALWAYS_INLINE float scale_weights(const AttendJob& job, const uint8_t* block, int64_t count,
+                                       float* weights) {
+  const auto* planes = reinterpret_cast<const uint16_t*>(block + job.scales_offset);
+  // Tokens past the end have weight 0, and must not have infinite scales.
+  const auto existing = [&](const uint16_t* plane) {
+    return select_range(lane_index(), 0, static_cast<int32_t>(count), load_half(plane),
+                        splat(0.0f));
+  };
+  const Floats weight = load(weights);
+  store(weights, weight * existing(planes + 2 * kPage));
+  return sum_lanes(weight * existing(planes + 3 * kPage));
+}
+
+// job.sums += factors [rows, pages * 16] times the codes of the pages' values.
+void add_codes(const AttendJob& job, const uint8_t* const* blocks, int pages, const float* factors,
                int64_t rows) {
   for_code_rows(rows, [&]<int kRows>(int64_t r) {
-    const float* w = weights + r * kBlockKeys;
+    const float* own = factors + r * kBlockKeys;
     float* to = job.sums + r * job.padded_dim;
     if (job.nibbles) {
-      add_code_rows<true, kRows>(job, block, count, w, to);
+      add_code_rows<true, kRows>(job, blocks, pages, own, to);
     } else {
-      add_code_rows<false, kRows>(job, block, count, w, to);
+      add_code_rows<false, kRows>(job, blocks, pages, own, to);
     }
   });
 }

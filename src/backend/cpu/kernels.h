@@ -117,7 +117,7 @@ struct AttendJob {
 };
 inline constexpr int64_t kBlockKeys = 64;  // keys that attend() works on at a time
 constexpr int64_t attend_scratch(int64_t rows, int64_t padded_dim) {
-  return 2 * kBlockKeys * padded_dim + rows * (kBlockKeys + padded_dim);
+  return 2 * kBlockKeys * padded_dim + rows * (kBlockKeys + padded_dim + 1);
 }
 
 // A scale of quantized K or V as numbers; the F16 patterns are what is stored.

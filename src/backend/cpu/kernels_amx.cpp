@@ -9,7 +9,7 @@ inline constexpr int kBlockTokens = 8, kBlockPanels = 2;
 // Rows and vectors of a float product whose sums fit the registers.
 inline constexpr int kProductRows = 6, kProductVectors = 4;
 // Rows of queries and independent sums of each that meet a page's codes.
-inline constexpr int kCodeRows = 4, kCodeChains = 4;
+inline constexpr int kCodeRows = 4, kCodePages = 4;
 }  // namespace
 }  // namespace atom::cpu
 

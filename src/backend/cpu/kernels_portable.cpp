@@ -7,7 +7,7 @@ inline constexpr int kBlockTokens = 2, kBlockPanels = 1;
 // Rows and vectors of a float product whose sums fit the registers.
 inline constexpr int kProductRows = 1, kProductVectors = 1;
 // Rows of queries and independent sums of each that meet a page's codes.
-inline constexpr int kCodeRows = 4, kCodeChains = 1;
+inline constexpr int kCodeRows = 4, kCodePages = 1;
 }  // namespace
 }  // namespace atom::cpu
 
