@@ -194,15 +194,19 @@ def load_gguf(path):
     return model
 
 
-def tokenize(path, text):
-    """SmolLM2's ids of a text. The conversion from GGUF leaves its splitting of digits out."""
+def load_tokenizer(path):
+    """SmolLM2's tokenizer. The conversion from GGUF leaves its splitting of digits out."""
     from tokenizers import pre_tokenizers
     path = pathlib.Path(path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer
+
+
+def tokenize(path, text):
+    return load_tokenizer(path)(text, add_special_tokens=False)["input_ids"]
 
 
 def make_smollm2(path, text_path):

@@ -22,7 +22,8 @@ void add_generate_command(CLI::App& app, Action& action);
 void add_chat_command(CLI::App& app, Action& action);
 void add_inspect_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action);
-// Under bench: `group` is that subcommand.
+// Under eval and bench: `group` is that subcommand.
+void add_eval_tasks_command(CLI::App& group, Action& action);
 void add_bench_serve_command(CLI::App& group, Action& action);
 
 }  // namespace atom::cli

@@ -72,6 +72,7 @@ Status perplexity(const PerplexityArguments& arguments) {
 void add_eval_command(CLI::App& app, Action& action) {
   CLI::App* group = app.add_subcommand("eval", "Measure how good a model is");
   group->require_subcommand(1);
+  add_eval_tasks_command(*group, action);
   CLI::App* command =
       group->add_subcommand("ppl", "Perplexity of a model on a text; lower is better");
   command->footer(

@@ -5,9 +5,10 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <utility>
 
 #include "base/interrupt.h"
-#include "base/parallel.h"
+#include "eval/row_losses.h"
 #include "model/batching.h"
 
 namespace atom {
@@ -18,25 +19,13 @@ constexpr int64_t kSlabRows = 256;
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// -log softmax(logits)[target], in double.
-double negative_log_likelihood(std::span<const float> logits, int32_t target) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) {
-    sum += std::exp(static_cast<double>(logit) - static_cast<double>(largest));
-  }
-  return std::log(sum) + static_cast<double>(largest) -
-         static_cast<double>(logits[static_cast<size_t>(target)]);
-}
-
 // Runs groups of windows side by side, each group in chunks, and adds up their losses.
 class WindowRunner {
  public:
   static Result<std::unique_ptr<WindowRunner>> create(Decoder& decoder, int64_t context) {
-    std::unique_ptr<WindowRunner> runner(new WindowRunner(decoder, context));
+    std::unique_ptr<WindowRunner> runner(
+        new WindowRunner(decoder, context, ATOM_TRY(RowLosses::create(decoder))));
     runner->cache_ = ATOM_TRY(decoder.make_cache(runner->batcher_.pages()));
-    runner->slab_ = ATOM_TRY(
-        decoder.backend().make_tensor(decoder.limits().max_logit_rows, decoder.config().vocab));
     return runner;
   }
 
@@ -60,13 +49,12 @@ class WindowRunner {
   }
 
  private:
-  WindowRunner(Decoder& decoder, int64_t context)
+  WindowRunner(Decoder& decoder, int64_t context, RowLosses row_losses)
       : decoder_(decoder),
         context_(context),
         windows_at_once_(std::max<int64_t>(1, decoder.limits().max_tokens / context)),
         batcher_(windows_at_once_, context, decoder.weights().prefix_tokens),
-        host_slab_(static_cast<size_t>(decoder.limits().max_logit_rows * decoder.config().vocab)),
-        slab_losses_(static_cast<size_t>(decoder.limits().max_logit_rows)) {}
+        row_losses_(std::move(row_losses)) {}
 
   // The chunk [begin, end) of every window has been run; its last token has no target in the
   // window if it is the window's last.
@@ -80,20 +68,10 @@ class WindowRunner {
         targets_.push_back(tokens[static_cast<size_t>(w * context_ + t + 1)]);
       }
     }
-    const auto vocab = static_cast<size_t>(decoder_.config().vocab);
     const size_t per_window = rows_.size() / static_cast<size_t>(windows);
-    for (size_t first = 0; first < rows_.size(); first += slab_losses_.size()) {
-      const size_t count = std::min(slab_losses_.size(), rows_.size() - first);
-      decoder_.compute_logits(std::span(rows_).subspan(first, count), *slab_);
-      decoder_.backend().read(*slab_, static_cast<int64_t>(count),
-                              std::span(host_slab_).first(count * vocab));
-      parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
-        const auto row = static_cast<size_t>(i);
-        slab_losses_[row] = negative_log_likelihood(
-            std::span(host_slab_).subspan(row * vocab, vocab), targets_[first + row]);
-      });
-      for (size_t i = 0; i < count; ++i) losses[(first + i) / per_window] += slab_losses_[i];
-    }
+    chunk_losses_.resize(rows_.size());
+    row_losses_.compute(rows_, targets_, chunk_losses_);
+    for (size_t i = 0; i < rows_.size(); ++i) losses[i / per_window] += chunk_losses_[i];
   }
 
   Decoder& decoder_;
@@ -101,11 +79,10 @@ class WindowRunner {
   int64_t windows_at_once_;
   WindowBatcher batcher_;
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Tensor> slab_;  // [max_logit_rows, V]
-  std::vector<float> host_slab_;  // [max_logit_rows, V]
-  std::vector<double> slab_losses_;
+  RowLosses row_losses_;
   std::vector<int32_t> rows_;     // of the batch just run, window by window
   std::vector<int32_t> targets_;  // the token that follows each row
+  std::vector<double> chunk_losses_;
 };
 
 }  // namespace
