@@ -25,5 +25,6 @@ void add_bench_command(CLI::App& app, Action& action);
 // Under eval and bench: `group` is that subcommand.
 void add_eval_tasks_command(CLI::App& group, Action& action);
 void add_bench_serve_command(CLI::App& group, Action& action);
+void add_bench_engine_command(CLI::App& group, Action& action);
 
 }  // namespace atom::cli

@@ -113,7 +113,7 @@ class Engine::Impl {
     const auto now = EngineClock::now();
     const std::lock_guard lock(mutex_);
     EngineStats stats = snapshot_;
-    stats.waiting += inbox_load_.requests;
+    stats.waiting += received_ + inbox_load_.requests;
     stats.requests_accepted = static_cast<int64_t>(accepted_);
     stats.requests_rejected = rejected_;
     const double fade = Rate::fade(seconds_between(snapshot_time_, now));
@@ -135,6 +135,7 @@ class Engine::Impl {
         messages.swap(inbox_);
         core_load_.requests += inbox_load_.requests;
         core_load_.tokens += inbox_load_.tokens;
+        received_ = inbox_load_.requests;
         inbox_load_ = {};
         stop = stopping_;
       }
@@ -159,6 +160,7 @@ class Engine::Impl {
                     now);
     snapshot_ = stats;
     snapshot_time_ = now;
+    received_ = 0;
     core_load_ = {core_->waiting_requests(), core_->waiting_prompt_tokens()};
     if (ended() == accepted_) idle_.notify_all();
   }
@@ -182,6 +184,7 @@ class Engine::Impl {
   std::vector<Message> inbox_;
   Load inbox_load_;  // new requests in the inbox
   Load core_load_;   // requests beyond it that have not started, after the last step
+  int64_t received_ = 0;  // of these, since the snapshot
   RequestId accepted_ = 0;
   int64_t rejected_ = 0;
   bool draining_ = false, stopping_ = false;
