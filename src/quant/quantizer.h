@@ -4,8 +4,9 @@
 // For each layer
 //
 //   float pass      the float model's residual stream runs through the float layer: channel
-//                   salience (diag X^T X) and so the order of channels; the mean of the rotated
-//                   keys; the prefix's keys and values; with HessianInputs::kFloat the Hessians too
+//                   salience (diag X^T X) and so balance and order of channels; the mean of the
+//                   rotated keys; the prefix's keys and values; with HessianInputs::kFloat the
+//                   Hessians too
 //   quantized pass  (HessianInputs::kQuantized) the quantized model's stream runs through the float
 //                   layer with its activations and KV cache quantized: Hessians
 //   GPTQ            codes of the seven linears
