@@ -68,24 +68,28 @@ export async function getStats(signal) {
   return (await request("/stats", { quiet: true, signal })).json();
 }
 
-// The data of the events in a stream of server-sent events.
+// The data of the events in a stream of server-sent events. Whoever stops listening ends the stream.
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    text += value;
-    const ends = /\r?\n\r?\n/g;
-    let begin = 0;
-    for (let end = ends.exec(text); end; end = ends.exec(text)) {
-      const lines = text.slice(begin, end.index).split(/\r?\n/);
-      begin = ends.lastIndex;
-      const data = lines.filter((line) => line.startsWith("data:"))
-        .map((line) => line.slice(line[5] === " " ? 6 : 5));
-      if (data.length > 0) yield data.join("\n");
+  try {
+    let text = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      text += value;
+      const ends = /\r?\n\r?\n/g;
+      let begin = 0;
+      for (let end = ends.exec(text); end; end = ends.exec(text)) {
+        const lines = text.slice(begin, end.index).split(/\r?\n/);
+        begin = ends.lastIndex;
+        const data = lines.filter((line) => line.startsWith("data:"))
+          .map((line) => line.slice(line[5] === " " ? 6 : 5));
+        if (data.length > 0) yield data.join("\n");
+      }
+      text = text.slice(begin);
     }
-    text = text.slice(begin);
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
 

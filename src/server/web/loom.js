@@ -112,7 +112,7 @@ export class Loom {
       let row = this.#rows.get(key);
       if (!row || row.ended) {
         const start = sequence.running ? sequence.cached_tokens : 0;
-        row = { hue: (sequence.request * GOLDEN_ANGLE + sequence.choice * 40) % 360, born: now, ended: 0,
+        row = { hue: (sequence.request * GOLDEN_ANGLE + sequence.choice * 40) % 360, born: now, moved: 0, ended: 0,
                 pulse: 0, computed: start, generated: 0, place: null };
         if (this.#rows.get(key)?.place) this.#grid.release(this.#rows.get(key).place);
         this.#rows.set(key, row);
@@ -188,7 +188,7 @@ export class Loom {
     if (row.place && (row.place.lines >= lines || this.#grid.extend(row.place, lines))) return true;
     if (row.place) this.#grid.release(row.place);
     row.place = this.#grid.take(this.#grid.linesFor(tokensOf(row, HEADROOM_TOKENS)));
-    row.born = now;
+    row.moved = now;
     return row.place !== null;
   }
 
@@ -216,7 +216,7 @@ export class Loom {
       const { target } = row;
       row.computed = towards(Math.min(row.computed, target.computed_tokens), Math.min(target.computed_tokens, target.prompt_tokens));
       row.generated = towards(Math.min(row.generated, target.generated_tokens), target.generated_tokens);
-      moving ||= row.ended > 0 || now - row.pulse < GLOW_MS || now - row.born < APPEAR_MS;
+      moving ||= row.ended > 0 || now - row.pulse < GLOW_MS || now - Math.max(row.born, row.moved) < APPEAR_MS;
     }
     this.#draw(now);
     if (moving && !this.still.matches) this.#wake();
@@ -230,7 +230,8 @@ export class Loom {
     context.clearRect(0, 0, this.#width, this.#height);
     for (const row of this.#rows.values()) {
       if (!row.place) continue;
-      const age = this.still.matches ? 1 : Math.min(1, (now - row.born) / APPEAR_MS);
+      const since = (moment) => this.still.matches ? 1 : Math.min(1, (now - moment) / APPEAR_MS);
+      const age = since(row.born) * (0.5 + 0.5 * since(row.moved));
       const fade = row.ended ? 1 - (now - row.ended) / FADE_MS : 1;
       const dim = this.#hovered && this.#hovered !== row ? 0.45 : 1;
       this.#drawRow(row, Math.max(0, fade * age * dim), now, dark, ink);
