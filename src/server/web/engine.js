@@ -8,6 +8,7 @@ const IDLE_MS = 1000;
 const OFFLINE_MS = 3000;
 const HISTORY_SECONDS = 120;
 const RATE_OVER_MS = 1000;
+const MOST_LISTED = 256;  // sequences in a report
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
@@ -20,6 +21,7 @@ const LATENCIES = [
 
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 0.0001) return "< 0.1 ms";
   if (seconds < 0.01) return `${(seconds * 1000).toFixed(1)} ms`;
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   return `${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
@@ -118,7 +120,8 @@ export class EngineView {
     nodes.rate.textContent = rate(rates.generated);
     nodes["pulse-rate"].textContent = rate(rates.generated);
     nodes["prompt-rate"].textContent = rate(rates.prompt);
-    const unseen = Math.max(0, stats.running + stats.waiting - sequences.length) + this.loom.hidden;
+    const unlisted = sequences.length >= MOST_LISTED ? stats.running + stats.waiting - sequences.length : 0;
+    const unseen = Math.max(0, unlisted) + this.loom.hidden;
     nodes.counts.textContent = `${stats.running} running · ${stats.waiting} waiting` +
       (unseen > 0 ? ` · ${unseen} not shown` : "");
     nodes.idle.style.opacity = stats.running + stats.waiting > 0 ? 0 : 1;
