@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <bitset>
+#include <limits>
+#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 namespace atom::grammar {
@@ -39,11 +42,6 @@ class Automaton::Closure {
   }
 
  private:
-  struct NewFrame {
-    int32_t rule = 0;
-    std::vector<Return> returns;
-  };
-
   void expand(Configuration c) {
     if (!seen_
              .insert(static_cast<uint64_t>(static_cast<uint32_t>(c.node)) << 32 |
@@ -93,14 +91,12 @@ class Automaton::Closure {
   }
 
   void call(int32_t rule, Return back) {
-    size_t i = 0;
-    while (i < new_frames_.size() && new_frames_[i].rule != rule) ++i;
-    const auto frame = -1 - static_cast<int32_t>(i);
-    if (i == new_frames_.size()) {
-      new_frames_.push_back({rule, {}});
-      todo_.push_back({rule, frame});
+    const auto [it, is_new] = frame_of_rule_.try_emplace(rule, new_frames_.size());
+    if (is_new) {
+      new_frames_.emplace_back();
+      todo_.push_back({rule, -1 - static_cast<int32_t>(it->second)});
     }
-    new_frames_[i].returns.push_back(back);
+    new_frames_[it->second].push_back(back);
   }
 
   // A new frame's id, its callers' frames first. Rules cannot call each other in a circle without
@@ -109,7 +105,7 @@ class Automaton::Closure {
     if (frame >= 0) return frame;
     const auto i = static_cast<size_t>(-1 - frame);
     if (frame_ids_[i] == kUnknown) {
-      std::vector<Return> returns = new_frames_[i].returns;
+      std::vector<Return> returns = new_frames_[i];
       for (Return& r : returns) r.frame = final_frame(r.frame);
       frame_ids_[i] = automaton_.intern_frame(std::move(returns));
     }
@@ -120,8 +116,9 @@ class Automaton::Closure {
   std::vector<Configuration> todo_;
   std::unordered_set<uint64_t> seen_;
   std::vector<Configuration> reading_;
-  std::vector<NewFrame> new_frames_;
-  std::vector<int32_t> frame_ids_;  // by new frame
+  std::vector<std::vector<Return>> new_frames_;
+  std::unordered_map<int32_t, size_t> frame_of_rule_;  // index into new_frames_
+  std::vector<int32_t> frame_ids_;                     // by new frame
   bool complete_ = false;
 };
 

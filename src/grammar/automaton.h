@@ -15,7 +15,7 @@
 #include <map>
 #include <memory>
 #include <span>
-#include <unordered_set>
+#include <string_view>
 #include <vector>
 
 #include "grammar/grammar.h"

@@ -156,15 +156,14 @@ Result<bool> ConditionReader::are_disjoint(const Conditions& a, const Conditions
   ATOM_TRY(budget_.spend(4, document_.place_of(document_.root())));
   const unsigned common = a.stated_types & b.stated_types;
   if (common == 0) return true;
-  const auto has_value_of = [&](const Conditions& c, const OrderedJson& value) -> Result<bool> {
-    if (!c.values) return satisfies(value, c);
-    return std::any_of(c.values->begin(), c.values->end(),
-                       [&](const OrderedJson* other) { return *other == value; });
-  };
   for (const auto& [listed, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
     if (!listed->values) continue;
+    const size_t others = other->values ? other->values->size() : 1;
+    ATOM_TRY(budget_.spend(comparison_work(listed->values->size(), others),
+                           document_.place_of(document_.root())));
     for (const OrderedJson* value : *listed->values) {
-      const Result<bool> shared = has_value_of(*other, *value);
+      const Result<bool> shared =
+          other->values ? is_among(*value, *other->values) : satisfies(*value, *other);
       if (!shared.ok() || *shared) return false;
     }
     return true;

@@ -82,6 +82,20 @@ bool satisfies_number(const Decimal& value, const NumberConditions& number) {
 
 }  // namespace
 
+bool is_among(const OrderedJson& value, const std::vector<const OrderedJson*>& listed) {
+  // The order of an object's members means nothing, though OrderedJson compares it.
+  if (value.is_structured()) {
+    const nlohmann::json plain(value);
+    return std::any_of(listed.begin(), listed.end(), [&](const OrderedJson* other) {
+      return other->is_structured() && plain == nlohmann::json(*other);
+    });
+  }
+  return std::any_of(listed.begin(), listed.end(),
+                     [&](const OrderedJson* other) { return *other == value; });
+}
+
+int64_t comparison_work(size_t a, size_t b) { return static_cast<int64_t>(a * (b / 8 + 1)); }
+
 Result<std::vector<SchemaRef>> ConditionReader::members(const SchemaRef& schema,
                                                         const char* keyword) const {
   const OrderedJson* list = SchemaDocument::find(schema, keyword);
@@ -304,10 +318,10 @@ Status ConditionReader::read_values(const SchemaRef& schema, Conditions& conditi
       for (const OrderedJson& member : *value) listed.push_back(&member);
     }
     if (conditions.values) {
-      std::erase_if(*conditions.values, [&](const OrderedJson* a) {
-        return std::none_of(listed.begin(), listed.end(),
-                            [&](const OrderedJson* b) { return *a == *b; });
-      });
+      ATOM_TRY(budget_.spend(comparison_work(conditions.values->size(), listed.size()),
+                             document_.place_of(schema)));
+      std::erase_if(*conditions.values,
+                    [&](const OrderedJson* value) { return !is_among(*value, listed); });
     } else {
       conditions.values = listed;
     }

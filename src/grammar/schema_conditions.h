@@ -69,6 +69,11 @@ struct Conditions {
   size_t distinct_elements() const;
 };
 
+// Whether a value is one of these, as JSON Schema compares: 1.0 is 1.
+bool is_among(const OrderedJson& value, const std::vector<const OrderedJson*>& listed);
+// Units of a WorkBudget that it takes to look for each of `a` values among `b`.
+int64_t comparison_work(size_t a, size_t b);
+
 class ConditionReader {
  public:
   // Both must outlive the reader.

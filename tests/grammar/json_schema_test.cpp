@@ -98,6 +98,8 @@ TEST(JsonSchema, NamesWhatItCannotKeep) {
       {R"({"oneOf": [{"type": "object", "properties": {"a": {"const": 1}}},
                      {"type": "object", "properties": {"a": {"const": 2}}}]})",
        "schema: #/oneOf"},
+      {R"({"oneOf": [{"const": {"a": 1, "b": 2}}, {"const": {"b": 2, "a": 1.0}}]})",
+       "schema: #/oneOf"},
       {R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})",
        "schema: #: no finite document"},
       {R"({"type": "integer", "minimum": 3, "maximum": 2})", "no finite document"},
@@ -137,6 +139,8 @@ TEST(JsonSchema, HostileSchemasEndInErrors) {
           {"pattern": "^(a{17})*$"}, {"pattern": "^(a{19})*$"}]})",
       R"({"allOf": [)" + repeated(R"({"anyOf": [{"minimum": 1}, {"maximum": 2}]},)", 30) + "{}]}",
       R"({"allOf": [)" + repeated(R"({"anyOf": [{}]},)", 2000) + "{}]}",
+      R"({"enum": [)" + repeated("1,", 50'000) + R"(2], "allOf": [{"enum": [)" +
+          repeated("3,", 50'000) + "4]}]}",
   };
   std::string properties;
   for (int i = 0; i < 6000; ++i) properties += fmt::format("\"p{}\": {{}},", i);
