@@ -9,7 +9,7 @@ namespace atom {
 Result<std::unique_ptr<Backend>> make_backend(std::string_view device) {
   if (device == "cpu") return make_cpu_backend({});
   if (device == "ref") return make_ref_backend();
-  if (device == "cuda") return make_cuda_backend();
+  if (device == "cuda") return make_cuda_backend({});
   return error(ErrorCode::kInvalidArgument, "device '{}': not one of cpu, ref, cuda", device);
 }
 

@@ -10,7 +10,14 @@
 #include <span>
 
 #include "tensor/dtype.h"
-#include "tensor/formats.h"
+#include "tensor/format_types.h"
+
+// What device code calls as well; a compiler for it must be told not to contract.
+#ifdef __CUDACC__
+#define ATOM_HOST_DEVICE __host__ __device__
+#else
+#define ATOM_HOST_DEVICE
+#endif
 
 namespace atom::numerics {
 
@@ -27,7 +34,7 @@ inline constexpr int kErrorLanes = 16;
 
 // e^x by Cody-Waite reduction and a polynomial of degree 6; relative error below 2.4e-7 (3 ulp)
 // over [-87, 88].
-inline float exp(float x) {
+ATOM_HOST_DEVICE inline float exp(float x) {
   constexpr float kLog2E = 1.44269504f, kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
   x = std::min(std::max(-87.0f, x), 88.0f);  // in this order a NaN becomes -87
   const float n = std::rint(x * kLog2E);
@@ -47,7 +54,7 @@ inline float exp(float x) {
          std::bit_cast<float>((whole - half + 127) << 23);
 }
 
-inline float silu_mul(float gate, float up) { return gate / (1.0f + exp(-gate)) * up; }
+ATOM_HOST_DEVICE inline float silu_mul(float gate, float up) { return gate / (1.0f + exp(-gate)) * up; }
 
 // RMSNorm's factor 1 / sqrt(mean(x^2) + eps): squares and their sum in double, rounded once.
 // The normalised value of channel i is (x[i] * factor) * weight[i].
@@ -59,7 +66,7 @@ inline float rms_factor(std::span<const float> x, float eps) {
 }
 
 // Rotates the pair (a, b) by the angle whose cosine and sine are given.
-inline void rotate_pair(float& a, float& b, float cos, float sin) {
+ATOM_HOST_DEVICE inline void rotate_pair(float& a, float& b, float cos, float sin) {
   const float a2 = std::fma(a, cos, -(b * sin));
   b = std::fma(b, cos, a * sin);
   a = a2;
@@ -88,7 +95,7 @@ struct GroupScale {
 };
 
 // The scale and code range of one activation group from its smallest and largest value.
-inline GroupScale group_scale(float min, float max, int bits, ActRule rule, float clip) {
+ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, ActRule rule, float clip) {
   const int top = qmax(bits);
   const float absmax = std::max(max, -min);
   if (!(absmax >= kTiny && absmax <= kHuge)) return {};
@@ -121,7 +128,7 @@ inline GroupScale group_scale(float min, float max, int bits, ActRule rule, floa
   return result;
 }
 
-inline int round_code(float value, const GroupScale& g) {
+ATOM_HOST_DEVICE inline int round_code(float value, const GroupScale& g) {
   // max(low, NaN) is low here and in every vector unit that returns its other operand then.
   const float code = std::max(static_cast<float>(g.low), std::rint(value * g.inverse));
   return static_cast<int>(std::min(code, static_cast<float>(g.high)));
@@ -169,15 +176,27 @@ struct KvScale {
   uint16_t scale = 0;  // F16
   uint16_t min = 0;    // F16
 };
-inline KvScale kv_scale(float min, float max, int bits) {
+// Both before they are rounded to F16, so that device code can round them with its own instructions.
+struct KvRange {
+  float scale = 0.0f, min = 0.0f;
+};
+ATOM_HOST_DEVICE inline KvRange kv_range(float min, float max, int bits) {
   constexpr float kLargestF16 = 65504.0f;
   const float levels = static_cast<float>((1 << bits) - 1);
   min = std::max(min, -kLargestF16);
-  return {.scale = f32_to_f16(std::min((max - min) * (1.0f / levels), kLargestF16)),
-          .min = f32_to_f16(std::min(min, kLargestF16))};
+  return {.scale = std::min((max - min) * (1.0f / levels), kLargestF16),
+          .min = std::min(min, kLargestF16)};
+}
+inline KvScale kv_scale(float min, float max, int bits) {
+  const KvRange range = kv_range(min, max, bits);
+  return {.scale = f32_to_f16(range.scale), .min = f32_to_f16(range.min)};
+}
+ATOM_HOST_DEVICE inline int kv_code(float x, float base, float inverse, int bits) {
+  const float levels = static_cast<float>((1 << bits) - 1);
+  const float code = std::max(0.0f, std::rint((x - base) * inverse));
+  return static_cast<int>(std::min(code, levels));
 }
 inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
-  const float levels = static_cast<float>((1 << bits) - 1);
   float min = x[0], max = x[0];
   for (const float v : x) {
     min = std::min(min, v);
@@ -187,8 +206,7 @@ inline KvScale quantize_kv(std::span<const float> x, int bits, uint8_t* codes) {
   const float scale = f16_to_f32(result.scale), base = f16_to_f32(result.min);
   const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
   for (size_t i = 0; i < x.size(); ++i) {
-    const float code = std::max(0.0f, std::rint((x[i] - base) * inverse));
-    codes[i] = static_cast<uint8_t>(std::min(code, levels));
+    codes[i] = static_cast<uint8_t>(kv_code(x[i], base, inverse, bits));
   }
   return result;
 }

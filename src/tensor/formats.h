@@ -1,95 +1,12 @@
-// How a linear's weights and activations, and the KV cache, are stored and computed.
-// docs/quantization.md states every formula.
-//
-// The K input channels of a quantized linear stand in the order of its input site's permutation:
-// a body of K - Ko channels in groups of G, then Ko outlier channels.
-//
-//     k:   0 ........ G ........ 2G ....            K-Ko ....... K
-//          |  group 0 |  group 1 |  ...  | group n-1 | outliers |
-//          |  4-bit codes, a scale a group            | INT8     |
+// Checks and names of number formats; the types are in format_types.h.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
 #include "base/status.h"
-#include "tensor/dtype.h"
+#include "tensor/format_types.h"
 
 namespace atom {
-
-enum class WeightKind : uint8_t {
-  kFloat,     // values as they are, in `dtype`
-  kGrouped,   // w = code * scale, one F16 scale a row a group (Atom)
-  kTwoLevel,  // w = (code * group_scale + group_zero) * row_scale; the bracket is an int8 code, so
-              // that the integer sum runs over the whole K (QServe's progressive quantization)
-};
-
-enum class OutlierKind : uint8_t {
-  kNone,   // no outlier channels
-  kFloat,  // F16 weights, float activations (the paper's ablation)
-  kInt8,   // INT8 codes: weights one scale a row, activations one scale a token
-};
-
-struct WeightFormat {
-  WeightKind kind = WeightKind::kFloat;
-  DType dtype = DType::kF32;  // of kFloat: kF32, kF16 or kBF16
-  int bits = 4;               // of a body code: 3, 4 or 8 (kGrouped); 4 (kTwoLevel)
-  int64_t group = 128;        // body channels that share a scale; 0: the whole body of a row
-  int64_t outliers = 0;       // Ko
-  OutlierKind outlier_kind = OutlierKind::kNone;
-
-  bool operator==(const WeightFormat&) const = default;
-};
-
-// How an activation group's scale is chosen.
-enum class ActRule : uint8_t {
-  kSymmetric,   // absmax * clip / qmax
-  kSigned,      // as kSymmetric, but the largest magnitude lands on -2^(bits-1)
-  kAsymmetric,  // (max - min) * clip / (2^bits - 1), integer zero point; the stored code is q -
-                // zero
-};
-
-struct ActFormat {
-  bool quantized = false;  // false: float values, all fields below unused
-  int bits = 4;            // 3, 4 or 8
-  int64_t group = 128;     // body channels that share a scale; 0: the whole body of a token
-  ActRule rule = ActRule::kSymmetric;
-  float clip = 1.0f;
-  bool search = false;  // try several clips a group and keep the least squared error
-
-  bool operator==(const ActFormat&) const = default;
-};
-
-// Float weights may take quantized activations, cut as `group` and `outliers` say: that is how the
-// quantizer sees the inputs of a layer whose weights it has yet to quantize.
-struct LinearFormat {
-  WeightFormat weight = {};
-  ActFormat act = {};
-
-  bool operator==(const LinearFormat&) const = default;
-};
-
-enum class KvKind : uint8_t { kF32, kF16, kInt };
-
-struct KvFormat {
-  KvKind kind = KvKind::kF32;
-  int bits = 4;  // of kInt: 3, 4 or 8; asymmetric, F16 scale and F16 minimum a head a token
-  bool pre_rope = false;  // K is stored before RoPE (the paper's layout; CPU and ref only)
-  bool centered = false;  // K is stored minus a constant mean a channel, which the softmax ignores
-  bool hadamard = false;  // K and Q are rotated by a Hadamard matrix over the head
-
-  bool operator==(const KvFormat&) const = default;
-};
-
-// Number of body channels of a linear with `in` input channels.
-inline int64_t body_channels(const WeightFormat& format, int64_t in) {
-  return in - format.outliers;
-}
-// Number of groups the body is cut into (1 when group is 0).
-inline int64_t group_count(int64_t body, int64_t group) { return group == 0 ? 1 : body / group; }
-
-// Largest symmetric code: 7 for 4 bits. The smallest is -qmax - 1.
-constexpr int qmax(int bits) { return (1 << (bits - 1)) - 1; }
 
 // Checks that a format is one we define and fits K = `in` channels; the error names the field.
 Status validate(const LinearFormat& format, int64_t in);

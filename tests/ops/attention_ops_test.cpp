@@ -12,12 +12,16 @@ constexpr double kQueryLimit = 1e-13;
 // Scores and sums in float: a relative error of some 2^-24 * sqrt(DH) a score, |score| up to a few
 // dozen, becomes one of the weights; NMSE below 1e-9. A wrong mask, page or code costs over 1e-4.
 constexpr double kAttentionLimit = 1e-6;
+// Scores of a few hundred from queries in halves are off by some 2^-12 * 300 / sqrt(DH).
+constexpr double kPeakedHalvesLimit = 1e-5;
 
 void compare_with_ref(const AttentionCase& c) {
+  const bool peaked = c.gain > 1.0f;
   SCOPED_TRACE(c.name());
   const AttentionData data(c);
   const AttentionResult want = AttentionRun(ref_backend(), c, data).run();
   for (Backend* backend : other_backends()) {
+    if (!supports(*backend, c.format)) continue;
     SCOPED_TRACE(backend->detail());
     const AttentionResult got = AttentionRun(*backend, c, data).run();
     {
@@ -25,7 +29,9 @@ void compare_with_ref(const AttentionCase& c) {
       expect_close(got.q, want.q, kQueryLimit);
     }
     SCOPED_TRACE("out");
-    expect_close(got.out, want.out, kAttentionLimit);
+    expect_close(
+        got.out, want.out,
+        peaked && attends_in_halves(*backend) ? kPeakedHalvesLimit : kAttentionLimit);
   }
 }
 
@@ -168,7 +174,7 @@ TEST(Attention, ChunkedPrefillEqualsOnePass) {
         past += added;
       }
       ASSERT_EQ(past, 57);
-      expect_close(got, want, 1e-12);
+      expect_close(got, want, attends_in_halves(*backend) ? kAttentionLimit : 1e-12);
     }
   }
 }
@@ -197,6 +203,7 @@ TEST(Attention, ZeroQueriesAverageTheVisibleValues) {
                                   : data.qkv.at(slice.first_token + token - slice.past, column);
       };
       for (Backend* backend : all_backends()) {
+        if (!supports(*backend, c.format)) continue;
         SCOPED_TRACE(backend->detail());
         AttentionRun run(*backend, c, data);
         run.append(data.past, data.past_qkv);
@@ -250,6 +257,7 @@ TEST(Attention, RopeBeforeOrAfterTheCache) {
   const Matrix after = AttentionRun(ref_backend(), c, data).run().out;
   c.format.pre_rope = true;
   for (Backend* backend : all_backends()) {
+    if (!supports(*backend, c.format)) continue;
     SCOPED_TRACE(backend->detail());
     expect_close(AttentionRun(*backend, c, data).run().out, after, 1e-9);
   }

@@ -166,16 +166,17 @@ void for_each_case(const Check& check) {
     SCOPED_TRACE(
         fmt::format("{} x {}{}", describe(c.format), c.head_dim, c.head_norms ? " norms" : ""));
     for (Backend* backend : all_backends()) {
+      if (!supports(*backend, c.format)) continue;
       SCOPED_TRACE(backend->detail());
       KvProbe probe(*backend, c);
-      check(c, probe);
+      check(c, probe, *backend);
     }
     if (testing::Test::HasFailure()) return;
   }
 }
 
 TEST(RopeAppendKv, QueriesAreTheSameOnEveryBackend) {
-  for_each_case([](const KvCase& c, KvProbe& probe) {
+  for_each_case([](const KvCase& c, KvProbe& probe, const Backend&) {
     const Matrix q = probe.append(nullptr);
     for (int64_t t = 0; t < 3; ++t) {
       for (int64_t h = 0; h < kHeads; ++h) {
@@ -189,7 +190,10 @@ TEST(RopeAppendKv, QueriesAreTheSameOnEveryBackend) {
 // A query sees the zero prefix key and one key k; values are 0 and 1. With q the unit vector of a
 // channel the output is sigmoid(scale * k[channel]), which tells k.
 TEST(RopeAppendKv, KeyCodesAreExact) {
-  for_each_case([](const KvCase& c, KvProbe& probe) {
+  for_each_case([](const KvCase& c, KvProbe& probe, const Backend& backend) {
+    // Weights in halves do not tell a key exactly (those of constant values in integer caches do:
+    // such values are all minimum, which is summed in float).
+    if (c.format.kind == KvKind::kF16 && attends_in_halves(backend)) return;
     const float one = 1.0f;
     probe.append(&one);
     std::vector<std::vector<double>> want;  // [3 * KH][DH]
@@ -223,7 +227,7 @@ TEST(RopeAppendKv, KeyCodesAreExact) {
 
 // A query whose window is its own token returns that token's value.
 TEST(RopeAppendKv, ValueCodesAreExact) {
-  for_each_case([](const KvCase& c, KvProbe& probe) {
+  for_each_case([](const KvCase& c, KvProbe& probe, const Backend&) {
     probe.append(nullptr);
     const Matrix out = probe.attend(random_matrix(3, kHeads * c.head_dim, 66), 0.01, 1);
     const Matrix qkv = random_matrix(3, (kHeads + 2 * kKvHeads) * c.head_dim, 61);

@@ -44,6 +44,14 @@ void fill_two_level(PackedLinear& p, Random& random, Scales scales) {
 
 }  // namespace
 
+bool supports(const Backend& backend, const KvFormat& format) {
+  return !format.pre_rope || backend.name() != "cuda";
+}
+
+bool attends_in_halves(const Backend& backend) {
+  return backend.name() == "cuda" && backend.detail().find("exact attention") == std::string::npos;
+}
+
 // --- data
 
 Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed, bool outliers) {

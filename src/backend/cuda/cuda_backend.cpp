@@ -1,10 +1,454 @@
 #include "backend/cuda/cuda_backend.h"
 
-namespace atom {
+#include <algorithm>
+#include <cmath>
 
-Result<std::unique_ptr<Backend>> make_cuda_backend() {
-  return error(ErrorCode::kUnsupported,
-               "device 'cuda': this build has GPU kernels but no model operators on them yet");
+#include "backend/cuda/attention/attention.h"
+#include "backend/cuda/device_batch.h"
+#include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/kv/rope_append.h"
+#include "backend/cuda/linear/linear_kernels.h"
+#include "backend/cuda/norm/rmsnorm_quantize.h"
+#include "backend/cuda/objects.h"
+#include "backend/cuda/runtime/host_arrays.h"
+#include "ops/numerics.h"
+
+namespace atom {
+namespace cuda {
+namespace {
+
+CudaTensor& cast(Tensor& tensor) { return static_cast<CudaTensor&>(tensor); }
+const CudaTensor& cast(const Tensor& tensor) { return static_cast<const CudaTensor&>(tensor); }
+CudaActivations& cast(Activations& acts) { return static_cast<CudaActivations&>(acts); }
+const CudaActivations& cast(const Activations& acts) {
+  return static_cast<const CudaActivations&>(acts);
+}
+const CudaLinear& cast(const LinearWeights& w) { return static_cast<const CudaLinear&>(w); }
+
+template <class T>
+Result<std::unique_ptr<T>> as_base(auto made) {
+  if (!made.ok()) return made.status();
+  return std::unique_ptr<T>(std::move(made).value());
+}
+
+// Operators have no way to report that the GPU has no memory left for the few kilobytes that they
+// keep of their arguments.
+template <class T>
+T must(Result<T> result) {
+  ATOM_CHECK(result.ok(), result.status().message().c_str());
+  return std::move(result).value();
+}
+void must(const Status& status) { ATOM_CHECK(status.ok(), status.message().c_str()); }
+
+// Whether activations made for one format can feed a linear of another.
+bool readable(const LinearFormat& acts, const LinearFormat& linear) {
+  if (acts.act.quantized != linear.act.quantized) return false;
+  return !acts.act.quantized ||
+         (acts.act == linear.act && acts.weight.kind == linear.weight.kind &&
+          acts.weight.group == linear.weight.group &&
+          acts.weight.outliers == linear.weight.outliers &&
+          acts.weight.outlier_kind == linear.weight.outlier_kind);
+}
+
+class CudaBackend final : public Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> create(const CudaOptions& options);
+  ~CudaBackend() override;
+
+  std::string_view name() const override { return "cuda"; }
+  std::string detail() const override {
+    return fmt::format("cuda {}{}", device_info().name,
+                       options_.exact_attention ? ", exact attention" : "");
+  }
+
+  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) override {
+    return as_base<Tensor>(CudaTensor::create(rows, cols));
+  }
+  Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
+                                                        int64_t channels,
+                                                        int64_t max_tokens) override {
+    return as_base<Activations>(CudaActivations::create(format, channels, max_tokens));
+  }
+  Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) override {
+    return as_base<LinearWeights>(CudaLinear::create(packed));
+  }
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
+    return as_base<KvCache>(CudaKvCache::create(shape));
+  }
+
+  void write(Tensor& to, std::span<const float> from) override;
+  void read(const Tensor& from, int64_t rows, std::span<float> to) override;
+  HostActivations read(const Activations& from, int64_t tokens) override;
+
+  void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override;
+  void rmsnorm(const RmsNormArgs& args, Tensor& y) override;
+  void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
+                        Activations& y) override;
+  void quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
+                Activations& y) override;
+  void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
+  void linear(const LinearArgs& args) override;
+  void rope_append_kv(const RopeAppendArgs& args) override;
+  void paged_attention(const AttentionArgs& args) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
+  void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
+  void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
+
+ private:
+  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+  QuantizeParams quantize_params(CudaActivations& y, int64_t tokens,
+                                 std::span<const int32_t> perm);
+  bool launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm,
+                        CudaActivations& y);
+
+  CudaOptions options_;
+  cudaStream_t stream_ = nullptr;
+  DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
+  HostArrays arrays_;
+  DeviceBatch batch_;
+  Upload rows_;  // ids and row numbers of one operator
+};
+
+Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options) {
+  ATOM_TRY(check_device());
+  std::unique_ptr<CudaBackend> backend(new CudaBackend(options));
+  ATOM_CUDA_CHECK(cudaStreamCreate(&backend->stream_));
+  backend->gemm_workspace_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()));
+  backend->gemm_workspace_.fill_bytes(0);
+  backend->attention_workspace_ =
+      ATOM_TRY(DeviceArray<uint8_t>::allocate(attention_workspace_bytes()));
+  backend->attention_workspace_.fill_bytes(0);
+  return std::unique_ptr<Backend>(std::move(backend));
+}
+
+CudaBackend::~CudaBackend() {
+  if (stream_ == nullptr) return;
+  (void)cudaStreamSynchronize(stream_);
+  (void)cudaStreamDestroy(stream_);
+}
+
+// --- host access
+
+void CudaBackend::write(Tensor& to, std::span<const float> from) {
+  ATOM_CHECK(static_cast<int64_t>(from.size()) <= to.rows() * to.cols(), "write past the end");
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(cast(to).data(), from.data(), from.size_bytes(),
+                                  cudaMemcpyHostToDevice, stream_));
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+}
+
+void CudaBackend::read(const Tensor& from, int64_t rows, std::span<float> to) {
+  const int64_t count = rows * from.cols();
+  ATOM_CHECK(rows <= from.rows() && static_cast<int64_t>(to.size()) >= count,
+             "read past the end");
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(to.data(), cast(from).data(),
+                                  static_cast<size_t>(count) * sizeof(float),
+                                  cudaMemcpyDeviceToHost, stream_));
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+}
+
+HostActivations CudaBackend::read(const Activations& from, int64_t tokens) {
+  ATOM_CHECK(tokens <= from.max_tokens(), "read past the end");
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  return cast(from).to_host(tokens);
+}
+
+// --- rows
+
+void CudaBackend::embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) {
+  const WeightView& view = cast(table).view();
+  ATOM_CHECK(static_cast<int64_t>(ids.size()) <= y.rows() && y.cols() == view.cols,
+             "embed: shape of y");
+  for (const int32_t id : ids) {
+    ATOM_CHECK(id >= 0 && id < view.rows, "token id outside the embedding");
+  }
+  must(rows_.send(ids, stream_));
+  launch_embed({.w = view,
+                .ids = rows_.data(),
+                .y = cast(y).data(),
+                .tokens = static_cast<int>(ids.size())},
+               stream_);
+}
+
+QuantizeParams CudaBackend::quantize_params(CudaActivations& y, int64_t tokens,
+                                            std::span<const int32_t> perm) {
+  ATOM_CHECK(tokens <= y.max_tokens(), "more tokens than the activations hold");
+  ATOM_CHECK(perm.empty() || static_cast<int64_t>(perm.size()) == y.channels(),
+             "permutation of another size");
+  const LinearFormat& format = y.format();
+  QuantizeParams params = {.tokens = static_cast<int>(tokens),
+                           .channels = static_cast<int>(y.channels()),
+                           .perm = must(arrays_.ints(perm)),
+                           .format = format.act,
+                           .outlier_kind = format.weight.outlier_kind,
+                           .body = static_cast<int>(y.body),
+                           .group = static_cast<int>(y.group),
+                           .places = y.places,
+                           .codes = y.codes.data(),
+                           .scales = y.scales.data(),
+                           .outlier_scales = y.outlier_scales.data(),
+                           .sums = y.places.blocked ? y.sums.data() : nullptr,
+                           .values = y.value_count > 0 ? y.values.data() : nullptr,
+                           .value_count = static_cast<int>(y.value_count),
+                           .decoded_values = y.decoded_values};
+  for (size_t c = 0; c < std::size(numerics::kSearchClips); ++c) {
+    params.clips[c] = format.act.clip * numerics::kSearchClips[c];
+  }
+  return params;
+}
+
+void CudaBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
+  const int64_t channels = args.x->cols();
+  ATOM_CHECK(args.tokens <= args.x->rows() && args.tokens <= y.rows() && y.cols() == channels &&
+                 static_cast<int64_t>(args.weight.size()) == channels,
+             "rmsnorm: shapes");
+  ATOM_CHECK(channels <= kMostRowChannels, "rmsnorm: too many channels");
+  launch_quantize_rows({.source = RowSource::kNorm,
+                        .x = cast(*args.x).data(),
+                        .tokens = static_cast<int>(args.tokens),
+                        .channels = static_cast<int>(channels),
+                        .norm_weight = must(arrays_.floats(args.weight)),
+                        .eps = static_cast<double>(args.eps),
+                        .values = cast(y).data(),
+                        .value_count = static_cast<int>(channels)},
+                       stream_);
+}
+
+// The tuned kernel of w4a8 inputs, where it serves the case.
+bool CudaBackend::launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm,
+                                   CudaActivations& y) {
+  const ActFormat& act = y.format().act;
+  const int64_t channels = y.channels(), outliers = y.format().weight.outliers;
+  if (!y.places.blocked || act.bits != 8 || act.rule != ActRule::kSymmetric || act.search ||
+      channels % 16 != 0 || outliers % 4 != 0 || channels > kMostNormChannels) {
+    return false;
+  }
+  must(launch_rmsnorm_quantize({.x = cast(*args.x).data(),
+                                .x_type = DType::kF32,
+                                .tokens = args.tokens,
+                                .channels = channels,
+                                .outliers = outliers,
+                                .perm = must(arrays_.permutation16(perm, channels)),
+                                .weight = must(arrays_.floats(args.weight)),
+                                .eps = args.eps,
+                                .clip = act.clip,
+                                .shape = y.shape,
+                                .capacity = y.places.capacity,
+                                .codes = y.codes.data(),
+                                .scales = y.scales.data(),
+                                .outlier_scales = y.outlier_scales.data(),
+                                .sums = y.sums.data()},
+                               stream_));
+  return true;
+}
+
+void CudaBackend::rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
+                                   Activations& y) {
+  ATOM_CHECK(args.tokens <= args.x->rows() && y.channels() == args.x->cols() &&
+                 static_cast<int64_t>(args.weight.size()) == y.channels(),
+             "rmsnorm_quantize: shapes");
+  QuantizeParams params = quantize_params(cast(y), args.tokens, perm);
+  if (launch_fast_norm(args, perm, cast(y))) return;
+  params.source = RowSource::kNorm;
+  params.x = cast(*args.x).data();
+  params.norm_weight = must(arrays_.floats(args.weight));
+  params.eps = static_cast<double>(args.eps);
+  launch_quantize_rows(params, stream_);
+}
+
+void CudaBackend::quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
+                           Activations& y) {
+  ATOM_CHECK(tokens <= x.rows() && y.channels() == x.cols(), "quantize: shapes");
+  QuantizeParams params = quantize_params(cast(y), tokens, perm);
+  params.x = cast(x).data();
+  launch_quantize_rows(params, stream_);
+}
+
+void CudaBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
+  ATOM_CHECK(args.tokens <= args.gate_up->rows() && args.gate_up->cols() == 2 * y.channels(),
+             "silu_mul_quantize: shapes");
+  QuantizeParams params = quantize_params(cast(y), args.tokens, {});
+  params.source = RowSource::kSilu;
+  params.x = cast(*args.gate_up).data();
+  launch_quantize_rows(params, stream_);
+}
+
+void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {
+  ATOM_CHECK(static_cast<int64_t>(rows.size()) <= y.rows() && x.cols() == y.cols(),
+             "gather_rows: shapes");
+  for (const int32_t row : rows) {
+    ATOM_CHECK(row >= 0 && row < x.rows(), "gather_rows: row out of range");
+  }
+  must(rows_.send(rows, stream_));
+  launch_gather_rows({.x = cast(x).data(),
+                      .rows = rows_.data(),
+                      .y = cast(y).data(),
+                      .count = static_cast<int64_t>(rows.size()),
+                      .cols = x.cols()},
+                     stream_);
+}
+
+void CudaBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
+  const CudaActivations& acts = cast(x);
+  ATOM_CHECK(tokens <= x.max_tokens() && tokens <= y.rows() && x.channels() == y.cols(),
+             "dequantize: shapes");
+  launch_dequantize_rows(
+      {.tokens = static_cast<int>(tokens),
+       .channels = static_cast<int>(x.channels()),
+       .body = static_cast<int>(acts.body),
+       .group = static_cast<int>(acts.group),
+       .outlier_kind = x.format().weight.outlier_kind,
+       .places = acts.places,
+       .codes = x.format().act.quantized ? acts.codes.data() : nullptr,
+       .scales = acts.scales.data(),
+       .outlier_scales = acts.outlier_scales.data(),
+       .values = acts.values.data(),
+       .value_count = static_cast<int>(acts.value_count),
+       .y = cast(y).data()},
+      stream_);
+}
+
+void CudaBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
+  ATOM_CHECK(tokens <= x.rows() && h.rows() == x.cols() && h.cols() == x.cols(),
+             "accumulate_gram: shapes");
+  launch_gram({.x = cast(x).data(), .h = cast(h).data(), .tokens = tokens, .channels = x.cols()},
+              stream_);
+}
+
+// --- linears
+
+void CudaBackend::linear(const LinearArgs& args) {
+  const LinearFormat& format = args.w->format();
+  const CudaActivations& x = cast(*args.x);
+  const WeightView& w = cast(*args.w).view();
+  float* y = cast(*args.y).data();
+  const auto tokens = static_cast<int>(args.tokens);
+  ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() && w.rows == args.y->cols() &&
+                 args.tokens <= args.y->rows() && args.tokens <= x.max_tokens(),
+             "linear: operands do not fit together");
+  if (w.blocked) {
+    const GemmArgs gemm = {.rows = w.rows,
+                           .tokens = args.tokens,
+                           .capacity = x.places.capacity,
+                           .shape = w.shape,
+                           .weights = w.codes,
+                           .row_scales = w.row_scales,
+                           .x = x.codes.data(),
+                           .x_scales = x.scales.data(),
+                           .x_outlier_scales =
+                               w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
+                           .x_sums = x.sums.data(),
+                           .bias = w.bias,
+                           .y = y,
+                           .y_type = DType::kF32,
+                           .accumulate = args.accumulate,
+                           .workspace = gemm_workspace_.data()};
+    return must(launch_w4a8(gemm, choose_w4a8(gemm), stream_));
+  }
+  if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
+    return launch_float_linear({.w = w,
+                                .x = x.values.data(),
+                                .y = y,
+                                .tokens = tokens,
+                                .accumulate = args.accumulate},
+                               stream_);
+  }
+  launch_integer_linear({.w = w,
+                         .x = x.codes.data(),
+                         .x_stride = x.places.stride,
+                         .outlier_offset = static_cast<int>(x.places.outlier_offset),
+                         .x_scales = x.scales.data(),
+                         .x_groups = static_cast<int>(x.groups),
+                         .x_outlier_scales = x.outlier_scales.data(),
+                         .y = y,
+                         .tokens = tokens,
+                         .accumulate = args.accumulate},
+                        stream_);
+  if (format.weight.outlier_kind == OutlierKind::kFloat) {
+    launch_float_linear({.w = w,
+                         .first = w.body,
+                         .x = x.values.data(),
+                         .y = y,
+                         .tokens = tokens,
+                         .accumulate = true},
+                        stream_);
+  }
+}
+
+// --- attention
+
+void CudaBackend::rope_append_kv(const RopeAppendArgs& args) {
+  auto& cache = static_cast<CudaKvCache&>(*args.cache);
+  const KvCacheShape& shape = cache.shape();
+  const int64_t tokens = args.batch->size();
+  ATOM_CHECK(args.layer >= 0 && args.layer < shape.layers, "no such layer");
+  ATOM_CHECK(args.qkv->rows() >= tokens && args.q->rows() >= tokens &&
+                 args.qkv->cols() == (args.heads + 2 * shape.kv_heads) * shape.head_dim &&
+                 args.q->cols() == args.heads * shape.head_dim,
+             "rope_append_kv: shapes");
+  ATOM_CHECK(static_cast<int64_t>(args.k_mean.size()) ==
+                 (shape.format.centered ? shape.kv_heads * shape.head_dim : 0),
+             "rope_append_kv: a mean goes with centered caches, and they with a mean");
+  for (const int32_t position : args.batch->positions) {
+    ATOM_CHECK(position >= 0 &&
+                   (position + 1) * args.rotary_dim <= static_cast<int64_t>(args.cos_sin.size()),
+               "position past the end of the RoPE table");
+  }
+  must(batch_.set(*args.batch, 0, stream_));
+  launch_rope_append(
+      {.qkv = cast(*args.qkv).data(),
+       .q = cast(*args.q).data(),
+       .cache = cache.view(args.layer),
+       .positions = batch_.positions(),
+       .slots = batch_.slots(),
+       .cos_sin = must(arrays_.floats(args.cos_sin)),
+       .q_norm = must(arrays_.floats(args.q_norm)),
+       .k_norm = must(arrays_.floats(args.k_norm)),
+       .k_mean = must(arrays_.floats(args.k_mean)),
+       .norm_eps = static_cast<double>(args.norm_eps),
+       .tokens = static_cast<int>(tokens),
+       .heads = static_cast<int>(args.heads),
+       .rotary_dim = static_cast<int>(args.rotary_dim),
+       .bits = shape.format.bits,
+       .hadamard = shape.format.hadamard
+                       ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)))
+                       : 0.0f},
+      stream_);
+}
+
+void CudaBackend::paged_attention(const AttentionArgs& args) {
+  const auto& cache = static_cast<const CudaKvCache&>(*args.cache);
+  const KvCacheShape& shape = cache.shape();
+  const int64_t tokens = args.batch->size();
+  ATOM_CHECK(args.layer >= 0 && args.layer < shape.layers, "no such layer");
+  ATOM_CHECK(args.q->rows() >= tokens && args.out->rows() >= tokens &&
+                 args.q->cols() == args.heads * shape.head_dim &&
+                 args.out->cols() == args.q->cols() && args.heads % shape.kv_heads == 0 &&
+                 args.window >= 0,
+             "paged_attention: shapes");
+  must(batch_.set(*args.batch, 0, stream_));
+  launch_attention({.q = cast(*args.q).data(),
+                    .out = cast(*args.out).data(),
+                    .sequences = batch_.sequences(),
+                    .cache = cache.view(args.layer),
+                    .heads = static_cast<int>(args.heads),
+                    .scale = args.scale,
+                    .window = static_cast<int>(std::min<int64_t>(args.window, INT32_MAX / 2))},
+                   {.decode_list = batch_.decode_list(),
+                    .decode_items = batch_.decode_items(),
+                    .longest_decode = batch_.longest_decode(),
+                    .chunk_list = batch_.chunk_list(),
+                    .chunks = batch_.chunks(),
+                    .token_sequences = batch_.token_sequences(),
+                    .tokens = tokens,
+                    .exact = options_.exact_attention},
+                   attention_workspace_.data(), stream_);
+}
+
+}  // namespace
+}  // namespace cuda
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaOptions& options) {
+  return cuda::CudaBackend::create(options);
 }
 
 }  // namespace atom

@@ -8,7 +8,13 @@
 
 namespace atom {
 
+struct CudaOptions {
+  // Attention in float throughout, slowly: what the tensor core kernels, which round queries and
+  // weights to F16, are measured against.
+  bool exact_attention = false;
+};
+
 // Error: kUnsupported with the reason when this build or this machine cannot run it.
-Result<std::unique_ptr<Backend>> make_cuda_backend();
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace atom

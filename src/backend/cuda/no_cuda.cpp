@@ -3,7 +3,7 @@
 
 namespace atom {
 
-Result<std::unique_ptr<Backend>> make_cuda_backend() {
+Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaOptions&) {
   return error(ErrorCode::kUnsupported,
                "device 'cuda': this build has no CUDA (configure with -DATOM_CUDA=ON)");
 }

@@ -1,35 +1,306 @@
-// The decode attention kernels for Hopper: formats x head sizes x output types.
-#include "backend/cuda/attention/decode_sm90a.cuh"
+// decode_attention_sm90a: one new token a sequence over the paged INT4 (or F16) cache.
+//   q     [T, H, DH] f32    out  [T, H, DH] f32
+//   cache records of 16 tokens of one KV head (page_format.h), one a page
+// Work: a CTA takes one KV head of one sequence, or one of `splits` parts of it. Its four warps take
+// every fourth page; each feeds its own ring of records by bulk copies and runs alone to the end
+// (softmax_state.cuh). Query heads of a KV head are the columns, so that grouped heads read the cache
+// once. The prefix, in floats, is the first warp's. Warps, then splits, are merged in fixed order.
+// Bound: HBM.   Requires: H / KH <= 8.
+#include "backend/cuda/attention/softmax_state.cuh"
+#include "backend/cuda/ptx/sync.cuh"
+#include "backend/cuda/runtime/launch.cuh"
 
-namespace atom::cuda::decode {
+namespace atom::cuda::attention {
 namespace {
 
-template <class Reader, int kHeadDim, class Out>
-void launch(const Params& params, int sequences, cudaStream_t stream) {
-  constexpr int kBytes = shared_bytes<Reader, kHeadDim>();
-  const auto kernel = decode_attention_sm90a_kernel<Reader, kHeadDim, Out>;
-  (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  const dim3 grid(static_cast<unsigned>(params.splits), static_cast<unsigned>(params.kv_heads),
-                  static_cast<unsigned>(sequences));
-  kernel<<<grid, kThreads, kBytes, stream>>>(params);
+// Stages of a warp's ring: about 45 KB in flight a CTA.
+template <class Reader>
+constexpr int kStages = Reader::kBytes > 4096   ? 2
+                        : Reader::kBytes > 1500 ? 5
+                                                : 8;
+
+template <class Reader>
+constexpr int kRingBytes = kWarps* kStages<Reader>* Reader::kBytes;
+
+template <class Reader, int kHeadDim>
+constexpr int shared_bytes() {
+  const int merge = kWarps * kGroup * (kHeadDim + 2) * 4;
+  const int ring = kRingBytes<Reader> + kWarps * kStages<Reader> * 8;
+  return ring > merge ? ring : merge;
+}
+
+// The pages of one warp: fetched ahead through a ring, handed out in order.
+template <class Reader>
+class PageStream {
+ public:
+  __device__ PageStream(const int32_t* pages, const CacheView& cache, uint8_t* memory, int kv_head,
+                        int first, int end, int warp, int lane)
+      : table_(pages + first + warp),
+        base_(cache.records + static_cast<int64_t>(kv_head) * Reader::kBytes),
+        stride_(cache.page_stride),
+        count_(max(0, (end - first - warp + kWarps - 1) / kWarps)),
+        lane_(lane),
+        ring_(memory + warp * kStages<Reader> * Reader::kBytes),
+        barriers_(ptx::shared_address(memory + kRingBytes<Reader>) + warp * kStages<Reader> * 8) {
+    if (lane == 0) {
+      for (int s = 0; s < kStages<Reader>; ++s) ptx::barrier_init(barriers_ + 8 * s, 1);
+      ptx::barrier_init_fence();
+    }
+    __syncwarp();
+    for (int s = 0; s < kStages<Reader>; ++s) fetch();
+  }
+  __device__ int count() const { return count_; }
+  // The record of the next page, once it has arrived.
+  __device__ const uint8_t* take() {
+    ptx::barrier_wait(barriers_ + 8 * stage_, phase_);
+    return ring_ + stage_ * Reader::kBytes;
+  }
+  // The record taken last has been read by all lanes: its place is used again.
+  __device__ void give() {
+    __syncwarp();
+    fetch();
+    if (++stage_ == kStages<Reader>) {
+      stage_ = 0;
+      phase_ ^= 1;
+    }
+  }
+
+ private:
+  __device__ void fetch() {
+    if (fetched_ >= count_) return;
+    if (fetched_ % 32 == 0) {
+      ids_ = fetched_ + lane_ < count_ ? table_[(fetched_ + lane_) * kWarps] : 0;
+    }
+    const int64_t page = __shfl_sync(0xffffffffu, ids_, fetched_ % 32);
+    if (lane_ == 0) {
+      const int slot = fetched_ % kStages<Reader>;
+      ptx::barrier_expect(barriers_ + 8 * slot, Reader::kBytes);
+      ptx::bulk_copy(ptx::shared_address(ring_ + slot * Reader::kBytes), base_ + page * stride_,
+                     Reader::kBytes, barriers_ + 8 * slot);
+    }
+    ++fetched_;
+  }
+
+  const int32_t* table_;
+  const uint8_t* base_;
+  int64_t stride_;
+  int count_, lane_;
+  uint8_t* ring_;
+  uint32_t barriers_;
+  int fetched_ = 0, stage_ = 0, ids_ = 0;
+  uint32_t phase_ = 0;
+};
+
+// The merged result of one CTA: sums [group][DH], then maximum and weight of each head.
+template <int kHeadDim>
+struct Merged {
+  float* sums;     // [group][kHeadDim] in shared memory
+  float* maximum;  // [group]
+  float* weight;   // [group]
+};
+
+// Brings the warps' states together; ends with a barrier.
+template <class Reader, int kHeadDim>
+__device__ __forceinline__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim, 1>& state,
+                                                        float* memory, int group, int warp,
+                                                        int lane) {
+  float* maxima = memory;                     // [warp][kGroup]
+  float* weights = maxima + kWarps * kGroup;  // [warp][kGroup]
+  float* sums = weights + kWarps * kGroup;    // [warp][group][kHeadDim]
+  const int g = lane / 4, head = 2 * (lane % 4);
+  state.gather_weights();
+  __syncthreads();  // the rings are no longer in use
+  if (g < 2) maxima[warp * kGroup + head + g] = g == 0 ? state.m[0][0] : state.m[0][1];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    float high = kLowest;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) high = fmaxf(high, maxima[w * kGroup + head + i]);
+    const float factor = exp2f(state.m[0][i] - high);
+    if (g == i) weights[warp * kGroup + head + i] = state.weight[0][i] * factor;
+    if (head + i < group) {
+      float* row = sums + (warp * group + head + i) * kHeadDim + g;
+#pragma unroll
+      for (int tile = 0; tile < kHeadDim / 16; ++tile) {
+#pragma unroll
+        for (int hi = 0; hi < 2; ++hi) {
+          row[tile * 16 + hi * 8] = state.output(0, tile, i, hi) * factor;
+        }
+      }
+    }
+  }
+  __syncthreads();
+  const int thread = warp * 32 + lane;
+  for (int i = thread; i < group * kHeadDim; i += kThreads) {
+    float total = sums[i];
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) total += sums[w * group * kHeadDim + i];
+    sums[i] = total;
+  }
+  if (thread < group) {
+    float high = kLowest, total = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      high = fmaxf(high, maxima[w * kGroup + thread]);
+      total += weights[w * kGroup + thread];
+    }
+    maxima[thread] = high;
+    weights[thread] = total;
+  }
+  __syncthreads();
+  return {sums, maxima, weights};
+}
+
+// Merges the splits' partial results; run by the CTA that finished last.
+template <int kHeadDim>
+__device__ void merge_splits(const Params& p, const float* partials, float* out, int group,
+                             float* memory) {
+  const int record = group * (kHeadDim + 2);
+  float* factors = memory;  // [splits][group]; host code bounds their number
+  for (int head = static_cast<int>(threadIdx.x) / 32; head < group; head += kWarps) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    float high = kLowest, total = 0;
+    for (int s = lane; s < p.splits; s += 32) {
+      high = fmaxf(high, __ldcg(partials + s * record + group * kHeadDim + head));
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+      high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
+    }
+    for (int s = lane; s < p.splits; s += 32) {
+      const float* end = partials + s * record + group * kHeadDim;
+      const float factor = exp2f(__ldcg(end + head) - high);
+      factors[s * group + head] = factor;
+      total += factor * __ldcg(end + group + head);
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+      total += __shfl_xor_sync(0xffffffffu, total, lanes);
+    }
+    __syncwarp();
+    const float inverse = total > 0 ? 1.0f / total : 0.0f;
+    for (int s = lane; s < p.splits; s += 32) factors[s * group + head] *= inverse;
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < group * kHeadDim; i += kThreads * 4) {
+    const int head = i / kHeadDim;
+    float sum[4] = {};
+#pragma unroll 8
+    for (int s = 0; s < p.splits; ++s) {
+      // 8-byte aligned: a record is a multiple of two floats.
+      const float2 low = __ldcg(reinterpret_cast<const float2*>(partials + s * record + i));
+      const float2 high = __ldcg(reinterpret_cast<const float2*>(partials + s * record + i + 2));
+      const float factor = factors[s * group + head];
+      sum[0] = fmaf(low.x, factor, sum[0]);
+      sum[1] = fmaf(low.y, factor, sum[1]);
+      sum[2] = fmaf(high.x, factor, sum[2]);
+      sum[3] = fmaf(high.y, factor, sum[3]);
+    }
+    *reinterpret_cast<float4*>(out + i) = make_float4(sum[0], sum[1], sum[2], sum[3]);
+  }
+}
+
+template <class Reader, int kHeadDim>
+__global__ __launch_bounds__(kThreads, kHeadDim > 128 ? 2 : kDecodeCtas) void
+decode_attention_sm90a_kernel(const __grid_constant__ Params p) {
+  uint8_t* memory = dynamic_shared();
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
+  const int item = static_cast<int>(blockIdx.z), sequence = p.items[item];
+  const int group = p.heads / p.cache.kv_heads;
+  const int count = p.sequences.count[sequence];
+  const int length = p.sequences.past[sequence] + count;
+  const int begin = window_begin(p.window, p.cache.prefix_tokens, length - 1);
+  const int first_page = max(begin, 0) / 16;
+  const int pages = count == 0 ? 0 : (length + 15) / 16 - first_page;
+  const int share = (pages + p.splits - 1) / p.splits;
+  const int first = first_page + split * share, end = min(first + share, first_page + pages);
+
+  PageStream<Reader> stream(p.sequences.pages + p.sequences.page_offset[sequence], p.cache, memory,
+                            kv_head, first, end, warp, lane);
+  const int64_t row =
+      (static_cast<int64_t>(p.sequences.row[sequence]) * p.heads + kv_head * group) * kHeadDim;
+  const float scale_log2 = p.scale * kLog2E;
+  const auto query = [&](int column) {
+    return column < group ? p.q + row + column * kHeadDim : nullptr;
+  };
+  Queries<Reader, kHeadDim, 1> queries;
+  queries.load(query, scale_log2, lane);
+
+  State<Reader, kHeadDim, 1> state;
+  state.clear();
+  if (split == 0 && warp == 0 && count > 0) {
+    for (int t = 0; t < p.cache.prefix_tokens; ++t) {
+      const int64_t at = (static_cast<int64_t>(t) * p.cache.kv_heads + kv_head) * kHeadDim;
+      const bool in_window = t - p.cache.prefix_tokens >= begin;
+      const bool seen[1][2] = {{in_window, in_window}};
+      state.add_token(p.cache.prefix_k + at, p.cache.prefix_v + at, seen, query, scale_log2, lane);
+    }
+  }
+  const Visible<1> visible = {.begin = {{begin, begin}}, .end = {{length, length}}};
+  for (int i = 0; i < stream.count(); ++i) {
+    const uint8_t* record = stream.take();
+    attend_page(record, (first + warp + i * kWarps) * 16, length, queries, visible, scale_log2,
+                state, lane);
+    stream.give();
+  }
+
+  const Merged<kHeadDim> merged =
+      merge_warps<Reader, kHeadDim>(state, reinterpret_cast<float*>(memory), group, warp, lane);
+  float* out = p.out + row;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (p.splits == 1) {
+    for (int i = thread; i < group * kHeadDim; i += kThreads) {
+      const float weight = merged.weight[i / kHeadDim];
+      out[i] = weight > 0 ? merged.sums[i] / weight : 0.0f;  // padding sees nothing
+    }
+    return;
+  }
+  const int64_t pair = static_cast<int64_t>(item) * p.cache.kv_heads + kv_head;
+  const int record = group * (kHeadDim + 2);
+  float* all = p.partials + pair * p.splits * record;
+  float* mine = all + split * record;
+  for (int i = thread; i < group * kHeadDim; i += kThreads) __stcg(mine + i, merged.sums[i]);
+  if (thread < group) {
+    __stcg(mine + group * kHeadDim + thread, merged.maximum[thread]);
+    __stcg(mine + group * (kHeadDim + 1) + thread, merged.weight[thread]);
+  }
+  __threadfence();
+  __syncthreads();
+  auto* last = reinterpret_cast<uint32_t*>(memory);
+  if (thread == 0) {
+    *last = atomicAdd(p.counters + pair, 1u) == static_cast<uint32_t>(p.splits) - 1;
+    if (*last) p.counters[pair] = 0;  // for the next launch
+  }
+  __syncthreads();
+  if (*last == 0) return;
+  __threadfence();
+  merge_splits<kHeadDim>(p, all, out, group, reinterpret_cast<float*>(memory) + 4);
+}
+
+template <class Reader, int kHeadDim>
+void start(const Params& p, cudaStream_t stream) {
+  launch(decode_attention_sm90a_kernel<Reader, kHeadDim>,
+         dim3(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.cache.kv_heads),
+              static_cast<unsigned>(p.item_count)),
+         kThreads, shared_bytes<Reader, kHeadDim>(), p, stream);
 }
 
 template <int kHeadDim>
-Launcher pick(bool int4, bool f32_output) {
-  if (int4) {
-    return f32_output ? launch<Int4Reader<kHeadDim>, kHeadDim, float>
-                      : launch<Int4Reader<kHeadDim>, kHeadDim, __half>;
-  }
-  return f32_output ? launch<HalfReader<kHeadDim>, kHeadDim, float>
-                    : launch<HalfReader<kHeadDim>, kHeadDim, __half>;
+Launcher pick(const PageLayout& layout) {
+  return layout.kind == KvKind::kInt ? start<Int4Reader<kHeadDim>, kHeadDim>
+                                     : start<HalfReader<kHeadDim>, kHeadDim>;
 }
 
 }  // namespace
 
-Launcher find_launcher(bool int4, int head_dim, bool f32_output) {
-  if (head_dim == 128) return pick<128>(int4, f32_output);
-  if (head_dim == 64) return pick<64>(int4, f32_output);
-  return nullptr;
+Launcher find_decode(const PageLayout& layout) {
+  if (!layout.fragments) return nullptr;
+  if (layout.head_dim == 64) return pick<64>(layout);
+  if (layout.head_dim == 96) return pick<96>(layout);
+  if (layout.head_dim == 128) return pick<128>(layout);
+  return layout.head_dim == 256 ? pick<256>(layout) : nullptr;
 }
 
-}  // namespace atom::cuda::decode
+}  // namespace atom::cuda::attention

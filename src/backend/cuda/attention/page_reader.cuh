@@ -7,18 +7,37 @@
 
 #include "backend/cuda/attention/page_format.h"
 
-namespace atom::cuda::decode {
+namespace atom::cuda::attention {
 
 __device__ inline float2 scale_pair(const uint8_t* record, int offset) {
   return __half22float2(*reinterpret_cast<const __half2*>(record + offset));
+}
+
+// Words from shared memory in the widest loads that their alignment allows.
+template <int kCount>
+__device__ inline void load_words(uint32_t* to, const uint8_t* from) {
+  if constexpr (kCount % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      *reinterpret_cast<uint4*>(to + i) = *reinterpret_cast<const uint4*>(from + 4 * i);
+    }
+  } else if constexpr (kCount % 2 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) {
+      *reinterpret_cast<uint2*>(to + i) = *reinterpret_cast<const uint2*>(from + 4 * i);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) to[i] = *reinterpret_cast<const uint32_t*>(from + 4 * i);
+  }
 }
 
 // Codes stay f16 subnormals: a fragment's first half of channels (h = 0; rows g of V^T) counts in
 // units of 2^-24, the second in 2^-20. Queries are scaled by 4 and 1/4 to meet in the middle.
 template <int kHeadDim>
 struct Int4Reader {
-  using Format = Int4PageFormat<kHeadDim>;
-  static constexpr int kBytes = Format::kBytes;
+  using Pages = Int4Pages;
+  static constexpr int kBytes = Int4Pages(kHeadDim).bytes();
   static constexpr bool kScaled = true;
   static constexpr float query(int h) { return h == 0 ? 4.0f : 0.25f; }
   static constexpr float kScore = 0x1p22f;
@@ -27,27 +46,26 @@ struct Int4Reader {
   static constexpr int kKeyWords = kHeadDim / 32;    // of one token, a lane
   static constexpr int kValueWords = kHeadDim / 16;  // a lane
 
-  uint32_t k[2][kKeyWords];
-  uint32_t v[kValueWords];
+  alignas(16) uint32_t k[2][kKeyWords];
+  alignas(16) uint32_t v[kValueWords];
 
   __device__ void load_keys(const uint8_t* record, int lane) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const uint8_t* from =
-          record + (lane / 4 + 8 * half) * (kHeadDim / 2) + lane % 4 * (kHeadDim / 8);
-      if constexpr (kKeyWords == 4) {
-        *reinterpret_cast<uint4*>(k[half]) = *reinterpret_cast<const uint4*>(from);
-      } else {
-        *reinterpret_cast<uint2*>(k[half]) = *reinterpret_cast<const uint2*>(from);
-      }
+      load_words<kKeyWords>(
+          k[half], record + (lane / 4 + 8 * half) * (kHeadDim / 2) + lane % 4 * (kHeadDim / 8));
     }
   }
   // real: tokens of the page that exist, 16 or more for all.
   __device__ void load_values(const uint8_t* record, int lane, int /*real*/) {
 #pragma unroll
-    for (int piece = 0; piece < kValueWords / 4; ++piece) {
-      *reinterpret_cast<uint4*>(&v[4 * piece]) =
-          *reinterpret_cast<const uint4*>(record + Format::kKeyBytes + piece * 512 + lane * 16);
+    for (int word = 0; word < kValueWords; word += 4) {
+      if (word + 4 <= kValueWords) {
+        load_words<4>(v + word, record + Pages(kHeadDim).value_word(word, 0) + lane * 16);
+      } else {
+        load_words<kValueWords % 4>(v + word, record + Pages(kHeadDim).value_word(word, 0) +
+                                                  lane * (kValueWords % 4) * 4);
+      }
     }
   }
   __device__ void key_fragment(int step, uint32_t (&a)[4]) const {
@@ -71,8 +89,8 @@ struct Int4Reader {
 
 template <int kHeadDim>
 struct HalfReader {
-  using Format = HalfPageFormat<kHeadDim>;
-  static constexpr int kBytes = Format::kBytes;
+  using Pages = HalfPages;
+  static constexpr int kBytes = HalfPages(kHeadDim).bytes();
   static constexpr bool kScaled = false;
   static constexpr float query(int) { return 1.0f; }
   static constexpr float kScore = 1.0f;
@@ -105,7 +123,7 @@ struct HalfReader {
   }
   __device__ void value_fragment(int tile, uint32_t (&a)[4]) const {
     const uint4 words =
-        *reinterpret_cast<const uint4*>(record + Format::kKeyBytes + tile * 512 + lane * 16);
+        *reinterpret_cast<const uint4*>(record + Pages(kHeadDim).key_bytes() + tile * 512 + lane * 16);
     a[0] = words.x & mask[0];
     a[1] = words.y & mask[0];
     a[2] = words.z & mask[1];
@@ -113,4 +131,4 @@ struct HalfReader {
   }
 };
 
-}  // namespace atom::cuda::decode
+}  // namespace atom::cuda::attention

@@ -9,18 +9,6 @@ namespace {
 
 using namespace w4a8;
 
-// Position of (row, k) of a k-step of 32 columns in wgmma's A operand: thread, row half, column
-// half, byte.
-struct Fragment {
-  int thread, row_half, col_half, byte;
-};
-Fragment fragment_of(int row, int k) {
-  return {.thread = (row / 16) * 32 + (row % 8) * 4 + (k % 16) / 4,
-          .row_half = (row % 16) / 8,
-          .col_half = (k % 32) / 16,
-          .byte = k % 4};
-}
-
 void pack_body(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
   const int64_t body = p.body(), groups = p.groups();
   const int64_t group = p.format.weight.group == 0 ? body : p.format.weight.group;
@@ -28,7 +16,7 @@ void pack_body(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* ro
   for (int64_t k = 0; k < body; ++k) {
     uint8_t* block = row_blocks + k / kBlockCols * shape.block_bytes();
     const int in_block = static_cast<int>(k % kBlockCols), step = in_block / 32;
-    const Fragment f = fragment_of(row, in_block);
+    const Place f = fragment_place(row, in_block);
     const int word = 2 * (step % 2) + f.row_half;
     const int code = unsigned_nibble(p.codes.data() + n * (body / 2), k);
     block[(step / 2) * 2048 + f.thread * 16 + word * 4 + f.byte] |=
@@ -37,7 +25,7 @@ void pack_body(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* ro
   for (int b = 0; b < shape.body_blocks; ++b) {
     for (int g = 0; g < shape.groups; ++g) {
       uint8_t* pair = row_blocks + b * shape.block_bytes() + kScaleOffset + g * kScaleBytes +
-                      ((row / 16) * 8 + row % 8) * 4 + (row % 16) / 8 * 2;
+                      scale_place(row);
       const int64_t k = b * kBlockCols + g * (kBlockCols / shape.groups);
       if (k >= body) continue;  // padding: the neutral scale that every block starts with
       const auto i = static_cast<size_t>(n * groups + k / group);
@@ -52,7 +40,7 @@ void pack_outliers(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t
   for (int64_t k = 0; k < outliers; ++k) {
     uint8_t* block = row_blocks + (shape.body_blocks + k / kOutlierCols) * shape.block_bytes();
     const int in_block = static_cast<int>(k % kOutlierCols);
-    const Fragment f = fragment_of(static_cast<int>(n % kBlockRows), in_block);
+    const Place f = fragment_place(static_cast<int>(n % kBlockRows), in_block);
     block[(in_block / 32) * 2048 + f.thread * 16 + (2 * f.col_half + f.row_half) * 4 + f.byte] =
         static_cast<uint8_t>(p.outlier_codes[static_cast<size_t>(n * outliers + k)]);
   }

@@ -30,6 +30,8 @@ struct NormQuantizeArgs {
   int32_t* sums = nullptr;          // [capacity]
 };
 
+inline constexpr int64_t kMostNormChannels = 12288;  // a row waits in shared memory as floats
+
 // Error: kUnsupported for sizes or types without kernel.
 Status launch_rmsnorm_quantize(const NormQuantizeArgs& args, cudaStream_t stream);
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -20,13 +21,18 @@
 
 namespace atom::cuda {
 
-// What launchers ask about the current GPU.
+// What launchers ask about the GPU.
 struct DeviceInfo {
+  std::string name;
   int sms = 0;
   int major = 0, minor = 0;
   int64_t l2_bytes = 0;
 };
+// REQUIRES: check_device() was ok.
 const DeviceInfo& device_info();
+
+// Fails (kUnsupported) with the reason where no GPU, no driver or no kernels for the GPU are there.
+Status check_device();
 
 // Bytes of GPU memory, owned. Allocation is an error value: the size may come from an input.
 Result<void*> device_allocate(int64_t bytes);

@@ -1,0 +1,68 @@
+// The attention kernels as host code sees them. All pointers are GPU memory.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "backend/cuda/attention/page_format.h"
+
+namespace atom::cuda::attention {
+
+// The sequences of a batch.
+struct SequenceView {
+  const int32_t* pages = nullptr;        // page indices, sequence after sequence
+  const int32_t* page_offset = nullptr;  // [S] of a sequence's first page
+  const int32_t* past = nullptr;         // [S] tokens before the batch's
+  const int32_t* count = nullptr;        // [S] the batch's tokens, whose K and V are in the pages too
+  const int32_t* row = nullptr;          // [S] row of the first of them in q and out
+};
+
+// One layer of a cache.
+struct CacheView {
+  uint8_t* records = nullptr;  // of (page, kv head) at page * page_stride + kv_head * record_bytes
+  int64_t page_stride = 0;     // bytes
+  int record_bytes = 0;
+  PageLayout layout;
+  int kv_heads = 0;
+  int prefix_tokens = 0;  // in front of every sequence
+  const float* prefix_k = nullptr;  // [prefix tokens, KH, DH]
+  const float* prefix_v = nullptr;
+};
+
+// out[row, h] = softmax(scale * q[row, h] . K) V over what the row's token sees: the prefix and its
+// sequence's tokens up to itself, the last `window` of them where that is not 0.
+struct Params {
+  const float* q = nullptr;  // [T, H, DH]
+  float* out = nullptr;      // [T, H, DH]
+  SequenceView sequences;
+  CacheView cache;
+  const int32_t* items = nullptr;           // [items] sequences to attend to; exact: unused
+  const int32_t* token_sequence = nullptr;  // [T] exact: the sequence of each token, or -1
+  int item_count = 0;                       // of items, or tokens
+  int heads = 0;
+  float scale = 0.0f;
+  int window = 0;
+  int splits = 1;                // decode: parts of a sequence
+  float* partials = nullptr;     // decode: [item][kv head][split][group][DH + 2]
+  uint32_t* counters = nullptr;  // decode: [item][kv head], zero between launches
+};
+
+inline constexpr int kWarps = 4;
+inline constexpr int kThreads = 32 * kWarps;
+inline constexpr int kDecodeCtas = 4;  // of the decode kernel, wanted on a multiprocessor
+inline constexpr int kGroup = 8;       // query heads a KV head: columns of the tensor core products
+
+// Query columns (token, head of the group) of a CTA of the chunk kernel.
+constexpr int chunk_columns(int head_dim) { return kWarps * (head_dim > 128 ? 8 : 16); }
+
+// One new token a sequence; a KV head has at most kGroup query heads. Null where there is no kernel.
+using Launcher = void (*)(const Params& params, cudaStream_t stream);
+Launcher find_decode(const PageLayout& layout);
+// Several new tokens a sequence, `tiles` tiles of chunk_columns over all items.
+using ChunkLauncher = void (*)(const Params& params, int tiles, cudaStream_t stream);
+ChunkLauncher find_chunk(const PageLayout& layout);
+// Every format and head size, in float throughout; slow.
+void launch_exact(const Params& params, cudaStream_t stream);
+
+}  // namespace atom::cuda::attention

@@ -1,0 +1,67 @@
+#include "backend/cuda/device_batch.h"
+
+#include <algorithm>
+
+namespace atom::cuda {
+
+Status DeviceBatch::set(const Batch& batch, int64_t padded, cudaStream_t stream) {
+  const int64_t real = batch.size(), tokens = std::max(real, padded);
+  size_t pages = 0;
+  for (const SequenceSlice& slice : batch.sequences) pages += slice.pages.size();
+  const auto fixed = static_cast<size_t>(static_cast<int64_t>(Part::kPages) * tokens);
+  packed_.assign(fixed, 0);
+  packed_.reserve(fixed + pages);
+  const auto part = [&](Part p) { return packed_.begin() + static_cast<int64_t>(p) * tokens; };
+  std::copy(batch.tokens.begin(), batch.tokens.end(), part(Part::kTokens));
+  std::copy(batch.positions.begin(), batch.positions.end(), part(Part::kPositions));
+  std::copy_n(batch.logit_rows.begin(),
+              std::min<int64_t>(static_cast<int64_t>(batch.logit_rows.size()), tokens),
+              part(Part::kLogitRows));
+  std::fill(part(Part::kSlots) + real, part(Part::kSlots) + tokens, -1);
+  std::fill(part(Part::kTokenSequence) + real, part(Part::kTokenSequence) + tokens, -1);
+  chunks_.clear();
+  decode_items_ = longest_decode_ = 0;
+  int32_t index = 0;
+  const auto add = [&](const SequenceSlice& slice) {
+    part(Part::kPageOffset)[index] = static_cast<int32_t>(packed_.size() - fixed);
+    part(Part::kPast)[index] = static_cast<int32_t>(slice.past);
+    part(Part::kCount)[index] = static_cast<int32_t>(slice.token_count);
+    part(Part::kRow)[index] = static_cast<int32_t>(slice.first_token);
+    for (int64_t i = 0; i < slice.token_count; ++i) {
+      const int64_t t = slice.first_token + i, token = slice.past + i;
+      const int32_t page = slice.pages[static_cast<size_t>(token / kPageTokens)];
+      part(Part::kSlots)[t] = static_cast<int32_t>(page * kPageTokens + token % kPageTokens);
+      part(Part::kTokenSequence)[t] = index;
+    }
+    packed_.insert(packed_.end(), slice.pages.begin(), slice.pages.end());
+    if (slice.token_count > 1) {
+      part(Part::kChunkList)[static_cast<int64_t>(chunks_.size())] = index;
+      chunks_.push_back(static_cast<int32_t>(slice.token_count));
+    } else {
+      part(Part::kDecodeList)[decode_items_++] = index;
+      longest_decode_ = std::max(longest_decode_, slice.past + slice.token_count);
+    }
+    ++index;
+  };
+  for (const SequenceSlice& slice : batch.sequences) add(slice);
+  // Padding: sequences without tokens, each with a row of its own.
+  for (int64_t t = real; t < tokens; ++t) {
+    part(Part::kRow)[index] = static_cast<int32_t>(t);
+    part(Part::kDecodeList)[decode_items_++] = index++;
+  }
+  if (tokens == tokens_ && packed_ == sent_) return {};
+  tokens_ = tokens;
+  ATOM_TRY(upload_.send(packed_, stream));
+  packed_.swap(sent_);
+  return {};
+}
+
+attention::SequenceView DeviceBatch::sequences() const {
+  return {.pages = at(Part::kPages),
+          .page_offset = at(Part::kPageOffset),
+          .past = at(Part::kPast),
+          .count = at(Part::kCount),
+          .row = at(Part::kRow)};
+}
+
+}  // namespace atom::cuda

@@ -1,0 +1,52 @@
+// A batch as the kernels see it: its arrays in GPU memory, sorted into sequences with one new token
+// and with several.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/cuda/attention/attention_kernels.h"
+#include "backend/cuda/runtime/upload.h"
+#include "ops/batch.h"
+
+namespace atom::cuda {
+
+class DeviceBatch {
+ public:
+  // Takes over `batch`, padded with tokens of no sequence to `padded` tokens where that is more.
+  // Sends nothing where the batch is the same as the last. Fails when memory is short.
+  Status set(const Batch& batch, int64_t padded, cudaStream_t stream);
+
+  int64_t tokens() const { return tokens_; }
+  // The longest sequence with one new token, that one included.
+  int64_t longest_decode() const { return longest_decode_; }
+  int64_t decode_items() const { return decode_items_; }
+  // New tokens of each sequence with several.
+  const std::vector<int32_t>& chunks() const { return chunks_; }
+
+  const int32_t* token_ids() const { return at(Part::kTokens); }
+  const int32_t* positions() const { return at(Part::kPositions); }
+  const int32_t* slots() const { return at(Part::kSlots); }  // page * 16 + slot, -1: padding
+  const int32_t* token_sequences() const { return at(Part::kTokenSequence); }
+  const int32_t* logit_rows() const { return at(Part::kLogitRows); }
+  const int32_t* decode_list() const { return at(Part::kDecodeList); }
+  const int32_t* chunk_list() const { return at(Part::kChunkList); }
+  attention::SequenceView sequences() const;
+
+ private:
+  // Each but the last has room for one int a padded token, so that places depend on that number only.
+  enum class Part {
+    kTokens, kPositions, kSlots, kTokenSequence, kLogitRows,
+    kDecodeList, kChunkList, kPageOffset, kPast, kCount, kRow, kPages
+  };
+  const int32_t* at(Part part) const {
+    return upload_.data() + static_cast<int64_t>(part) * tokens_;
+  }
+
+  int64_t tokens_ = 0, longest_decode_ = 0, decode_items_ = 0;
+  std::vector<int32_t> chunks_;
+  std::vector<int32_t> packed_, sent_;
+  Upload upload_;
+};
+
+}  // namespace atom::cuda

@@ -1,0 +1,47 @@
+// Linears of every format, for those without a kernel of their own: exact integer sums on the tensor
+// cores, float products in float. y [T, N] row-major f32.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "backend/cuda/linear/weight_view.h"
+
+namespace atom::cuda {
+
+// Codes times codes; float outliers are left to launch_float_linear.
+struct IntegerLinearParams {
+  WeightView w;                         // not blocked, not kFloat
+  const int8_t* x = nullptr;            // [T, x_stride], outliers from outlier_offset on
+  int64_t x_stride = 0;                 // multiple of 4
+  int outlier_offset = 0;               // multiple of 4
+  const float* x_scales = nullptr;      // [T, x_groups]
+  int x_groups = 1;
+  const float* x_outlier_scales = nullptr;  // [T]
+  float* y = nullptr;
+  int tokens = 0;
+  bool accumulate = false;
+};
+void launch_integer_linear(const IntegerLinearParams& params, cudaStream_t stream);
+
+// y (+)= x w^T over columns first .. K-1 of w, decoded; x [T, K - first]. The bias is added where
+// first is 0.
+struct FloatLinearParams {
+  WeightView w;
+  int first = 0;
+  const float* x = nullptr;
+  float* y = nullptr;
+  int tokens = 0;
+  bool accumulate = false;
+};
+void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream);
+
+// y[t] = row ids[t] of w, decoded. Ids outside of the table are skipped.
+struct EmbedParams {
+  WeightView w;
+  const int32_t* ids = nullptr;
+  float* y = nullptr;
+  int tokens = 0;
+};
+void launch_embed(const EmbedParams& params, cudaStream_t stream);
+
+}  // namespace atom::cuda

@@ -1,0 +1,73 @@
+// Single weights and runs of 32 codes out of a WeightView.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "backend/cuda/linear/weight_view.h"
+
+namespace atom::cuda {
+
+__device__ inline float half_bits(uint16_t bits) {
+  return __half2float(__ushort_as_half(bits));
+}
+
+// (row, column) of the body in the blocks of the w4a8 GEMM, expanded to int8; or of the outliers.
+__device__ inline int blocked_code(const WeightView& w, int n, int k) {
+  const int row = n % w4a8::kBlockRows;
+  const uint8_t* blocks =
+      w.codes + static_cast<int64_t>(n / w4a8::kBlockRows) * w.shape.blocks() * w.shape.block_bytes();
+  const bool in_body = k < w.body;
+  const int at = in_body ? k : k - w.body;
+  const int width = in_body ? w4a8::kBlockCols : w4a8::kOutlierCols;
+  const int in_block = at % width;
+  const uint8_t* block =
+      blocks + ((in_body ? 0 : w.shape.body_blocks) + at / width) * w.shape.block_bytes();
+  const w4a8::Place p = w4a8::fragment_place(row, in_block);
+  if (!in_body) {
+    return static_cast<int8_t>(
+        block[in_block / 32 * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte]);
+  }
+  const int step = in_block / 32;
+  const int code = block[step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4 +
+                         p.byte] >>
+                       (4 * p.col_half) &
+                   15;
+  const uint8_t* pair = block + w4a8::kScaleOffset +
+                        in_block / (w4a8::kBlockCols / w.shape.groups) * w4a8::kScaleBytes +
+                        w4a8::scale_place(row);
+  return code * pair[0] + pair[1] - 128;
+}
+
+__device__ inline int signed_code(const WeightView& w, int n, int k) {
+  if (w.format.bits == 8) return static_cast<int8_t>(w.codes[static_cast<int64_t>(n) * w.body + k]);
+  const int byte = w.codes[static_cast<int64_t>(n) * (w.body / 2) + k / 2];
+  return ((byte >> (4 * (k % 2)) & 15) ^ 8) - 8;
+}
+
+// What the weight stands for; a float holds it exactly.
+__device__ inline float weight_value(const WeightView& w, int n, int k) {
+  const int64_t at = static_cast<int64_t>(n) * w.cols + k;
+  if (w.format.kind == WeightKind::kFloat) {
+    if (w.format.dtype == DType::kF32) return static_cast<const float*>(w.values)[at];
+    const uint16_t bits = static_cast<const uint16_t*>(w.values)[at];
+    return w.format.dtype == DType::kF16 ? half_bits(bits)
+                                         : __uint_as_float(static_cast<uint32_t>(bits) << 16);
+  }
+  const bool two_level = w.format.kind == WeightKind::kTwoLevel;
+  if (w.blocked) return static_cast<float>(blocked_code(w, n, k)) * w.row_scales[n];
+  if (k >= w.body) {
+    const int column = k - w.body;
+    if (w.format.outlier_kind == OutlierKind::kFloat) {
+      return half_bits(w.outlier_values[static_cast<int64_t>(n) * w.format.outliers + column]);
+    }
+    const int code = w.outlier_codes[static_cast<int64_t>(n) * w.outlier_stride + column];
+    return static_cast<float>(code) * (two_level ? w.row_scales[n] : w.outlier_scales[n]);
+  }
+  const int64_t group = static_cast<int64_t>(n) * (w.body / w.group) + k / w.group;
+  if (!two_level) return static_cast<float>(signed_code(w, n, k)) * half_bits(w.scales[group]);
+  const int q = w.codes[static_cast<int64_t>(n) * (w.body / 2) + k / 2] >> (4 * (k % 2)) & 15;
+  return static_cast<float>(q * w.group_scales[group] + w.group_zeros[group]) * w.row_scales[n];
+}
+
+}  // namespace atom::cuda

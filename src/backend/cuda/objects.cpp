@@ -1,0 +1,265 @@
+#include "backend/cuda/objects.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "backend/cuda/gemm/pack_weights.h"
+
+namespace atom::cuda {
+namespace {
+
+constexpr int64_t kCapacityStep = 256;      // of the w4a8 GEMM's activations
+constexpr int64_t kMostSumChannels = 65536;  // whose products of bytes an int32 holds
+
+int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// The product of sizes in elements of `bytes` bytes, as long as the GPU could have that much.
+Result<int64_t> checked_size(const char* what, int64_t bytes, std::initializer_list<int64_t> sizes) {
+  int64_t product = bytes;
+  for (const int64_t size : sizes) {
+    if (size < 0 || __builtin_mul_overflow(product, size, &product)) {
+      return error(ErrorCode::kInvalidArgument, "{}: size {} is negative or too large", what, size);
+    }
+  }
+  return product / bytes;
+}
+
+template <class T>
+Status allocate_zeros(DeviceArray<T>& array, int64_t size) {
+  array = ATOM_TRY(DeviceArray<T>::allocate(size));
+  array.fill_bytes(0);
+  return {};
+}
+
+}  // namespace
+
+bool uses_w4a8_gemm(const LinearFormat& format, int64_t channels) {
+  const int64_t group = format.weight.group;
+  return format.weight.kind == WeightKind::kTwoLevel && format.act.quantized &&
+         format.weight.outlier_kind != OutlierKind::kFloat && channels <= kMostSumChannels &&
+         (group == 32 || group == 64 || group % w4a8::kBlockCols == 0);
+}
+
+// --- tensors
+
+Result<std::unique_ptr<CudaTensor>> CudaTensor::create(int64_t rows, int64_t cols) {
+  std::unique_ptr<CudaTensor> tensor(new CudaTensor(rows, cols));
+  tensor->data_ = ATOM_TRY(
+      DeviceArray<float>::allocate(ATOM_TRY(checked_size("tensor", sizeof(float), {rows, cols}))));
+  return tensor;
+}
+
+// --- activations
+
+Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFormat& format,
+                                                                 int64_t channels,
+                                                                 int64_t max_tokens) {
+  ATOM_TRY(checked_size("activations", 16, {channels, max_tokens}));
+  if (channels > kMostRowChannels) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': linears of {} inputs; at most {}",
+                 channels, kMostRowChannels);
+  }
+  std::unique_ptr<CudaActivations> acts(new CudaActivations(format, channels, max_tokens));
+  const WeightFormat& w = format.weight;
+  if (!format.act.quantized) {
+    acts->body = acts->group = channels;
+    acts->value_count = channels;
+  } else {
+    acts->body = body_channels(w, channels);
+    acts->group = format.act.group == 0 ? acts->body : format.act.group;
+    acts->groups = acts->body / acts->group;
+    acts->decoded_values = w.kind == WeightKind::kFloat;
+    if (acts->decoded_values) {
+      acts->value_count = channels;
+    } else if (w.outlier_kind == OutlierKind::kFloat) {
+      acts->value_count = w.outliers;
+    }
+    int64_t code_bytes = 0;
+    if (uses_w4a8_gemm(format, channels)) {
+      acts->shape = w4a8_shape(w, channels);
+      acts->places = {.blocked = true,
+                      .capacity = round_up(std::max<int64_t>(max_tokens, 1), kCapacityStep),
+                      .outlier_offset = acts->shape.body_blocks * w4a8::kBlockCols};
+      code_bytes = acts->shape.act_blocks() * acts->places.capacity * w4a8::kActBlockBytes;
+      ATOM_TRY(allocate_zeros(acts->sums, acts->places.capacity));
+    } else {
+      acts->places.outlier_offset = round_up(acts->body, 16);
+      acts->places.stride = round_up(acts->places.outlier_offset + w.outliers, 16);
+      code_bytes = acts->places.stride * max_tokens;
+    }
+    const int64_t tokens = std::max(acts->places.capacity, max_tokens);
+    ATOM_TRY(allocate_zeros(acts->codes, code_bytes));
+    ATOM_TRY(allocate_zeros(acts->scales, tokens * acts->groups));
+    ATOM_TRY(allocate_zeros(acts->outlier_scales, tokens));
+  }
+  ATOM_TRY(allocate_zeros(acts->values, max_tokens * acts->value_count));
+  return acts;
+}
+
+HostActivations CudaActivations::to_host(int64_t tokens) const {
+  HostActivations host;
+  const std::vector<float> floats = values.to_host();
+  const auto place_of = [&](int64_t t, int64_t k) {
+    const int64_t column = k < body ? k : places.outlier_offset + k - body;
+    return places.blocked ? w4a8::activation_offset(column / w4a8::kBlockCols, t,
+                                                    column % w4a8::kBlockCols, places.capacity)
+                          : t * places.stride + column;
+  };
+  const auto value_of = [&](int64_t t, int64_t k) {
+    return floats[static_cast<size_t>(t * value_count + k - (channels_ - value_count))];
+  };
+  if (!format_.act.quantized) {
+    host.values.assign(floats.begin(), floats.begin() + tokens * channels_);
+    return host;
+  }
+  const std::vector<int8_t> all = codes.to_host();
+  host.scales = scales.to_host();
+  host.scales.resize(static_cast<size_t>(tokens * groups));
+  const bool int_outliers = format_.weight.outlier_kind == OutlierKind::kInt8;
+  if (int_outliers) {
+    host.outlier_scales = outlier_scales.to_host();
+    host.outlier_scales.resize(static_cast<size_t>(tokens));
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t k = 0; k < channels_; ++k) {
+      if (k >= body && !int_outliers) {
+        host.codes.push_back(0);
+        host.values.push_back(value_of(t, k));
+        continue;
+      }
+      const int8_t code = all[static_cast<size_t>(place_of(t, k))];
+      const float scale = k < body ? host.scales[static_cast<size_t>(t * groups + k / group)]
+                                   : host.outlier_scales[static_cast<size_t>(t)];
+      host.codes.push_back(code);
+      host.values.push_back(static_cast<float>(code) * scale);
+    }
+  }
+  return host;
+}
+
+// --- weights
+
+template <class T, class Source>
+Status CudaLinear::place(std::span<const Source> host, const T*& to) {
+  if (host.empty()) return {};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(host.data());
+  arrays_.push_back(ATOM_TRY(DeviceArray<uint8_t>::copy_of({bytes, host.size_bytes()})));
+  bytes_ += static_cast<int64_t>(host.size_bytes());
+  to = static_cast<const T*>(static_cast<const void*>(arrays_.back().data()));
+  return {};
+}
+
+// Rows of outlier codes padded to words.
+Status CudaLinear::place_outlier_codes(const PackedLinear& packed) {
+  const int64_t outliers = packed.format.weight.outliers;
+  view_.outlier_stride = static_cast<int>(round_up(outliers, 4));
+  std::vector<int8_t> padded(static_cast<size_t>(packed.rows * view_.outlier_stride));
+  for (int64_t n = 0; n < packed.rows; ++n) {
+    std::copy_n(packed.outlier_codes.begin() + n * outliers, outliers,
+                padded.begin() + n * view_.outlier_stride);
+  }
+  return place(std::span<const int8_t>(padded), view_.outlier_codes);
+}
+
+Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packed) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  if (packed.rows > kMost || packed.cols > kMost) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': a linear of {} x {}", packed.rows,
+                 packed.cols);
+  }
+  const WeightFormat& format = packed.format.weight;
+  if (packed.format.act.quantized && packed.cols > kMostSumChannels) {
+    return error(ErrorCode::kUnsupported,
+                 "device 'cuda': integer sums over {} channels could overflow", packed.cols);
+  }
+  std::unique_ptr<CudaLinear> linear(new CudaLinear(packed.format));
+  WeightView& view = linear->view_;
+  view.format = format;
+  view.rows = static_cast<int>(packed.rows);
+  view.cols = static_cast<int>(packed.cols);
+  ATOM_TRY(linear->place(std::span(packed.bias), view.bias));
+  if (format.kind == WeightKind::kFloat) {
+    view.body = view.group = view.cols;
+    ATOM_TRY(linear->place(std::span(packed.values), view.values));
+    ATOM_TRY(linear->place(std::span(packed.values16), view.values));
+    return linear;
+  }
+  view.body = static_cast<int>(packed.body());
+  view.group = format.group == 0 ? view.body : static_cast<int>(format.group);
+  if (uses_w4a8_gemm(packed.format, packed.cols)) {
+    const W4A8Weights blocks = ATOM_TRY(pack_w4a8(packed));
+    view.blocked = true;
+    view.shape = w4a8_shape(format, packed.cols);
+    ATOM_TRY(linear->place(std::span(blocks.blocks), view.codes));
+    ATOM_TRY(linear->place(std::span(blocks.row_scales), view.row_scales));
+    return linear;
+  }
+  std::vector<float> row_scales;
+  for (const uint16_t scale : packed.row_scales) row_scales.push_back(f16_to_f32(scale));
+  std::vector<float> outlier_scales;
+  for (const uint16_t scale : packed.outlier_scales) outlier_scales.push_back(f16_to_f32(scale));
+  ATOM_TRY(linear->place(std::span(packed.codes), view.codes));
+  ATOM_TRY(linear->place(std::span(packed.scales), view.scales));
+  ATOM_TRY(linear->place(std::span(packed.group_scales), view.group_scales));
+  ATOM_TRY(linear->place(std::span(packed.group_zeros), view.group_zeros));
+  ATOM_TRY(linear->place(std::span<const float>(row_scales), view.row_scales));
+  ATOM_TRY(linear->place(std::span<const float>(outlier_scales), view.outlier_scales));
+  ATOM_TRY(linear->place(std::span(packed.outlier_values), view.outlier_values));
+  if (!packed.outlier_codes.empty()) ATOM_TRY(linear->place_outlier_codes(packed));
+  return linear;
+}
+
+// --- KV cache
+
+Result<std::unique_ptr<CudaKvCache>> CudaKvCache::create(const KvCacheShape& shape) {
+  ATOM_TRY(validate(shape.format, shape.head_dim));
+  if (shape.format.pre_rope) {
+    return error(ErrorCode::kUnsupported,
+                 "device 'cuda': keys stored before RoPE (kv.pre_rope) run on cpu and ref only");
+  }
+  constexpr int64_t kMostDim = 512, kMostPages = INT32_MAX / kPageTokens;
+  if (shape.head_dim > kMostDim || shape.pages > kMostPages) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': a cache of {} pages, head size {}",
+                 shape.pages, shape.head_dim);
+  }
+  std::unique_ptr<CudaKvCache> cache(new CudaKvCache(shape));
+  cache->layout_ = PageLayout::of(shape.format, static_cast<int>(shape.head_dim));
+  const int64_t bytes = ATOM_TRY(
+      checked_size("KV cache", 1,
+                   {shape.layers, shape.pages, shape.kv_heads, cache->layout_.bytes()}));
+  cache->records_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(bytes));
+  cache->prefix_ = ATOM_TRY(DeviceArray<float>::allocate(
+      ATOM_TRY(checked_size("prefix", sizeof(float),
+                            {2, shape.layers, shape.prefix_tokens, shape.kv_heads,
+                             shape.head_dim}))));
+  cache->prefix_.fill_bytes(0);
+  return cache;
+}
+
+void CudaKvCache::set_prefix(int64_t layer, std::span<const float> k, std::span<const float> v) {
+  ATOM_CHECK(layer >= 0 && layer < shape_.layers, "no such layer");
+  const int64_t size = shape_.prefix_tokens * shape_.kv_heads * shape_.head_dim;
+  ATOM_CHECK(static_cast<int64_t>(k.size()) == size && k.size() == v.size(),
+             "prefix of the wrong size");
+  float* to = prefix_.data() + 2 * layer * size;
+  for (const std::span<const float> part : {k, v}) {
+    ATOM_CUDA_CHECK(cudaMemcpy(to, part.data(), part.size_bytes(), cudaMemcpyHostToDevice));
+    to += size;
+  }
+}
+
+attention::CacheView CudaKvCache::view(int64_t layer) const {
+  const int64_t page = shape_.kv_heads * layout_.bytes();
+  const int64_t prefix = shape_.prefix_tokens * shape_.kv_heads * shape_.head_dim;
+  const float* k = prefix_.data() + 2 * layer * prefix;
+  return {.records = const_cast<uint8_t*>(records_.data()) + layer * shape_.pages * page,
+          .page_stride = page,
+          .record_bytes = layout_.bytes(),
+          .layout = layout_,
+          .kv_heads = static_cast<int>(shape_.kv_heads),
+          .prefix_tokens = static_cast<int>(shape_.prefix_tokens),
+          .prefix_k = k,
+          .prefix_v = k + prefix};
+}
+
+}  // namespace atom::cuda

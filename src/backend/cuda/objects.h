@@ -1,0 +1,104 @@
+// What the CUDA backend keeps of tensors, activations, weights and the cache.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/cuda/attention/attention_kernels.h"
+#include "backend/cuda/linear/weight_view.h"
+#include "backend/cuda/rows/row_kernels.h"
+#include "backend/cuda/runtime/device.h"
+#include "ops/backend.h"
+
+namespace atom::cuda {
+
+// Whether linears of a format run on the w4a8 GEMM, and keep weights and activations in its layout.
+bool uses_w4a8_gemm(const LinearFormat& format, int64_t channels);
+
+class CudaTensor final : public Tensor {
+ public:
+  static Result<std::unique_ptr<CudaTensor>> create(int64_t rows, int64_t cols);
+
+  int64_t rows() const override { return rows_; }
+  int64_t cols() const override { return cols_; }
+  DType dtype() const override { return DType::kF32; }
+
+  float* data() { return data_.data(); }
+  const float* data() const { return data_.data(); }
+
+ private:
+  CudaTensor(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
+  int64_t rows_, cols_;
+  DeviceArray<float> data_;  // [rows, cols]
+};
+
+class CudaActivations final : public Activations {
+ public:
+  static Result<std::unique_ptr<CudaActivations>> create(const LinearFormat& format,
+                                                         int64_t channels, int64_t max_tokens);
+
+  const LinearFormat& format() const override { return format_; }
+  int64_t max_tokens() const override { return max_tokens_; }
+  int64_t channels() const override { return channels_; }
+  HostActivations to_host(int64_t tokens) const;
+
+  int64_t body = 0, group = 0, groups = 0;  // of the activations' scales
+  int64_t value_count = 0;                  // channels kept as floats, the last ones
+  bool decoded_values = false;              // values are what codes stand for (float weights)
+  CodePlaces places;
+  w4a8::Shape shape;                   // where places.blocked
+  DeviceArray<int8_t> codes;           // zero where no channel is
+  DeviceArray<float> scales;           // [T, groups]
+  DeviceArray<float> outlier_scales;   // [T], zero without INT8 outliers
+  DeviceArray<int32_t> sums;           // [T], blocked only
+  DeviceArray<float> values;           // [T, value_count]
+
+ private:
+  CudaActivations(const LinearFormat& format, int64_t channels, int64_t max_tokens)
+      : format_(format), channels_(channels), max_tokens_(max_tokens) {}
+  LinearFormat format_;
+  int64_t channels_, max_tokens_;
+};
+
+class CudaLinear final : public LinearWeights {
+ public:
+  // Fails for shapes whose integer sums could leave int32, and when GPU memory is short.
+  static Result<std::unique_ptr<CudaLinear>> create(const PackedLinear& packed);
+
+  const LinearFormat& format() const override { return format_; }
+  int64_t rows() const override { return view_.rows; }
+  int64_t cols() const override { return view_.cols; }
+  int64_t bytes() const override { return bytes_; }
+  const WeightView& view() const { return view_; }
+
+ private:
+  explicit CudaLinear(const LinearFormat& format) : format_(format) {}
+  // Copies an array to the GPU and lets `to` point there; an empty one leaves it null.
+  template <class T, class Source>
+  Status place(std::span<const Source> host, const T*& to);
+  Status place_outlier_codes(const PackedLinear& packed);
+
+  LinearFormat format_;
+  WeightView view_;
+  int64_t bytes_ = 0;
+  std::vector<DeviceArray<uint8_t>> arrays_;
+};
+
+class CudaKvCache final : public KvCache {
+ public:
+  static Result<std::unique_ptr<CudaKvCache>> create(const KvCacheShape& shape);
+
+  const KvCacheShape& shape() const override { return shape_; }
+  void set_prefix(int64_t layer, std::span<const float> k, std::span<const float> v) override;
+  attention::CacheView view(int64_t layer) const;
+
+ private:
+  explicit CudaKvCache(const KvCacheShape& shape) : shape_(shape) {}
+  KvCacheShape shape_;
+  PageLayout layout_;
+  DeviceArray<uint8_t> records_;  // [layers, pages, KH] records
+  DeviceArray<float> prefix_;     // [layers, 2, prefix tokens, KH, DH]
+};
+
+}  // namespace atom::cuda

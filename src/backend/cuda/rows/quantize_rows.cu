@@ -1,0 +1,278 @@
+// quantize_rows: a row of floats becomes codes and scales, for every activation format.
+//   x [T, K] (or [T, 2K] for SiLU) f32 -> codes s8, scales f32 a group, sums, floats kept as such
+// Work: a CTA a token. The row is made in shared memory, in the order of the linear's columns; then
+// each group is one team's: a warp's, or the whole CTA's where groups are few and long. The codes
+// are those of ops/numerics.h: minima and maxima do not depend on the order, and a search's error
+// is summed in the sixteen lanes that numerics::quantize_group has, half a warp a clip.
+// Rounds: as ops/numerics.h (compiled without contraction).   Bound: issue slots.
+#include "backend/cuda/rows/row_kernels.h"
+#include "backend/cuda/runtime/launch.cuh"
+#include "ops/numerics.h"
+
+namespace atom::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kClips = 5;
+constexpr int kLanes = numerics::kErrorLanes;
+constexpr int kLongGroup = 512;  // from here on a group takes the whole CTA
+
+static_assert(std::size(numerics::kSearchClips) == kClips && kLanes == 16);
+
+// Byte of column k of the body (first = 0) or of the outliers (first = outlier_offset).
+__device__ int64_t code_place(const CodePlaces& p, int64_t token, int64_t first, int64_t k) {
+  const int64_t column = first + k;
+  if (!p.blocked) return token * p.stride + column;
+  return w4a8::activation_offset(column / w4a8::kBlockCols, token, column % w4a8::kBlockCols,
+                                 p.capacity);
+}
+
+// What threads use together while they quantize.
+struct Scratch {
+  double squares[kWarps];
+  float low[kWarps], high[kWarps];
+  int sums[kWarps];
+  float errors[kWarps][kClips];  // a warp's own; the whole CTA takes the first
+};
+
+template <class T, class Op>
+__device__ T reduce_warp(T value, Op op) {
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    value = op(value, __shfl_xor_sync(0xffffffffu, value, lanes));
+  }
+  return value;
+}
+
+// A warp.
+struct WarpTeam {
+  static constexpr int kSize = 32;
+  Scratch& scratch;
+  int rank, warp;
+  __device__ void sync() const { __syncwarp(); }
+  __device__ float* errors() const { return scratch.errors[warp]; }
+  __device__ void reduce(float& low, float& high) const {
+    low = reduce_warp(low, [](float a, float b) { return fminf(a, b); });
+    high = reduce_warp(high, [](float a, float b) { return fmaxf(a, b); });
+  }
+};
+
+// The CTA.
+struct BlockTeam {
+  static constexpr int kSize = kThreads;
+  Scratch& scratch;
+  int rank, warp;
+  __device__ void sync() const { __syncthreads(); }
+  __device__ float* errors() const { return scratch.errors[0]; }
+  __device__ void reduce(float& low, float& high) const {
+    WarpTeam{scratch, rank % 32, warp}.reduce(low, high);
+    if (rank % 32 == 0) {
+      scratch.low[warp] = low;
+      scratch.high[warp] = high;
+    }
+    __syncthreads();
+    for (int w = 0; w < kWarps; ++w) {
+      low = fminf(low, scratch.low[w]);
+      high = fmaxf(high, scratch.high[w]);
+    }
+    __syncthreads();
+  }
+};
+
+// The clip of least squared error among p.clips; half a warp a clip.
+template <class Team>
+__device__ numerics::GroupScale search(const Team& team, const float* x, int count, float low,
+                                       float high, const QuantizeParams& p) {
+  constexpr int kHalves = Team::kSize / kLanes;
+  constexpr int kRounds = (kClips + kHalves - 1) / kHalves;
+  for (int round = 0; round < kRounds; ++round) {
+    const int c = round * kHalves + team.rank / kLanes;
+    float error = 0;
+    if (c < kClips) {
+      const numerics::GroupScale g =
+          numerics::group_scale(low, high, p.format.bits, p.format.rule, p.clips[c]);
+      for (int i = team.rank % kLanes; i < count; i += kLanes) {
+        const float miss =
+            std::fma(-static_cast<float>(numerics::round_code(x[i], g)), g.scale, x[i]);
+        error = std::fma(miss, miss, error);
+      }
+    }
+#pragma unroll
+    for (int step = kLanes / 2; step > 0; step /= 2) {
+      error += __shfl_down_sync(0xffffffffu, error, static_cast<unsigned>(step), kLanes);
+    }
+    if (c < kClips && team.rank % kLanes == 0) team.errors()[c] = error;
+  }
+  team.sync();
+  int best = 0;
+  for (int c = 1; c < kClips; ++c) {
+    if (team.errors()[c] < team.errors()[best]) best = c;
+  }
+  const float clip = p.clips[best];
+  team.sync();
+  return numerics::group_scale(low, high, p.format.bits, p.format.rule, clip);
+}
+
+// Quantizes x [count], columns first + k0 .. of a token; returns the sum of this thread's codes.
+template <class Team>
+__device__ int quantize_group(const Team& team, const float* x, int count, const ActFormat& format,
+                              bool searching, const QuantizeParams& p, int token, int64_t first,
+                              int k0, float* scale, float* decoded) {
+  float low = x[0], high = x[0];
+  for (int i = team.rank; i < count; i += Team::kSize) {
+    low = fminf(low, x[i]);
+    high = fmaxf(high, x[i]);
+  }
+  team.reduce(low, high);
+  numerics::GroupScale g =
+      numerics::group_scale(low, high, format.bits, format.rule, format.clip);
+  if (searching && g.scale != 0.0f) g = search(team, x, count, low, high, p);
+  int sum = 0;
+  // Four columns a store where they are there: bodies and groups are multiples of four.
+  for (int i = 4 * team.rank; i < count; i += 4 * Team::kSize) {
+    int code[4] = {};
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      if (i + e < count && g.scale != 0.0f) code[e] = numerics::round_code(x[i + e], g);
+      sum += code[e];
+    }
+    int8_t* to = p.codes + code_place(p.places, token, first, k0 + i);
+    if (i + 3 < count) {
+      *reinterpret_cast<char4*>(to) =
+          make_char4(static_cast<signed char>(code[0]), static_cast<signed char>(code[1]),
+                     static_cast<signed char>(code[2]), static_cast<signed char>(code[3]));
+    } else {
+      for (int e = 0; i + e < count; ++e) to[e] = static_cast<int8_t>(code[e]);
+    }
+    if (decoded != nullptr) {
+      for (int e = 0; e < 4 && i + e < count; ++e) {
+        decoded[i + e] = static_cast<float>(code[e]) * g.scale;
+      }
+    }
+  }
+  if (team.rank == 0) *scale = g.scale;
+  return sum;
+}
+
+// The row of a token as the linear's columns have it; ends with a barrier.
+__device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch& scratch) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (p.source == RowSource::kSilu) {
+    const float* gate = p.x + static_cast<int64_t>(token) * 2 * p.channels;
+    for (int k = thread; k < p.channels; k += kThreads) {
+      row[k] = numerics::silu_mul(gate[k], gate[p.channels + k]);
+    }
+    __syncthreads();
+    return;
+  }
+  const float* x = p.x + static_cast<int64_t>(token) * p.channels;
+  float factor = 1.0f;
+  if (p.source == RowSource::kNorm) {
+    double square = 0;
+    for (int k = thread; k < p.channels; k += kThreads) {
+      square += static_cast<double>(x[k]) * static_cast<double>(x[k]);
+    }
+    square = reduce_warp(square, [](double a, double b) { return a + b; });
+    if (thread % 32 == 0) scratch.squares[thread / 32] = square;
+    __syncthreads();
+    square = 0;
+    for (int w = 0; w < kWarps; ++w) square += scratch.squares[w];
+    factor = static_cast<float>(
+        1.0 / std::sqrt(square / static_cast<double>(p.channels) + p.eps));
+  }
+  for (int k = thread; k < p.channels; k += kThreads) {
+    const int source = p.perm == nullptr ? k : p.perm[k];
+    row[k] = p.source == RowSource::kNorm ? x[source] * factor * p.norm_weight[source] : x[source];
+  }
+  __syncthreads();
+}
+
+__global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
+    const __grid_constant__ QuantizeParams p) {
+  __shared__ Scratch scratch;
+  auto* row = reinterpret_cast<float*>(dynamic_shared());
+  const int token = static_cast<int>(blockIdx.x);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  make_row(p, token, row, scratch);
+  float* values = p.values == nullptr
+                      ? nullptr
+                      : p.values + static_cast<int64_t>(token) * p.value_count;
+  if (values != nullptr && !p.decoded_values) {
+    const int first = p.channels - p.value_count;
+    for (int k = thread; k < p.value_count; k += kThreads) values[k] = row[first + k];
+  }
+  if (!p.format.quantized) return;
+  float* decoded = p.decoded_values ? values : nullptr;
+  const auto at = [](float* array, int k) { return array == nullptr ? nullptr : array + k; };
+
+  const int groups = p.body / p.group;
+  float* scales = p.scales + static_cast<int64_t>(token) * groups;
+  int sum = 0;
+  if (p.group >= kLongGroup) {
+    for (int g = 0; g < groups; ++g) {
+      sum += quantize_group(BlockTeam{scratch, thread, warp}, row + g * p.group, p.group, p.format,
+                            p.format.search, p, token, 0, g * p.group, scales + g,
+                            at(decoded, g * p.group));
+    }
+  } else {
+    for (int g = warp; g < groups; g += kWarps) {
+      sum += quantize_group(WarpTeam{scratch, thread % 32, warp}, row + g * p.group, p.group,
+                            p.format, p.format.search, p, token, 0, g * p.group, scales + g,
+                            at(decoded, g * p.group));
+    }
+  }
+  if (p.outlier_kind == OutlierKind::kInt8 && warp == 0) {
+    const ActFormat outliers = {.quantized = true, .bits = 8, .group = 0};
+    quantize_group(WarpTeam{scratch, thread, warp}, row + p.body, p.channels - p.body, outliers,
+                   false, p, token, p.places.outlier_offset, 0, p.outlier_scales + token,
+                   at(decoded, p.body));
+  } else if (p.outlier_kind == OutlierKind::kFloat && decoded != nullptr) {
+    for (int k = p.body + thread; k < p.channels; k += kThreads) decoded[k] = row[k];
+  }
+  if (p.sums == nullptr) return;
+  sum = __reduce_add_sync(0xffffffffu, sum);
+  if (thread % 32 == 0) scratch.sums[warp] = sum;
+  __syncthreads();
+  if (thread == 0) {
+    sum = 0;
+    for (int w = 0; w < kWarps; ++w) sum += scratch.sums[w];
+    p.sums[token] = sum;
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void dequantize_rows_kernel(
+    const __grid_constant__ DequantizeParams p) {
+  const int64_t token = blockIdx.x;
+  const float* values =
+      p.values == nullptr ? nullptr : p.values + token * p.value_count;
+  float* y = p.y + token * p.channels;
+  for (int k = static_cast<int>(threadIdx.x); k < p.channels; k += kThreads) {
+    const bool in_body = k < p.body;
+    if (p.codes == nullptr || (!in_body && p.outlier_kind == OutlierKind::kFloat)) {
+      y[k] = values[k - (p.channels - p.value_count)];
+      continue;
+    }
+    const int64_t place = in_body ? code_place(p.places, token, 0, k)
+                                  : code_place(p.places, token, p.places.outlier_offset, k - p.body);
+    const float scale = in_body ? p.scales[token * (p.body / p.group) + k / p.group]
+                                : p.outlier_scales[token];
+    y[k] = static_cast<float>(p.codes[place]) * scale;
+  }
+}
+
+}  // namespace
+
+void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
+  if (params.tokens == 0) return;
+  launch(quantize_rows_kernel, dim3(static_cast<unsigned>(params.tokens)), kThreads,
+         int64_t{params.channels} * 4, params, stream);
+}
+
+void launch_dequantize_rows(const DequantizeParams& params, cudaStream_t stream) {
+  if (params.tokens == 0) return;
+  launch(dequantize_rows_kernel, dim3(static_cast<unsigned>(params.tokens)), kThreads, 0, params,
+         stream);
+}
+
+}  // namespace atom::cuda

@@ -1,0 +1,84 @@
+// Kernels that work on one token's row at a time, as host code sees them. All pointers are GPU
+// memory; rows are contiguous.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "backend/cuda/gemm/w4a8_layout.h"
+#include "tensor/format_types.h"
+
+namespace atom::cuda {
+
+// How the codes of a token lie: in one row, the outliers from outlier_offset on, or in the blocks
+// of the w4a8 GEMM (w4a8_layout.h), outliers in blocks of their own.
+struct CodePlaces {
+  bool blocked = false;
+  int64_t capacity = 0;        // tokens of a blocked buffer
+  int64_t stride = 0;          // bytes of a row otherwise
+  int64_t outlier_offset = 0;  // columns: of the outliers in a row, or of their first block
+};
+
+// What a row is before it is quantized.
+enum class RowSource : uint8_t {
+  kCopy,  // x[perm]
+  kNorm,  // (x * factor * weight)[perm], RMSNorm
+  kSilu,  // silu(x[0, K)) * x[K, 2K)
+};
+
+struct QuantizeParams {
+  RowSource source = RowSource::kCopy;
+  const float* x = nullptr;
+  int tokens = 0, channels = 0;          // K
+  const int32_t* perm = nullptr;         // [K] or null
+  const float* norm_weight = nullptr;    // [K] of the source
+  double eps = 0;
+  ActFormat format = {};                 // not quantized: only `values` is written
+  OutlierKind outlier_kind = OutlierKind::kNone;
+  int body = 0, group = 0;               // group: body channels under a scale
+  float clips[5] = {};                   // what a search tries
+  CodePlaces places = {};
+  int8_t* codes = nullptr;
+  float* scales = nullptr;               // [T, body / group]
+  float* outlier_scales = nullptr;       // [T], INT8 outliers
+  int32_t* sums = nullptr;               // [T] of the body's codes, or null
+  float* values = nullptr;               // [T, value_count]: the last channels as floats, or null
+  int value_count = 0;
+  bool decoded_values = false;           // values are what codes stand for, all channels
+};
+// Shared memory holds a row as floats.
+inline constexpr int kMostRowChannels = 56 * 1024;
+void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
+
+struct DequantizeParams {
+  int tokens = 0, channels = 0, body = 0, group = 0;
+  OutlierKind outlier_kind = OutlierKind::kNone;
+  CodePlaces places = {};
+  const int8_t* codes = nullptr;  // null: values hold everything
+  const float* scales = nullptr;
+  const float* outlier_scales = nullptr;
+  const float* values = nullptr;
+  int value_count = 0;
+  float* y = nullptr;  // [T, K]
+};
+void launch_dequantize_rows(const DequantizeParams& params, cudaStream_t stream);
+
+// y[i] = x[rows[i]], rows of `cols` floats; a negative row is skipped.
+struct GatherParams {
+  const float* x = nullptr;
+  const int32_t* rows = nullptr;
+  float* y = nullptr;
+  int64_t count = 0, cols = 0;
+};
+void launch_gather_rows(const GatherParams& params, cudaStream_t stream);
+
+// h [K, K] += x^T x over T rows of x, in the order of the rows; both triangles.
+struct GramParams {
+  const float* x = nullptr;
+  float* h = nullptr;
+  int64_t tokens = 0, channels = 0;
+};
+void launch_gram(const GramParams& params, cudaStream_t stream);
+
+}  // namespace atom::cuda
