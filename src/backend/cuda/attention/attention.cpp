@@ -16,11 +16,14 @@ constexpr int kMostHeadDim = 256;
 int64_t most_partials() { return 16 * int64_t{device_info().sms}; }
 int64_t counter_bytes() { return (most_partials() * 4 + 255) / 256 * 256; }
 
+int64_t most_splits(int64_t pairs) {
+  return std::min<int64_t>(kMostSplits, std::max<int64_t>(1, most_partials() / pairs));
+}
+
 // Parts that each sequence is cut into, so that all multiprocessors have equal work.
 int choose_splits(int64_t pairs, int64_t pages) {
   const int64_t sms = device_info().sms;
-  const int64_t most = std::min({int64_t{kMostSplits}, std::max<int64_t>(1, pages / 8),
-                                 std::max<int64_t>(1, most_partials() / pairs)});
+  const int64_t most = std::min(std::max<int64_t>(1, pages / 8), most_splits(pairs));
   int64_t best = 1;
   double best_cost = std::numeric_limits<double>::max();
   for (int64_t splits = 1; splits <= most; ++splits) {
@@ -61,13 +64,12 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
                                : std::min<int64_t>(work.longest_decode, params.window);
     params.items = work.decode_list;
     params.item_count = static_cast<int>(work.decode_items);
-    params.splits = work.splits > 0 ? std::min(work.splits, kMostSplits)
-                                    : choose_splits(pairs, (tokens + 15) / 16);
+    params.splits = work.splits > 0
+                        ? static_cast<int>(std::min<int64_t>(work.splits, most_splits(pairs)))
+                        : choose_splits(pairs, (tokens + 15) / 16);
     auto* bytes = static_cast<uint8_t*>(workspace);
     params.counters = reinterpret_cast<uint32_t*>(bytes);
     params.partials = reinterpret_cast<float*>(bytes + counter_bytes());
-    ATOM_CHECK(params.splits == 1 || pairs * params.splits <= most_partials(),
-               "more splits than there is scratch for");
     decode(params, stream);
   }
   if (!work.chunks.empty()) {
