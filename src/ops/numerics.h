@@ -54,7 +54,9 @@ ATOM_HOST_DEVICE inline float exp(float x) {
          std::bit_cast<float>((whole - half + 127) << 23);
 }
 
-ATOM_HOST_DEVICE inline float silu_mul(float gate, float up) { return gate / (1.0f + exp(-gate)) * up; }
+ATOM_HOST_DEVICE inline float silu_mul(float gate, float up) {
+  return gate / (1.0f + exp(-gate)) * up;
+}
 
 // RMSNorm's factor 1 / sqrt(mean(x^2) + eps): squares and their sum in double, rounded once.
 // The normalised value of channel i is (x[i] * factor) * weight[i].
@@ -95,7 +97,8 @@ struct GroupScale {
 };
 
 // The scale and code range of one activation group from its smallest and largest value.
-ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, ActRule rule, float clip) {
+ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, ActRule rule,
+                                               float clip) {
   const int top = qmax(bits);
   const float absmax = std::max(max, -min);
   if (!(absmax >= kTiny && absmax <= kHuge)) return {};
@@ -176,7 +179,8 @@ struct KvScale {
   uint16_t scale = 0;  // F16
   uint16_t min = 0;    // F16
 };
-// Both before they are rounded to F16, so that device code can round them with its own instructions.
+// Both before they are rounded to F16, so that device code can round them with its own
+// instructions.
 struct KvRange {
   float scale = 0.0f, min = 0.0f;
 };

@@ -1,6 +1,6 @@
 // How a linear's weights and activations, and the KV cache, are stored and computed.
-// docs/quantization.md states every formula. Plain types, for device code as well; formats.h has the
-// functions.
+// docs/quantization.md states every formula. Plain types, for device code as well; formats.h has
+// the functions.
 //
 // The K input channels of a quantized linear stand in the order of its input site's permutation:
 // a body of K - Ko channels in groups of G, then Ko outlier channels.

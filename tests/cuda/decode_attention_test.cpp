@@ -169,20 +169,12 @@ TEST(DecodeAttention, ManySequences) {
   for (int i = 0; i < 80; ++i) lengths.push_back(1 + 13 * i);
   check({lengths, 8, 8, 128});
 }
-TEST(DecodeAttention, LongSplit) {
-  check({{20011}, 8, 2, 128, kInt4, 1.0f, 40});
-}
+TEST(DecodeAttention, LongSplit) { check({{20011}, 8, 2, 128, kInt4, 1.0f, 40}); }
 // The tensor cores truncate their sums, and thousands of positive codes in one of them nearly
 // cancel against the minima when V is noise around zero.
-TEST(DecodeAttention, LongUnsplit) {
-  check({{8192}, 8, 2, 128, kInt4, 1.0f, 1, 2e-6});
-}
-TEST(DecodeAttention, LargeValues) {
-  check({{300}, 4, 1, 128, kInt4, 3000.0f});
-}
-TEST(DecodeAttention, TinyValues) {
-  check({{300}, 4, 1, 128, kInt4, 1e-3f});
-}
+TEST(DecodeAttention, LongUnsplit) { check({{8192}, 8, 2, 128, kInt4, 1.0f, 1, 2e-6}); }
+TEST(DecodeAttention, LargeValues) { check({{300}, 4, 1, 128, kInt4, 3000.0f}); }
+TEST(DecodeAttention, TinyValues) { check({{300}, 4, 1, 128, kInt4, 1e-3f}); }
 TEST(DecodeAttention, HeadDim64) { check({{3, 200, 1111}, 9, 3, 64}); }
 TEST(DecodeAttention, F16Cache) { check({{3, 200, 1111}, 8, 2, 128, kF16}); }
 TEST(DecodeAttention, F16Cache64) { check({{3, 200, 1111}, 4, 4, 64, kF16}); }

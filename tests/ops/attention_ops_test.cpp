@@ -29,9 +29,8 @@ void compare_with_ref(const AttentionCase& c) {
       expect_close(got.q, want.q, kQueryLimit);
     }
     SCOPED_TRACE("out");
-    expect_close(
-        got.out, want.out,
-        peaked && attends_in_halves(*backend) ? kPeakedHalvesLimit : kAttentionLimit);
+    expect_close(got.out, want.out,
+                 peaked && attends_in_halves(*backend) ? kPeakedHalvesLimit : kAttentionLimit);
   }
 }
 

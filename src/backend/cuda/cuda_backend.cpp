@@ -43,11 +43,10 @@ void must(const Status& status) { ATOM_CHECK(status.ok(), status.message().c_str
 // Whether activations made for one format can feed a linear of another.
 bool readable(const LinearFormat& acts, const LinearFormat& linear) {
   if (acts.act.quantized != linear.act.quantized) return false;
-  return !acts.act.quantized ||
-         (acts.act == linear.act && acts.weight.kind == linear.weight.kind &&
-          acts.weight.group == linear.weight.group &&
-          acts.weight.outliers == linear.weight.outliers &&
-          acts.weight.outlier_kind == linear.weight.outlier_kind);
+  return !acts.act.quantized || (acts.act == linear.act && acts.weight.kind == linear.weight.kind &&
+                                 acts.weight.group == linear.weight.group &&
+                                 acts.weight.outliers == linear.weight.outliers &&
+                                 acts.weight.outlier_kind == linear.weight.outlier_kind);
 }
 
 class CudaBackend final : public Backend {
@@ -96,10 +95,8 @@ class CudaBackend final : public Backend {
 
  private:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
-  QuantizeParams quantize_params(CudaActivations& y, int64_t tokens,
-                                 std::span<const int32_t> perm);
-  bool launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm,
-                        CudaActivations& y);
+  QuantizeParams quantize_params(CudaActivations& y, int64_t tokens, std::span<const int32_t> perm);
+  bool launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
   CudaOptions options_;
   cudaStream_t stream_ = nullptr;
@@ -138,8 +135,7 @@ void CudaBackend::write(Tensor& to, std::span<const float> from) {
 
 void CudaBackend::read(const Tensor& from, int64_t rows, std::span<float> to) {
   const int64_t count = rows * from.cols();
-  ATOM_CHECK(rows <= from.rows() && static_cast<int64_t>(to.size()) >= count,
-             "read past the end");
+  ATOM_CHECK(rows <= from.rows() && static_cast<int64_t>(to.size()) >= count, "read past the end");
   ATOM_CUDA_CHECK(cudaMemcpyAsync(to.data(), cast(from).data(),
                                   static_cast<size_t>(count) * sizeof(float),
                                   cudaMemcpyDeviceToHost, stream_));
@@ -162,11 +158,9 @@ void CudaBackend::embed(const LinearWeights& table, std::span<const int32_t> ids
     ATOM_CHECK(id >= 0 && id < view.rows, "token id outside the embedding");
   }
   must(rows_.send(ids, stream_));
-  launch_embed({.w = view,
-                .ids = rows_.data(),
-                .y = cast(y).data(),
-                .tokens = static_cast<int>(ids.size())},
-               stream_);
+  launch_embed(
+      {.w = view, .ids = rows_.data(), .y = cast(y).data(), .tokens = static_cast<int>(ids.size())},
+      stream_);
 }
 
 QuantizeParams CudaBackend::quantize_params(CudaActivations& y, int64_t tokens,
@@ -291,20 +285,19 @@ void CudaBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
   const CudaActivations& acts = cast(x);
   ATOM_CHECK(tokens <= x.max_tokens() && tokens <= y.rows() && x.channels() == y.cols(),
              "dequantize: shapes");
-  launch_dequantize_rows(
-      {.tokens = static_cast<int>(tokens),
-       .channels = static_cast<int>(x.channels()),
-       .body = static_cast<int>(acts.body),
-       .group = static_cast<int>(acts.group),
-       .outlier_kind = x.format().weight.outlier_kind,
-       .places = acts.places,
-       .codes = x.format().act.quantized ? acts.codes.data() : nullptr,
-       .scales = acts.scales.data(),
-       .outlier_scales = acts.outlier_scales.data(),
-       .values = acts.values.data(),
-       .value_count = static_cast<int>(acts.value_count),
-       .y = cast(y).data()},
-      stream_);
+  launch_dequantize_rows({.tokens = static_cast<int>(tokens),
+                          .channels = static_cast<int>(x.channels()),
+                          .body = static_cast<int>(acts.body),
+                          .group = static_cast<int>(acts.group),
+                          .outlier_kind = x.format().weight.outlier_kind,
+                          .places = acts.places,
+                          .codes = x.format().act.quantized ? acts.codes.data() : nullptr,
+                          .scales = acts.scales.data(),
+                          .outlier_scales = acts.outlier_scales.data(),
+                          .values = acts.values.data(),
+                          .value_count = static_cast<int>(acts.value_count),
+                          .y = cast(y).data()},
+                         stream_);
 }
 
 void CudaBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
@@ -326,31 +319,28 @@ void CudaBackend::linear(const LinearArgs& args) {
                  args.tokens <= args.y->rows() && args.tokens <= x.max_tokens(),
              "linear: operands do not fit together");
   if (w.blocked) {
-    const GemmArgs gemm = {.rows = w.rows,
-                           .tokens = args.tokens,
-                           .capacity = x.places.capacity,
-                           .shape = w.shape,
-                           .weights = w.codes,
-                           .row_scales = w.row_scales,
-                           .x = x.codes.data(),
-                           .x_scales = x.scales.data(),
-                           .x_outlier_scales =
-                               w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
-                           .x_sums = x.sums.data(),
-                           .bias = w.bias,
-                           .y = y,
-                           .y_type = DType::kF32,
-                           .accumulate = args.accumulate,
-                           .workspace = gemm_workspace_.data()};
+    const GemmArgs gemm = {
+        .rows = w.rows,
+        .tokens = args.tokens,
+        .capacity = x.places.capacity,
+        .shape = w.shape,
+        .weights = w.codes,
+        .row_scales = w.row_scales,
+        .x = x.codes.data(),
+        .x_scales = x.scales.data(),
+        .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
+        .x_sums = x.sums.data(),
+        .bias = w.bias,
+        .y = y,
+        .y_type = DType::kF32,
+        .accumulate = args.accumulate,
+        .workspace = gemm_workspace_.data()};
     return must(launch_w4a8(gemm, choose_w4a8(gemm), stream_));
   }
   if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
-    return launch_float_linear({.w = w,
-                                .x = x.values.data(),
-                                .y = y,
-                                .tokens = tokens,
-                                .accumulate = args.accumulate},
-                               stream_);
+    return launch_float_linear(
+        {.w = w, .x = x.values.data(), .y = y, .tokens = tokens, .accumulate = args.accumulate},
+        stream_);
   }
   launch_integer_linear({.w = w,
                          .x = x.codes.data(),

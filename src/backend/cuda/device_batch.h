@@ -34,10 +34,21 @@ class DeviceBatch {
   attention::SequenceView sequences() const;
 
  private:
-  // Each but the last has room for one int a padded token, so that places depend on that number only.
+  // Each but the last has room for one int a padded token, so that places depend on that number
+  // only.
   enum class Part {
-    kTokens, kPositions, kSlots, kTokenSequence, kLogitRows,
-    kDecodeList, kChunkList, kPageOffset, kPast, kCount, kRow, kPages
+    kTokens,
+    kPositions,
+    kSlots,
+    kTokenSequence,
+    kLogitRows,
+    kDecodeList,
+    kChunkList,
+    kPageOffset,
+    kPast,
+    kCount,
+    kRow,
+    kPages
   };
   const int32_t* at(Part part) const {
     return upload_.data() + static_cast<int64_t>(part) * tokens_;

@@ -8,13 +8,14 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int64_t kCapacityStep = 256;      // of the w4a8 GEMM's activations
+constexpr int64_t kCapacityStep = 256;       // of the w4a8 GEMM's activations
 constexpr int64_t kMostSumChannels = 65536;  // whose products of bytes an int32 holds
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // The product of sizes in elements of `bytes` bytes, as long as the GPU could have that much.
-Result<int64_t> checked_size(const char* what, int64_t bytes, std::initializer_list<int64_t> sizes) {
+Result<int64_t> checked_size(const char* what, int64_t bytes,
+                             std::initializer_list<int64_t> sizes) {
   int64_t product = bytes;
   for (const int64_t size : sizes) {
     if (size < 0 || __builtin_mul_overflow(product, size, &product)) {
@@ -224,14 +225,12 @@ Result<std::unique_ptr<CudaKvCache>> CudaKvCache::create(const KvCacheShape& sha
   }
   std::unique_ptr<CudaKvCache> cache(new CudaKvCache(shape));
   cache->layout_ = PageLayout::of(shape.format, static_cast<int>(shape.head_dim));
-  const int64_t bytes = ATOM_TRY(
-      checked_size("KV cache", 1,
-                   {shape.layers, shape.pages, shape.kv_heads, cache->layout_.bytes()}));
+  const int64_t bytes = ATOM_TRY(checked_size(
+      "KV cache", 1, {shape.layers, shape.pages, shape.kv_heads, cache->layout_.bytes()}));
   cache->records_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(bytes));
-  cache->prefix_ = ATOM_TRY(DeviceArray<float>::allocate(
-      ATOM_TRY(checked_size("prefix", sizeof(float),
-                            {2, shape.layers, shape.prefix_tokens, shape.kv_heads,
-                             shape.head_dim}))));
+  cache->prefix_ = ATOM_TRY(DeviceArray<float>::allocate(ATOM_TRY(
+      checked_size("prefix", sizeof(float),
+                   {2, shape.layers, shape.prefix_tokens, shape.kv_heads, shape.head_dim}))));
   cache->prefix_.fill_bytes(0);
   return cache;
 }

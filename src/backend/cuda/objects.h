@@ -47,12 +47,12 @@ class CudaActivations final : public Activations {
   int64_t value_count = 0;                  // channels kept as floats, the last ones
   bool decoded_values = false;              // values are what codes stand for (float weights)
   CodePlaces places;
-  w4a8::Shape shape;                   // where places.blocked
-  DeviceArray<int8_t> codes;           // zero where no channel is
-  DeviceArray<float> scales;           // [T, groups]
-  DeviceArray<float> outlier_scales;   // [T], zero without INT8 outliers
-  DeviceArray<int32_t> sums;           // [T], blocked only
-  DeviceArray<float> values;           // [T, value_count]
+  w4a8::Shape shape;                  // where places.blocked
+  DeviceArray<int8_t> codes;          // zero where no channel is
+  DeviceArray<float> scales;          // [T, groups]
+  DeviceArray<float> outlier_scales;  // [T], zero without INT8 outliers
+  DeviceArray<int32_t> sums;          // [T], blocked only
+  DeviceArray<float> values;          // [T, value_count]
 
  private:
   CudaActivations(const LinearFormat& format, int64_t channels, int64_t max_tokens)

@@ -14,8 +14,8 @@ struct SequenceView {
   const int32_t* pages = nullptr;        // page indices, sequence after sequence
   const int32_t* page_offset = nullptr;  // [S] of a sequence's first page
   const int32_t* past = nullptr;         // [S] tokens before the batch's
-  const int32_t* count = nullptr;        // [S] the batch's tokens, whose K and V are in the pages too
-  const int32_t* row = nullptr;          // [S] row of the first of them in q and out
+  const int32_t* count = nullptr;  // [S] the batch's tokens, whose K and V are in the pages too
+  const int32_t* row = nullptr;    // [S] row of the first of them in q and out
 };
 
 // One layer of a cache.
@@ -25,7 +25,7 @@ struct CacheView {
   int record_bytes = 0;
   PageLayout layout;
   int kv_heads = 0;
-  int prefix_tokens = 0;  // in front of every sequence
+  int prefix_tokens = 0;            // in front of every sequence
   const float* prefix_k = nullptr;  // [prefix tokens, KH, DH]
   const float* prefix_v = nullptr;
 };
@@ -56,7 +56,8 @@ inline constexpr int kGroup = 8;       // query heads a KV head: columns of the 
 // Query columns (token, head of the group) of a CTA of the chunk kernel.
 constexpr int chunk_columns(int head_dim) { return kWarps * (head_dim > 128 ? 8 : 16); }
 
-// One new token a sequence; a KV head has at most kGroup query heads. Null where there is no kernel.
+// One new token a sequence; a KV head has at most kGroup query heads. Null where there is no
+// kernel.
 using Launcher = void (*)(const Params& params, cudaStream_t stream);
 Launcher find_decode(const PageLayout& layout);
 // Several new tokens a sequence, `tiles` tiles of chunk_columns over all items.

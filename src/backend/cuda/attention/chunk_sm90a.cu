@@ -3,8 +3,8 @@
 //   q, out, cache   as decode_sm90a.cu
 // Work: a CTA takes a tile of query columns of one KV head of one sequence, column r = (new token
 // r / group, head r % group); a warp 16 of them (8 where heads are large). All warps read the same
-// pages, which a ring of bulk copies brings to shared memory, the last tile's, which has most to do,
-// first:
+// pages, which a ring of bulk copies brings to shared memory, the last tile's, which has most to
+// do, first:
 //
 //   ring     | page i | page i + 1 | ...    full: the copy's bytes;  empty: an arrival a warp
 //   warp     waits for full, adds the page to its columns (softmax_state.cuh), arrives at empty
@@ -95,9 +95,10 @@ __global__ __launch_bounds__(kThreads) void chunk_attention_sm90a_kernel(
   }
 
   // Pages that any column of the CTA, or of this warp, has to see.
-  const auto last_of = [&](int columns_end) { return past + min((columns_end - 1) / group, count - 1); };
-  const int first_page =
-      max(0, window_begin(p.window, prefix, past + tile.column / group)) / 16;
+  const auto last_of = [&](int columns_end) {
+    return past + min((columns_end - 1) / group, count - 1);
+  };
+  const int first_page = max(0, window_begin(p.window, prefix, past + tile.column / group)) / 16;
   const int pages = last_of(tile.column + kColumns) / 16 + 1 - first_page;
   const int own_end = last_of(column0 + kColumns / kWarps) / 16 + 1;
   const int32_t* table = p.sequences.pages + p.sequences.page_offset[tile.sequence] + first_page;

@@ -1,11 +1,11 @@
 // decode_attention_sm90a: one new token a sequence over the paged INT4 (or F16) cache.
 //   q     [T, H, DH] f32    out  [T, H, DH] f32
 //   cache records of 16 tokens of one KV head (page_format.h), one a page
-// Work: a CTA takes one KV head of one sequence, or one of `splits` parts of it. Its four warps take
-// every fourth page; each feeds its own ring of records by bulk copies and runs alone to the end
-// (softmax_state.cuh). Query heads of a KV head are the columns, so that grouped heads read the cache
-// once. The prefix, in floats, is the first warp's. Warps, then splits, are merged in fixed order.
-// Bound: HBM.   Requires: H / KH <= 8.
+// Work: a CTA takes one KV head of one sequence, or one of `splits` parts of it. Its four warps
+// take every fourth page; each feeds its own ring of records by bulk copies and runs alone to the
+// end (softmax_state.cuh). Query heads of a KV head are the columns, so that grouped heads read the
+// cache once. The prefix, in floats, is the first warp's. Warps, then splits, are merged in fixed
+// order. Bound: HBM.   Requires: H / KH <= 8.
 #include "backend/cuda/attention/softmax_state.cuh"
 #include "backend/cuda/ptx/sync.cuh"
 #include "backend/cuda/runtime/launch.cuh"
@@ -202,8 +202,11 @@ __device__ void merge_splits(const Params& p, const float* partials, float* out,
 }
 
 template <class Reader, int kHeadDim>
-__global__ __launch_bounds__(kThreads, kHeadDim > 128 ? 2 : kDecodeCtas) void
-decode_attention_sm90a_kernel(const __grid_constant__ Params p) {
+__global__ __launch_bounds__(
+    kThreads,
+    kHeadDim > 128
+        ? 2
+        : kDecodeCtas) void decode_attention_sm90a_kernel(const __grid_constant__ Params p) {
   uint8_t* memory = dynamic_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);

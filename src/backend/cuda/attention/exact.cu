@@ -32,8 +32,7 @@ struct Vector {
             token % kPageTokens16};
   }
   __device__ float2 scale(const PageLayout& layout, bool value) const {
-    return record == nullptr ? make_float2(1.0f, 0.0f)
-                             : element_scale(layout, record, value, slot);
+    return record == nullptr ? make_float2(1.0f, 0.0f) : element_scale(layout, record, value, slot);
   }
   __device__ float at(const PageLayout& layout, bool value, int channel) const {
     return record == nullptr ? floats[channel]

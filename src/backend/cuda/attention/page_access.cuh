@@ -11,8 +11,7 @@ namespace atom::cuda::attention {
 __device__ inline float2 element_scale(const PageLayout& layout, const uint8_t* record, bool value,
                                        int token) {
   if (layout.kind != KvKind::kInt) return make_float2(1.0f, 0.0f);
-  return __half22float2(
-      *reinterpret_cast<const __half2*>(record + layout.scale(value, token)));
+  return __half22float2(*reinterpret_cast<const __half2*>(record + layout.scale(value, token)));
 }
 
 // A code or a float as it is stored.

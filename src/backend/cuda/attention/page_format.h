@@ -1,21 +1,23 @@
-// How one page of one KV head lies in GPU memory: 16 tokens' keys and values, one record. Head sizes
-// and formats that the tensor core kernels serve have the order in which those read; others are plain.
+// How one page of one KV head lies in GPU memory: 16 tokens' keys and values, one record. Head
+// sizes and formats that the tensor core kernels serve have the order in which those read; others
+// are plain.
 //
-// Tensor core order. Lanes are l = 4g + c (g = l / 4, c = l % 4). Both products use mma m16n8k16 with
-// the cache as the A operand (16 rows) and eight query columns as B:
+// Tensor core order. Lanes are l = 4g + c (g = l / 4, c = l % 4). Both products use mma m16n8k16
+// with the cache as the A operand (16 rows) and eight query columns as B:
 //   scores    A = K   [tokens 16, channels 16 a step]    lane: tokens g and g + 8
 //   output    A = V^T [channels 16 a tile, tokens 16]    lane: channels g and g + 8 of each tile
 //
-//   keys     [token 16][lane part c 4][DH/4 channels]   part c holds channels c*DH/4 ..; step s uses
+//   keys     [token 16][lane part c 4][DH/4 channels]   part c holds channels c*DH/4 ..; step s
+//   uses
 //            channels c*DH/4 + 4s + 2h + i as its element (half h, i) of the fragment
 //   values   [piece][lane 32][up to 4 words]: words j = 4 piece + .. = 2p + t of channel tiles 2p,
 //            2p+1 and token half t
 //   INT4     word = two 16-bit halves i (key channels, or tokens 2c and 2c + 1) of four nibbles:
 //              keys    nibble 2(s % 2) + h, word s / 2
 //              values  nibble 2(tile % 2) + (channel % 16) / 8
-//            so that `word & 0x000f000f` and `word & 0x00f000f0`, before and after a shift by 8, are
-//            pairs of f16 subnormals code * 2^-24 and code * 2^-20: no conversion at all
-//            then key scales [token 16]{f16 scale, f16 minimum}, then the values' likewise
+//            so that `word & 0x000f000f` and `word & 0x00f000f0`, before and after a shift by 8,
+//            are pairs of f16 subnormals code * 2^-24 and code * 2^-20: no conversion at all then
+//            key scales [token 16]{f16 scale, f16 minimum}, then the values' likewise
 //   F16      the same with a half in place of each nibble, in pieces of 16 bytes a lane
 //
 // Plain order: keys [token 16][DH], values [token 16][DH] (nibbles: the even channel low), then the
@@ -135,8 +137,8 @@ struct PageLayout {
     const int element = ((value ? kPageTokens16 : 0) + token) * head_dim + channel;
     return {element * bits / 8, bits == 4 ? element % 2 * 4 : 0};
   }
-  // The channel whose nibble is the low one of byte `i` of a vector of DH/2 bytes; the high one's is
-  // `pair_distance` further on.
+  // The channel whose nibble is the low one of byte `i` of a vector of DH/2 bytes; the high one's
+  // is `pair_distance` further on.
   constexpr int low_channel(bool value, int i) const {
     if (!fragments) return 2 * i;
     return value ? i / 8 * 16 + i % 8 : i / 2 * 4 + i % 2;

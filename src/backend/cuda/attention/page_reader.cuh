@@ -63,8 +63,8 @@ struct Int4Reader {
       if (word + 4 <= kValueWords) {
         load_words<4>(v + word, record + Pages(kHeadDim).value_word(word, 0) + lane * 16);
       } else {
-        load_words<kValueWords % 4>(v + word, record + Pages(kHeadDim).value_word(word, 0) +
-                                                  lane * (kValueWords % 4) * 4);
+        load_words<kValueWords % 4>(
+            v + word, record + Pages(kHeadDim).value_word(word, 0) + lane * (kValueWords % 4) * 4);
       }
     }
   }
@@ -122,8 +122,8 @@ struct HalfReader {
     }
   }
   __device__ void value_fragment(int tile, uint32_t (&a)[4]) const {
-    const uint4 words =
-        *reinterpret_cast<const uint4*>(record + Pages(kHeadDim).key_bytes() + tile * 512 + lane * 16);
+    const uint4 words = *reinterpret_cast<const uint4*>(record + Pages(kHeadDim).key_bytes() +
+                                                        tile * 512 + lane * 16);
     a[0] = words.x & mask[0];
     a[1] = words.y & mask[0];
     a[2] = words.z & mask[1];

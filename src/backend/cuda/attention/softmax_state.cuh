@@ -236,8 +236,7 @@ __device__ __forceinline__ void attend_page(const uint8_t* record, int first_tok
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int token = first_token + lane / 4 + 8 * half;
-    const float factor =
-        (Reader::kScaled ? k[half].x : 1.0f) * (Reader::kScore * scale_log2);
+    const float factor = (Reader::kScaled ? k[half].x : 1.0f) * (Reader::kScore * scale_log2);
 #pragma unroll
     for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll

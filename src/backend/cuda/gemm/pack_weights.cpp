@@ -24,8 +24,8 @@ void pack_body(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* ro
   }
   for (int b = 0; b < shape.body_blocks; ++b) {
     for (int g = 0; g < shape.groups; ++g) {
-      uint8_t* pair = row_blocks + b * shape.block_bytes() + kScaleOffset + g * kScaleBytes +
-                      scale_place(row);
+      uint8_t* pair =
+          row_blocks + b * shape.block_bytes() + kScaleOffset + g * kScaleBytes + scale_place(row);
       const int64_t k = b * kBlockCols + g * (kBlockCols / shape.groups);
       if (k >= body) continue;  // padding: the neutral scale that every block starts with
       const auto i = static_cast<size_t>(n * groups + k / group);

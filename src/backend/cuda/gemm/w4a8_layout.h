@@ -50,9 +50,7 @@ constexpr Place fragment_place(int row, int k) {
           .byte = k % 4};
 }
 // Byte of a row's {scale, zero + 128} within a group's scales.
-constexpr int scale_place(int row) {
-  return ((row / 16) * 8 + row % 8) * 4 + (row % 16) / 8 * 2;
-}
+constexpr int scale_place(int row) { return ((row / 16) * 8 + row % 8) * 4 + (row % 16) / 8 * 2; }
 
 // Byte of activation column k (0 <= k < 128) of block b of a token; capacity: tokens of the buffer.
 constexpr int64_t activation_offset(int64_t b, int64_t token, int64_t k, int64_t capacity) {

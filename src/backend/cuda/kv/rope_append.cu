@@ -3,12 +3,12 @@
 // Work: a warp a head of a token. The vector lies in shared memory; the steps are those of
 // ops/numerics.h one by one, so that queries and codes are the same bits everywhere (the norm's sum
 // of squares in double, in another order).   Bound: latency.
+#include <cuda_fp16.h>
+
 #include "backend/cuda/attention/page_format.h"
 #include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/numerics.h"
-
-#include <cuda_fp16.h>
 
 namespace atom::cuda {
 namespace {
@@ -19,13 +19,13 @@ constexpr int kMostDim = 512;
 
 __device__ void normalise(float* x, int dim, const float* weight, double eps, int lane) {
   double square = 0;
-  for (int d = lane; d < dim; d += 32) square += static_cast<double>(x[d]) * static_cast<double>(x[d]);
+  for (int d = lane; d < dim; d += 32)
+    square += static_cast<double>(x[d]) * static_cast<double>(x[d]);
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) {
     square += __shfl_xor_sync(0xffffffffu, square, lanes);
   }
-  const auto factor =
-      static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(dim) + eps));
+  const auto factor = static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(dim) + eps));
   for (int d = lane; d < dim; d += 32) x[d] = x[d] * factor * weight[d];
   __syncwarp();
 }
@@ -53,8 +53,8 @@ __device__ void transform(float* x, int dim, float factor, int lane) {
 }
 
 // Rounds x to the cache's format, into a token's slot of a record.
-__device__ void store(const PageLayout& layout, int bits, const float* x, uint8_t* record, bool value,
-                      int slot, int lane) {
+__device__ void store(const PageLayout& layout, int bits, const float* x, uint8_t* record,
+                      bool value, int slot, int lane) {
   const int dim = layout.head_dim;
   if (layout.kind != KvKind::kInt) {
     for (int d = lane; d < dim; d += 32) {
@@ -128,7 +128,8 @@ __global__ __launch_bounds__(kThreads) void rope_append_kernel(
     for (int d = lane; d < dim; d += 32) to[d] = x[d];
     return;
   }
-  uint8_t* record = p.cache.records + static_cast<int64_t>(slot / kPageTokens16) * p.cache.page_stride +
+  uint8_t* record = p.cache.records +
+                    static_cast<int64_t>(slot / kPageTokens16) * p.cache.page_stride +
                     static_cast<int64_t>(kv_head) * p.cache.record_bytes;
   store(p.cache.layout, p.bits, x, record, value, slot % kPageTokens16, lane);
 }
@@ -139,9 +140,8 @@ void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
   ATOM_CHECK(params.cache.layout.head_dim <= kMostDim, "rope_append: head size");
   const int heads = params.heads + 2 * params.cache.kv_heads;
-  launch(rope_append_kernel,
-         dim3(static_cast<unsigned>(params.tokens), blocks_for(heads, kWarps)), kThreads, 0, params,
-         stream);
+  launch(rope_append_kernel, dim3(static_cast<unsigned>(params.tokens), blocks_for(heads, kWarps)),
+         kThreads, 0, params, stream);
 }
 
 }  // namespace atom::cuda

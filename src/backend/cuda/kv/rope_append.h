@@ -7,10 +7,11 @@
 
 namespace atom::cuda {
 
-// q/k norm, RoPE, minus the mean, Hadamard (docs/quantization.md, section 7); K and V into the pages.
+// q/k norm, RoPE, minus the mean, Hadamard (docs/quantization.md, section 7); K and V into the
+// pages.
 struct RopeAppendParams {
-  const float* qkv = nullptr;          // [T, (H + 2 KH) * DH]
-  float* q = nullptr;                  // [T, H * DH]
+  const float* qkv = nullptr;  // [T, (H + 2 KH) * DH]
+  float* q = nullptr;          // [T, H * DH]
   attention::CacheView cache;
   const int32_t* positions = nullptr;  // [T]
   const int32_t* slots = nullptr;      // [T] page * 16 + slot, or -1: the token is padding
@@ -20,8 +21,8 @@ struct RopeAppendParams {
   const float* k_mean = nullptr;       // [KH * DH] or null
   double norm_eps = 0;
   int tokens = 0, heads = 0, rotary_dim = 0;
-  int bits = 0;            // of an integer cache's codes
-  float hadamard = 0.0f;   // 1 / sqrt(DH), or 0: none
+  int bits = 0;           // of an integer cache's codes
+  float hadamard = 0.0f;  // 1 / sqrt(DH), or 0: none
 };
 void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream);
 

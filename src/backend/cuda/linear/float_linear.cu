@@ -1,7 +1,7 @@
-// float_linear: y = x w^T in float, the weights decoded on the way: float formats, quantized weights
-// with float activations, and float outlier columns.
-// Work: many tokens: tiles of 64 x 64 (tile_product.cuh); few: a warp a row of w, its columns strided
-// over the lanes.   Rounds: fmaf, fixed order.   Bound: FP32 cores, or memory for few tokens.
+// float_linear: y = x w^T in float, the weights decoded on the way: float formats, quantized
+// weights with float activations, and float outlier columns. Work: many tokens: tiles of 64 x 64
+// (tile_product.cuh); few: a warp a row of w, its columns strided over the lanes.   Rounds: fmaf,
+// fixed order.   Bound: FP32 cores, or memory for few tokens.
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/weight_access.cuh"
 #include "backend/cuda/rows/tile_product.cuh"
@@ -50,8 +50,8 @@ __global__ __launch_bounds__(kTileThreads) void float_linear_tiles_kernel(
 __global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
     const __grid_constant__ FloatLinearParams p) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int row = static_cast<int>(blockIdx.x) * (kRowThreads / 32) +
-                  static_cast<int>(threadIdx.x) / 32;
+  const int row =
+      static_cast<int>(blockIdx.x) * (kRowThreads / 32) + static_cast<int>(threadIdx.x) / 32;
   if (row >= p.w.rows) return;
   const int depth = p.w.cols - p.first;
   float sums[kFewTokens] = {};
@@ -91,14 +91,15 @@ void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream) {
            0, params, stream);
   } else {
     launch(float_linear_tiles_kernel,
-           dim3(blocks_for(params.w.rows, kTile), blocks_for(params.tokens, kTile)), kTileThreads, 0,
-           params, stream);
+           dim3(blocks_for(params.w.rows, kTile), blocks_for(params.tokens, kTile)), kTileThreads,
+           0, params, stream);
   }
 }
 
 void launch_embed(const EmbedParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
-  launch(embed_kernel, dim3(static_cast<unsigned>(params.tokens)), kEmbedThreads, 0, params, stream);
+  launch(embed_kernel, dim3(static_cast<unsigned>(params.tokens)), kEmbedThreads, 0, params,
+         stream);
 }
 
 }  // namespace atom::cuda

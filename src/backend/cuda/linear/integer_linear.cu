@@ -20,8 +20,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kRows = 64;
-constexpr int kStep = 32;               // columns of one tensor core product
-constexpr int kSteps = 4;               // of a stage
+constexpr int kStep = 32;                    // columns of one tensor core product
+constexpr int kSteps = 4;                    // of a stage
 constexpr int kPitch = kSteps * kStep + 16;  // bytes of a row in shared memory: no bank twice
 
 enum class Codes { kNibbles, kBytes, kTwoLevel };
@@ -86,7 +86,8 @@ struct RawStep {
     const bool whole = count == kStep && reinterpret_cast<uintptr_t>(from) % 16 == 0;
     if (whole) {
       *reinterpret_cast<uint4*>(words) = __ldg(reinterpret_cast<const uint4*>(from));
-      if (bytes) *reinterpret_cast<uint4*>(words + 4) = __ldg(reinterpret_cast<const uint4*>(from) + 1);
+      if (bytes)
+        *reinterpret_cast<uint4*>(words + 4) = __ldg(reinterpret_cast<const uint4*>(from) + 1);
       return;
     }
     for (int i = 0; i < wanted; ++i) {

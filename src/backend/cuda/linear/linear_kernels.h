@@ -1,5 +1,5 @@
-// Linears of every format, for those without a kernel of their own: exact integer sums on the tensor
-// cores, float products in float. y [T, N] row-major f32.
+// Linears of every format, for those without a kernel of their own: exact integer sums on the
+// tensor cores, float products in float. y [T, N] row-major f32.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,11 +10,11 @@ namespace atom::cuda {
 
 // Codes times codes; float outliers are left to launch_float_linear.
 struct IntegerLinearParams {
-  WeightView w;                         // not blocked, not kFloat
-  const int8_t* x = nullptr;            // [T, x_stride], outliers from outlier_offset on
-  int64_t x_stride = 0;                 // multiple of 4
-  int outlier_offset = 0;               // multiple of 4
-  const float* x_scales = nullptr;      // [T, x_groups]
+  WeightView w;                     // not blocked, not kFloat
+  const int8_t* x = nullptr;        // [T, x_stride], outliers from outlier_offset on
+  int64_t x_stride = 0;             // multiple of 4
+  int outlier_offset = 0;           // multiple of 4
+  const float* x_scales = nullptr;  // [T, x_groups]
   int x_groups = 1;
   const float* x_outlier_scales = nullptr;  // [T]
   float* y = nullptr;

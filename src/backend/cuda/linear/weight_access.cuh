@@ -8,15 +8,13 @@
 
 namespace atom::cuda {
 
-__device__ inline float half_bits(uint16_t bits) {
-  return __half2float(__ushort_as_half(bits));
-}
+__device__ inline float half_bits(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 
 // (row, column) of the body in the blocks of the w4a8 GEMM, expanded to int8; or of the outliers.
 __device__ inline int blocked_code(const WeightView& w, int n, int k) {
   const int row = n % w4a8::kBlockRows;
-  const uint8_t* blocks =
-      w.codes + static_cast<int64_t>(n / w4a8::kBlockRows) * w.shape.blocks() * w.shape.block_bytes();
+  const uint8_t* blocks = w.codes + static_cast<int64_t>(n / w4a8::kBlockRows) * w.shape.blocks() *
+                                        w.shape.block_bytes();
   const bool in_body = k < w.body;
   const int at = in_body ? k : k - w.body;
   const int width = in_body ? w4a8::kBlockCols : w4a8::kOutlierCols;
@@ -29,10 +27,10 @@ __device__ inline int blocked_code(const WeightView& w, int n, int k) {
         block[in_block / 32 * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte]);
   }
   const int step = in_block / 32;
-  const int code = block[step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4 +
-                         p.byte] >>
-                       (4 * p.col_half) &
-                   15;
+  const int code =
+      block[step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4 + p.byte] >>
+          (4 * p.col_half) &
+      15;
   const uint8_t* pair = block + w4a8::kScaleOffset +
                         in_block / (w4a8::kBlockCols / w.shape.groups) * w4a8::kScaleBytes +
                         w4a8::scale_place(row);

@@ -16,17 +16,17 @@ struct WeightView {
   bool blocked = false;     // codes are blocks (w4a8_layout.h) of this shape
   w4a8::Shape shape;
 
-  const void* values = nullptr;            // kFloat: [N, K] of format.dtype
-  const uint8_t* codes = nullptr;          // [N, body / 2] nibbles, or [N, body] bytes; or blocks
-  const uint16_t* scales = nullptr;        // kGrouped: f16 [N, groups]
-  const uint8_t* group_scales = nullptr;   // kTwoLevel: [N, groups]
-  const int8_t* group_zeros = nullptr;     // kTwoLevel: [N, groups]
-  const float* row_scales = nullptr;       // kTwoLevel: [N, padded to 64]
-  const int8_t* outlier_codes = nullptr;   // INT8: [N, outlier_stride]
-  const float* outlier_scales = nullptr;   // INT8 of kGrouped: [N]
+  const void* values = nullptr;              // kFloat: [N, K] of format.dtype
+  const uint8_t* codes = nullptr;            // [N, body / 2] nibbles, or [N, body] bytes; or blocks
+  const uint16_t* scales = nullptr;          // kGrouped: f16 [N, groups]
+  const uint8_t* group_scales = nullptr;     // kTwoLevel: [N, groups]
+  const int8_t* group_zeros = nullptr;       // kTwoLevel: [N, groups]
+  const float* row_scales = nullptr;         // kTwoLevel: [N, padded to 64]
+  const int8_t* outlier_codes = nullptr;     // INT8: [N, outlier_stride]
+  const float* outlier_scales = nullptr;     // INT8 of kGrouped: [N]
   const uint16_t* outlier_values = nullptr;  // kFloat outliers: f16 [N, Ko]
-  const float* bias = nullptr;             // [N] or null
-  int outlier_stride = 0;                  // Ko rounded up to 4, the rest zero
+  const float* bias = nullptr;               // [N] or null
+  int outlier_stride = 0;                    // Ko rounded up to 4, the rest zero
 };
 
 }  // namespace atom::cuda

@@ -125,8 +125,7 @@ __device__ int quantize_group(const Team& team, const float* x, int count, const
     high = fmaxf(high, x[i]);
   }
   team.reduce(low, high);
-  numerics::GroupScale g =
-      numerics::group_scale(low, high, format.bits, format.rule, format.clip);
+  numerics::GroupScale g = numerics::group_scale(low, high, format.bits, format.rule, format.clip);
   if (searching && g.scale != 0.0f) g = search(team, x, count, low, high, p);
   int sum = 0;
   // Four columns a store where they are there: bodies and groups are multiples of four.
@@ -178,8 +177,7 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
     __syncthreads();
     square = 0;
     for (int w = 0; w < kWarps; ++w) square += scratch.squares[w];
-    factor = static_cast<float>(
-        1.0 / std::sqrt(square / static_cast<double>(p.channels) + p.eps));
+    factor = static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(p.channels) + p.eps));
   }
   for (int k = thread; k < p.channels; k += kThreads) {
     const int source = p.perm == nullptr ? k : p.perm[k];
@@ -195,9 +193,8 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
   const int token = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   make_row(p, token, row, scratch);
-  float* values = p.values == nullptr
-                      ? nullptr
-                      : p.values + static_cast<int64_t>(token) * p.value_count;
+  float* values =
+      p.values == nullptr ? nullptr : p.values + static_cast<int64_t>(token) * p.value_count;
   if (values != nullptr && !p.decoded_values) {
     const int first = p.channels - p.value_count;
     for (int k = thread; k < p.value_count; k += kThreads) values[k] = row[first + k];
@@ -244,8 +241,7 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
 __global__ __launch_bounds__(kThreads) void dequantize_rows_kernel(
     const __grid_constant__ DequantizeParams p) {
   const int64_t token = blockIdx.x;
-  const float* values =
-      p.values == nullptr ? nullptr : p.values + token * p.value_count;
+  const float* values = p.values == nullptr ? nullptr : p.values + token * p.value_count;
   float* y = p.y + token * p.channels;
   for (int k = static_cast<int>(threadIdx.x); k < p.channels; k += kThreads) {
     const bool in_body = k < p.body;
@@ -253,10 +249,11 @@ __global__ __launch_bounds__(kThreads) void dequantize_rows_kernel(
       y[k] = values[k - (p.channels - p.value_count)];
       continue;
     }
-    const int64_t place = in_body ? code_place(p.places, token, 0, k)
-                                  : code_place(p.places, token, p.places.outlier_offset, k - p.body);
-    const float scale = in_body ? p.scales[token * (p.body / p.group) + k / p.group]
-                                : p.outlier_scales[token];
+    const int64_t place = in_body
+                              ? code_place(p.places, token, 0, k)
+                              : code_place(p.places, token, p.places.outlier_offset, k - p.body);
+    const float scale =
+        in_body ? p.scales[token * (p.body / p.group) + k / p.group] : p.outlier_scales[token];
     y[k] = static_cast<float>(p.codes[place]) * scale;
   }
 }

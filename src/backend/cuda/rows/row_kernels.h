@@ -30,22 +30,22 @@ enum class RowSource : uint8_t {
 struct QuantizeParams {
   RowSource source = RowSource::kCopy;
   const float* x = nullptr;
-  int tokens = 0, channels = 0;          // K
-  const int32_t* perm = nullptr;         // [K] or null
-  const float* norm_weight = nullptr;    // [K] of the source
+  int tokens = 0, channels = 0;        // K
+  const int32_t* perm = nullptr;       // [K] or null
+  const float* norm_weight = nullptr;  // [K] of the source
   double eps = 0;
-  ActFormat format = {};                 // not quantized: only `values` is written
+  ActFormat format = {};  // not quantized: only `values` is written
   OutlierKind outlier_kind = OutlierKind::kNone;
-  int body = 0, group = 0;               // group: body channels under a scale
-  float clips[5] = {};                   // what a search tries
+  int body = 0, group = 0;  // group: body channels under a scale
+  float clips[5] = {};      // what a search tries
   CodePlaces places = {};
   int8_t* codes = nullptr;
-  float* scales = nullptr;               // [T, body / group]
-  float* outlier_scales = nullptr;       // [T], INT8 outliers
-  int32_t* sums = nullptr;               // [T] of the body's codes, or null
-  float* values = nullptr;               // [T, value_count]: the last channels as floats, or null
+  float* scales = nullptr;          // [T, body / group]
+  float* outlier_scales = nullptr;  // [T], INT8 outliers
+  int32_t* sums = nullptr;          // [T] of the body's codes, or null
+  float* values = nullptr;          // [T, value_count]: the last channels as floats, or null
   int value_count = 0;
-  bool decoded_values = false;           // values are what codes stand for, all channels
+  bool decoded_values = false;  // values are what codes stand for, all channels
 };
 // Shared memory holds a row as floats.
 inline constexpr int kMostRowChannels = 56 * 1024;

@@ -4,9 +4,9 @@
 
 namespace atom::cuda {
 
-inline constexpr int kTile = 64;           // rows and columns of a CTA's tile
-inline constexpr int kTileDepth = 16;      // of k at a time
-inline constexpr int kTileThreads = 256;   // 16 x 16, each 4 x 4 of the tile
+inline constexpr int kTile = 64;          // rows and columns of a CTA's tile
+inline constexpr int kTileDepth = 16;     // of k at a time
+inline constexpr int kTileThreads = 256;  // 16 x 16, each 4 x 4 of the tile
 
 // sums[i][j] = sum over k of a(row 4 ty + i, k) * b(row 4 tx + j, k), ty = thread / 16, tx =
 // thread % 16; a and b give the elements of the tile's rows, 0 outside of the matrix.

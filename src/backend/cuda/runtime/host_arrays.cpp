@@ -46,17 +46,15 @@ Result<const void*> HostArrays::find(std::map<Key, Entry>& entries, Key key,
 Result<const float*> HostArrays::floats(std::span<const float> host) {
   if (host.empty()) return static_cast<const float*>(nullptr);
   const std::span<const std::byte> bytes = std::as_bytes(host);
-  return static_cast<const float*>(
-      ATOM_TRY(find(plain_, {host.data(), static_cast<int64_t>(bytes.size())}, bytes,
-                    [&] { return bytes; })));
+  return static_cast<const float*>(ATOM_TRY(find(
+      plain_, {host.data(), static_cast<int64_t>(bytes.size())}, bytes, [&] { return bytes; })));
 }
 
 Result<const int32_t*> HostArrays::ints(std::span<const int32_t> host) {
   if (host.empty()) return static_cast<const int32_t*>(nullptr);
   const std::span<const std::byte> bytes = std::as_bytes(host);
-  return static_cast<const int32_t*>(
-      ATOM_TRY(find(plain_, {host.data(), static_cast<int64_t>(bytes.size())}, bytes,
-                    [&] { return bytes; })));
+  return static_cast<const int32_t*>(ATOM_TRY(find(
+      plain_, {host.data(), static_cast<int64_t>(bytes.size())}, bytes, [&] { return bytes; })));
 }
 
 Result<const uint16_t*> HostArrays::permutation16(std::span<const int32_t> host, int64_t size) {

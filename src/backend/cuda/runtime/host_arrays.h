@@ -31,8 +31,8 @@ class HostArrays {
 
   // The device copy of `bytes` bytes of what make() returns, made anew when the checksum changed.
   template <class Make>
-  Result<const void*> find(std::map<Key, Entry>& entries, Key key, std::span<const std::byte> source,
-                           const Make& make);
+  Result<const void*> find(std::map<Key, Entry>& entries, Key key,
+                           std::span<const std::byte> source, const Make& make);
 
   std::map<Key, Entry> plain_, permutations_;
 };

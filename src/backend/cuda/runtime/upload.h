@@ -26,7 +26,8 @@ class PinnedBuffer {
   int64_t size_ = 0;
 };
 
-// One array in GPU memory. Each upload replaces it, in the stream's order; the host goes on at once.
+// One array in GPU memory. Each upload replaces it, in the stream's order; the host goes on at
+// once.
 class Upload {
  public:
   Upload() = default;
