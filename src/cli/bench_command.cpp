@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "app/device.h"
+#include "app/synthetic_model.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/progress.h"
@@ -27,12 +29,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kBatchTokens = 512;
 constexpr int64_t kMaxTokens = 1 << 20;
-constexpr int64_t kMaxSequences = kBatchTokens;  // a step of them is one batch
+constexpr int64_t kMaxSequences = 512;
 
 struct BenchArguments {
   ModelArguments model;
+  std::string shape;  // instead of a model
+  int64_t chunk = 512;
   int64_t prompt = 512;
   int64_t generate = 128;
   int64_t depth = 0;
@@ -69,15 +72,17 @@ class Bench {
   }
 
   // Every sequence's prompt of `count` tokens behind its first `past` ones, one sequence after
-  // another in batches of kBatchTokens.
+  // another in batches of the decoder's size.
   Status prompts(int64_t past, int64_t count) {
     for (int64_t s = 0; s < sequences_; ++s) {
-      for (int64_t done = 0; done < count; done += kBatchTokens) {
+      const int64_t chunk = decoder_->limits().max_tokens;
+      for (int64_t done = 0; done < count; done += chunk) {
         batch_.clear();
-        add(s, past + done, std::min(kBatchTokens, count - done));
+        add(s, past + done, std::min(chunk, count - done));
         ATOM_TRY(forward());
       }
     }
+    wait();
     return {};
   }
 
@@ -88,6 +93,7 @@ class Bench {
       for (int64_t s = 0; s < sequences_; ++s) add(s, past + done, 1);
       ATOM_TRY(forward());
     }
+    wait();
     return {};
   }
 
@@ -115,6 +121,12 @@ class Bench {
     return decoder_->forward(batch_, *cache_, *logits_);
   }
 
+  // Until the machine has done all that was asked of it.
+  void wait() {
+    row_.resize(static_cast<size_t>(decoder_->config().vocab));
+    decoder_->backend().read(*logits_, 1, row_);
+  }
+
   Decoder* decoder_;
   int64_t sequences_, sequence_pages_;
   std::vector<int32_t> pages_;  // [sequences, sequence_pages]
@@ -122,6 +134,7 @@ class Bench {
   std::unique_ptr<Tensor> logits_;
   Batch batch_;
   std::vector<int32_t> tokens_;
+  std::vector<float> row_;
   Random random_{1};
 };
 
@@ -140,13 +153,28 @@ Result<double> measure(int repeat, int64_t tokens, Progress& progress, Run&& run
   return median(rates);
 }
 
+// The model to measure: of files, or synthetic.
+Result<OpenedModel> open_bench_model(const BenchArguments& arguments) {
+  if (arguments.shape.empty() == arguments.model.path.empty()) {
+    return error(ErrorCode::kInvalidArgument, "bench model: give either MODEL or --shape");
+  }
+  if (arguments.shape.empty()) return open_model(arguments.model);
+  set_thread_count(arguments.model.threads);
+  OpenedModel model;
+  model.origin = arguments.shape;
+  model.backend = ATOM_TRY(make_backend(arguments.model.device));
+  model.weights = std::make_shared<const DecoderWeights>(
+      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape)));
+  return model;
+}
+
 Status bench_model(const BenchArguments& arguments) {
   const int64_t tokens = arguments.depth + std::max(arguments.prompt, arguments.generate);
   const auto start = Clock::now();
-  const OpenedModel model = ATOM_TRY(open_model(arguments.model));
+  const OpenedModel model = ATOM_TRY(open_bench_model(arguments));
   const std::unique_ptr<Decoder> decoder = ATOM_TRY(
       Decoder::create(*model.backend, model.weights,
-                      {.max_tokens = kBatchTokens,
+                      {.max_tokens = std::max(arguments.chunk, arguments.batch),
                        .max_logit_rows = arguments.batch,
                        .positions = model.weights->prefix_tokens + std::max<int64_t>(1, tokens)}));
   const double load_seconds = seconds_since(start);
@@ -163,13 +191,14 @@ Status bench_model(const BenchArguments& arguments) {
                          [&] { return bench.generate(arguments.depth, arguments.generate); }));
   }
   if (arguments.json) {
-    print_json({{"model", arguments.model.path},
+    print_json({{"model", model.origin},
                 {"device", model.backend->detail()},
                 {"threads", thread_count()},
                 {"prompt", arguments.prompt},
                 {"generate", arguments.generate},
                 {"depth", arguments.depth},
                 {"batch", arguments.batch},
+                {"chunk", arguments.chunk},
                 {"repeat", arguments.repeat},
                 {"prompt_tokens_per_s", prompt_rate},
                 {"generate_tokens_per_s", generate_rate},
@@ -177,7 +206,7 @@ Status bench_model(const BenchArguments& arguments) {
                 {"peak_rss_bytes", peak_rss_bytes()}});
     return {};
   }
-  fmt::print("{} on {}\n", arguments.model.path, model.backend->detail());
+  fmt::print("{} on {}\n", model.origin, model.backend->detail());
   const std::string depth =
       arguments.depth > 0 ? fmt::format(" behind {} tokens", arguments.depth) : std::string();
   const std::string each =
@@ -212,6 +241,12 @@ void add_bench_command(CLI::App& app, Action& action) {
       "  atom bench model model-w4a8 --prompt 512 --generate 128 --threads 2 --json");
   auto arguments = std::make_shared<BenchArguments>();
   add_model_arguments(*command, arguments->model);
+  command->get_option("MODEL")->required(false);
+  command
+      ->add_option("--shape", arguments->shape,
+                   "Instead of MODEL: random weights of a known shape, llama-2-7b or llama-2-70b,\n"
+                   "in the formats of recipe w4a8")
+      ->type_name("NAME");
   const auto count = [&](const char* name, int64_t& value, const char* text) {
     command->add_option(name, value, text)
         ->check(CLI::Range(int64_t{0}, kMaxTokens))
@@ -221,6 +256,10 @@ void add_bench_command(CLI::App& app, Action& action) {
   count("--prompt", arguments->prompt, "Tokens of the prompt");
   count("--generate", arguments->generate, "Tokens to generate");
   count("--depth", arguments->depth, "Tokens that come before, in the KV cache");
+  command->add_option("--chunk", arguments->chunk, "Tokens of a prompt that run in one batch")
+      ->check(CLI::Range(int64_t{1}, kMaxTokens))
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--batch", arguments->batch, "Sequences side by side")
       ->check(CLI::Range(int64_t{1}, kMaxSequences))
       ->type_name("N")

@@ -56,21 +56,30 @@ Result<std::unique_ptr<KvCache>> Decoder::make_cache(int64_t pages) const {
 }
 
 Status Decoder::forward(const Batch& batch, KvCache& cache, Tensor& logits) {
-  ATOM_TRY(run(batch, cache));
-  compute_logits(batch.logit_rows, logits);
+  ATOM_TRY(check(batch, cache));
+  run_tokens_ = batch.size();
+  backend_.run_step({.batch = &batch, .cache = &cache, .state = x_.get(), .logits = &logits}, [&] {
+    run_layers(batch, cache);
+    compute_logits(batch.logit_rows, logits);
+  });
   return {};
 }
 
 Status Decoder::run(const Batch& batch, KvCache& cache) {
   ATOM_TRY(check(batch, cache));
+  run_tokens_ = batch.size();
+  backend_.run_step({.batch = &batch, .cache = &cache, .state = x_.get(), .logits = nullptr},
+                    [&] { run_layers(batch, cache); });
+  return {};
+}
+
+void Decoder::run_layers(const Batch& batch, KvCache& cache) {
   backend_.embed(*weights_->embed, batch.tokens, *x_);
   for (size_t i = 0; i < weights_->layers.size(); ++i) {
     const LayerWeights& layer = weights_->layers[i];
     layers_->attention(layer, static_cast<int64_t>(i), batch, cache, *x_);
     layers_->mlp(layer, batch.size(), *x_);
   }
-  run_tokens_ = batch.size();
-  return {};
 }
 
 void Decoder::compute_logits(std::span<const int32_t> rows, Tensor& logits) {

@@ -50,6 +50,7 @@ class Decoder {
   Decoder(Backend& backend, std::shared_ptr<const DecoderWeights> weights,
           const DecoderLimits& limits);
   Status check(const Batch& batch, const KvCache& cache) const;
+  void run_layers(const Batch& batch, KvCache& cache);
 
   Backend& backend_;
   std::shared_ptr<const DecoderWeights> weights_;

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -141,6 +142,14 @@ struct AttentionArgs {
   const KvCache* cache = nullptr;
 };
 
+// One forward pass, see Backend::run_step.
+struct StepArgs {
+  const Batch* batch = nullptr;
+  const KvCache* cache = nullptr;
+  const Tensor* state = nullptr;   // of whoever runs it: one that no other keeps
+  const Tensor* logits = nullptr;  // null: the step makes none
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -160,6 +169,14 @@ class Backend {
   virtual void write(Tensor& to, std::span<const float> from) = 0;
   virtual void read(const Tensor& from, int64_t rows, std::span<float> to) = 0;
   virtual HostActivations read(const Activations& from, int64_t tokens) = 0;
+
+  // Runs `operators`, which calls operators and does nothing else: for the same cache, state and
+  // logits the same operators with the same arguments, but for the contents of a batch of so many
+  // tokens, sequences and logit rows. A backend may therefore record the operators of a step and
+  // replay the record, without calling `operators`, when such a batch comes again.
+  virtual void run_step(const StepArgs& /*args*/, const std::function<void()>& operators) {
+    operators();
+  }
 
   // --- operators. perm: [K] source channel of each permuted channel, or empty for identity; a host
   // array that stays alive and unchanged, like every span in the args.

@@ -11,6 +11,7 @@
 #include "backend/cuda/norm/rmsnorm_quantize.h"
 #include "backend/cuda/objects.h"
 #include "backend/cuda/runtime/host_arrays.h"
+#include "backend/cuda/step_graphs.h"
 #include "ops/numerics.h"
 
 namespace atom {
@@ -75,6 +76,8 @@ class CudaBackend final : public Backend {
     return as_base<KvCache>(CudaKvCache::create(shape));
   }
 
+  void run_step(const StepArgs& args, const std::function<void()>& operators) override;
+
   void write(Tensor& to, std::span<const float> from) override;
   void read(const Tensor& from, int64_t rows, std::span<float> to) override;
   HostActivations read(const Activations& from, int64_t tokens) override;
@@ -95,6 +98,8 @@ class CudaBackend final : public Backend {
 
  private:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+  void use_batch(const Batch& batch);
+  const int32_t* on_device(std::span<const int32_t> values);
   QuantizeParams quantize_params(CudaActivations& y, int64_t tokens, std::span<const int32_t> perm);
   bool launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
@@ -103,7 +108,9 @@ class CudaBackend final : public Backend {
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   HostArrays arrays_;
   DeviceBatch batch_;
-  Upload rows_;  // ids and row numbers of one operator
+  Upload rows_;                  // ids and row numbers of one operator
+  const Batch* step_ = nullptr;  // of the step that runs: batch_ holds it
+  StepGraphs graphs_;
 };
 
 Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options) {
@@ -122,6 +129,40 @@ CudaBackend::~CudaBackend() {
   if (stream_ == nullptr) return;
   (void)cudaStreamSynchronize(stream_);
   (void)cudaStreamDestroy(stream_);
+}
+
+// --- steps
+
+void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& operators) {
+  const Batch& batch = *args.batch;
+  must(batch_.set(batch, stream_));
+  step_ = &batch;
+  // Prompts differ too much to be worth recording.
+  if (!batch_.chunks().empty() || options_.exact_attention) {
+    operators();
+  } else {
+    graphs_.run({.cache = static_cast<const CudaKvCache*>(args.cache)->serial(),
+                 .state = cast(*args.state).serial(),
+                 .logits = args.logits == nullptr ? 0 : cast(*args.logits).serial(),
+                 .tokens = batch.size(),
+                 .logit_rows = static_cast<int64_t>(batch.logit_rows.size()),
+                 .longest = batch_.longest_decode(),
+                 .batch = batch_.address()},
+                stream_, operators);
+  }
+  step_ = nullptr;
+}
+
+void CudaBackend::use_batch(const Batch& batch) {
+  if (step_ != &batch) must(batch_.set(batch, stream_));
+}
+
+// Ids or row numbers: the running step's own are in GPU memory already.
+const int32_t* CudaBackend::on_device(std::span<const int32_t> values) {
+  if (step_ != nullptr && values.data() == step_->tokens.data()) return batch_.token_ids();
+  if (step_ != nullptr && values.data() == step_->logit_rows.data()) return batch_.logit_rows();
+  must(rows_.send(values, stream_));
+  return rows_.data();
 }
 
 // --- host access
@@ -272,9 +313,8 @@ void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Te
   for (const int32_t row : rows) {
     ATOM_CHECK(row >= 0 && row < x.rows(), "gather_rows: row out of range");
   }
-  must(rows_.send(rows, stream_));
   launch_gather_rows({.x = cast(x).data(),
-                      .rows = rows_.data(),
+                      .rows = on_device(rows),
                       .y = cast(y).data(),
                       .count = static_cast<int64_t>(rows.size()),
                       .cols = x.cols()},
@@ -383,7 +423,7 @@ void CudaBackend::rope_append_kv(const RopeAppendArgs& args) {
                    (position + 1) * args.rotary_dim <= static_cast<int64_t>(args.cos_sin.size()),
                "position past the end of the RoPE table");
   }
-  must(batch_.set(*args.batch, 0, stream_));
+  use_batch(*args.batch);
   launch_rope_append(
       {.qkv = cast(*args.qkv).data(),
        .q = cast(*args.q).data(),
@@ -415,7 +455,7 @@ void CudaBackend::paged_attention(const AttentionArgs& args) {
                  args.out->cols() == args.q->cols() && args.heads % shape.kv_heads == 0 &&
                  args.window >= 0,
              "paged_attention: shapes");
-  must(batch_.set(*args.batch, 0, stream_));
+  use_batch(*args.batch);
   launch_attention({.q = cast(*args.q).data(),
                     .out = cast(*args.out).data(),
                     .sequences = batch_.sequences(),

@@ -1,11 +1,23 @@
 #include "backend/cuda/device_batch.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace atom::cuda {
+namespace {
 
-Status DeviceBatch::set(const Batch& batch, int64_t padded, cudaStream_t stream) {
-  const int64_t real = batch.size(), tokens = std::max(real, padded);
+// To the next of 64, 80, 96, 112, 128, 160, 192, 224, 256, 320 ...
+int64_t round_up_coarsely(int64_t value) {
+  constexpr int64_t kLeast = 64;
+  if (value <= kLeast) return value == 0 ? 0 : kLeast;
+  const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(value - 1))) / 4;
+  return (value + step - 1) / step * step;
+}
+
+}  // namespace
+
+Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
+  const int64_t tokens = batch.size();
   size_t pages = 0;
   for (const SequenceSlice& slice : batch.sequences) pages += slice.pages.size();
   const auto fixed = static_cast<size_t>(static_cast<int64_t>(Part::kPages) * tokens);
@@ -17,8 +29,6 @@ Status DeviceBatch::set(const Batch& batch, int64_t padded, cudaStream_t stream)
   std::copy_n(batch.logit_rows.begin(),
               std::min<int64_t>(static_cast<int64_t>(batch.logit_rows.size()), tokens),
               part(Part::kLogitRows));
-  std::fill(part(Part::kSlots) + real, part(Part::kSlots) + tokens, -1);
-  std::fill(part(Part::kTokenSequence) + real, part(Part::kTokenSequence) + tokens, -1);
   chunks_.clear();
   decode_items_ = longest_decode_ = 0;
   int32_t index = 0;
@@ -44,11 +54,7 @@ Status DeviceBatch::set(const Batch& batch, int64_t padded, cudaStream_t stream)
     ++index;
   };
   for (const SequenceSlice& slice : batch.sequences) add(slice);
-  // Padding: sequences without tokens, each with a row of its own.
-  for (int64_t t = real; t < tokens; ++t) {
-    part(Part::kRow)[index] = static_cast<int32_t>(t);
-    part(Part::kDecodeList)[decode_items_++] = index++;
-  }
+  longest_decode_ = round_up_coarsely(longest_decode_);
   if (tokens == tokens_ && packed_ == sent_) return {};
   tokens_ = tokens;
   ATOM_TRY(upload_.send(packed_, stream));

@@ -13,20 +13,22 @@ namespace atom::cuda {
 
 class DeviceBatch {
  public:
-  // Takes over `batch`, padded with tokens of no sequence to `padded` tokens where that is more.
-  // Sends nothing where the batch is the same as the last. Fails when memory is short.
-  Status set(const Batch& batch, int64_t padded, cudaStream_t stream);
+  // Takes over `batch`. Sends nothing where it is the same as the last. Fails when memory is short.
+  Status set(const Batch& batch, cudaStream_t stream);
 
   int64_t tokens() const { return tokens_; }
-  // The longest sequence with one new token, that one included.
+  // An upper bound for the longest sequence with one new token, that one included: few different
+  // numbers, so that what depends on it can be recorded.
   int64_t longest_decode() const { return longest_decode_; }
   int64_t decode_items() const { return decode_items_; }
   // New tokens of each sequence with several.
   const std::vector<int32_t>& chunks() const { return chunks_; }
 
+  // Changes whenever the arrays move: what was recorded with them is then void.
+  const void* address() const { return upload_.data(); }
   const int32_t* token_ids() const { return at(Part::kTokens); }
   const int32_t* positions() const { return at(Part::kPositions); }
-  const int32_t* slots() const { return at(Part::kSlots); }  // page * 16 + slot, -1: padding
+  const int32_t* slots() const { return at(Part::kSlots); }  // page * 16 + slot
   const int32_t* token_sequences() const { return at(Part::kTokenSequence); }
   const int32_t* logit_rows() const { return at(Part::kLogitRows); }
   const int32_t* decode_list() const { return at(Part::kDecodeList); }
@@ -34,7 +36,7 @@ class DeviceBatch {
   attention::SequenceView sequences() const;
 
  private:
-  // Each but the last has room for one int a padded token, so that places depend on that number
+  // Each but the last has room for one int a token, so that places depend on that number
   // only.
   enum class Part {
     kTokens,

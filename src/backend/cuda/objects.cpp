@@ -1,6 +1,7 @@
 #include "backend/cuda/objects.h"
 
 #include <algorithm>
+#include <atomic>
 #include <initializer_list>
 
 #include "backend/cuda/gemm/pack_weights.h"
@@ -39,6 +40,11 @@ bool uses_w4a8_gemm(const LinearFormat& format, int64_t channels) {
   return format.weight.kind == WeightKind::kTwoLevel && format.act.quantized &&
          format.weight.outlier_kind != OutlierKind::kFloat && channels <= kMostSumChannels &&
          (group == 32 || group == 64 || group % w4a8::kBlockCols == 0);
+}
+
+uint64_t next_serial() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
 }
 
 // --- tensors

@@ -16,6 +16,9 @@ namespace atom::cuda {
 // Whether linears of a format run on the w4a8 GEMM, and keep weights and activations in its layout.
 bool uses_w4a8_gemm(const LinearFormat& format, int64_t channels);
 
+// A number that no other object of this process has or had: addresses are used again.
+uint64_t next_serial();
+
 class CudaTensor final : public Tensor {
  public:
   static Result<std::unique_ptr<CudaTensor>> create(int64_t rows, int64_t cols);
@@ -26,11 +29,13 @@ class CudaTensor final : public Tensor {
 
   float* data() { return data_.data(); }
   const float* data() const { return data_.data(); }
+  uint64_t serial() const { return serial_; }
 
  private:
   CudaTensor(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
   int64_t rows_, cols_;
   DeviceArray<float> data_;  // [rows, cols]
+  uint64_t serial_ = next_serial();
 };
 
 class CudaActivations final : public Activations {
@@ -92,6 +97,7 @@ class CudaKvCache final : public KvCache {
   const KvCacheShape& shape() const override { return shape_; }
   void set_prefix(int64_t layer, std::span<const float> k, std::span<const float> v) override;
   attention::CacheView view(int64_t layer) const;
+  uint64_t serial() const { return serial_; }
 
  private:
   explicit CudaKvCache(const KvCacheShape& shape) : shape_(shape) {}
@@ -99,6 +105,7 @@ class CudaKvCache final : public KvCache {
   PageLayout layout_;
   DeviceArray<uint8_t> records_;  // [layers, pages, KH] records
   DeviceArray<float> prefix_;     // [layers, 2, prefix tokens, KH, DH]
+  uint64_t serial_ = next_serial();
 };
 
 }  // namespace atom::cuda

@@ -12,8 +12,9 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
+constexpr int kPlainThreads = 256;
+constexpr int kFewRows = 128;  // so few leave multiprocessors idle
+constexpr int kMostWarps = 32;
 constexpr int kClips = 5;
 constexpr int kLanes = numerics::kErrorLanes;
 constexpr int kLongGroup = 512;  // from here on a group takes the whole CTA
@@ -30,10 +31,10 @@ __device__ int64_t code_place(const CodePlaces& p, int64_t token, int64_t first,
 
 // What threads use together while they quantize.
 struct Scratch {
-  double squares[kWarps];
-  float low[kWarps], high[kWarps];
-  int sums[kWarps];
-  float errors[kWarps][kClips];  // a warp's own; the whole CTA takes the first
+  double squares[kMostWarps];
+  float low[kMostWarps], high[kMostWarps];
+  int sums[kMostWarps];
+  float errors[kMostWarps][kClips];  // a warp's own; the whole CTA takes the first
 };
 
 template <class T, class Op>
@@ -59,6 +60,7 @@ struct WarpTeam {
 };
 
 // The CTA.
+template <int kThreads>
 struct BlockTeam {
   static constexpr int kSize = kThreads;
   Scratch& scratch;
@@ -72,7 +74,7 @@ struct BlockTeam {
       scratch.high[warp] = high;
     }
     __syncthreads();
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kThreads / 32; ++w) {
       low = fminf(low, scratch.low[w]);
       high = fmaxf(high, scratch.high[w]);
     }
@@ -155,6 +157,7 @@ __device__ int quantize_group(const Team& team, const float* x, int count, const
 }
 
 // The row of a token as the linear's columns have it; ends with a barrier.
+template <int kThreads>
 __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch& scratch) {
   const int thread = static_cast<int>(threadIdx.x);
   if (p.source == RowSource::kSilu) {
@@ -176,7 +179,7 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
     if (thread % 32 == 0) scratch.squares[thread / 32] = square;
     __syncthreads();
     square = 0;
-    for (int w = 0; w < kWarps; ++w) square += scratch.squares[w];
+    for (int w = 0; w < kThreads / 32; ++w) square += scratch.squares[w];
     factor = static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(p.channels) + p.eps));
   }
   for (int k = thread; k < p.channels; k += kThreads) {
@@ -186,13 +189,15 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
   __syncthreads();
 }
 
+template <int kThreads>
 __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
+  constexpr int kWarps = kThreads / 32;
   __shared__ Scratch scratch;
   auto* row = reinterpret_cast<float*>(dynamic_shared());
   const int token = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
-  make_row(p, token, row, scratch);
+  make_row<kThreads>(p, token, row, scratch);
   float* values =
       p.values == nullptr ? nullptr : p.values + static_cast<int64_t>(token) * p.value_count;
   if (values != nullptr && !p.decoded_values) {
@@ -208,8 +213,8 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
   int sum = 0;
   if (p.group >= kLongGroup) {
     for (int g = 0; g < groups; ++g) {
-      sum += quantize_group(BlockTeam{scratch, thread, warp}, row + g * p.group, p.group, p.format,
-                            p.format.search, p, token, 0, g * p.group, scales + g,
+      sum += quantize_group(BlockTeam<kThreads>{scratch, thread, warp}, row + g * p.group, p.group,
+                            p.format, p.format.search, p, token, 0, g * p.group, scales + g,
                             at(decoded, g * p.group));
     }
   } else {
@@ -238,12 +243,12 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
   }
 }
 
-__global__ __launch_bounds__(kThreads) void dequantize_rows_kernel(
+__global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
     const __grid_constant__ DequantizeParams p) {
   const int64_t token = blockIdx.x;
   const float* values = p.values == nullptr ? nullptr : p.values + token * p.value_count;
   float* y = p.y + token * p.channels;
-  for (int k = static_cast<int>(threadIdx.x); k < p.channels; k += kThreads) {
+  for (int k = static_cast<int>(threadIdx.x); k < p.channels; k += kPlainThreads) {
     const bool in_body = k < p.body;
     if (p.codes == nullptr || (!in_body && p.outlier_kind == OutlierKind::kFloat)) {
       y[k] = values[k - (p.channels - p.value_count)];
@@ -262,14 +267,20 @@ __global__ __launch_bounds__(kThreads) void dequantize_rows_kernel(
 
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
-  launch(quantize_rows_kernel, dim3(static_cast<unsigned>(params.tokens)), kThreads,
-         int64_t{params.channels} * 4, params, stream);
+  const dim3 grid(static_cast<unsigned>(params.tokens));
+  const int64_t row_bytes = int64_t{params.channels} * 4;
+  // A few long rows: more threads for each.
+  if (params.channels >= 2048 && params.tokens <= kFewRows) {
+    launch(quantize_rows_kernel<1024>, grid, 1024, row_bytes, params, stream);
+  } else {
+    launch(quantize_rows_kernel<256>, grid, 256, row_bytes, params, stream);
+  }
 }
 
 void launch_dequantize_rows(const DequantizeParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
-  launch(dequantize_rows_kernel, dim3(static_cast<unsigned>(params.tokens)), kThreads, 0, params,
-         stream);
+  launch(dequantize_rows_kernel, dim3(static_cast<unsigned>(params.tokens)), kPlainThreads, 0,
+         params, stream);
 }
 
 }  // namespace atom::cuda
