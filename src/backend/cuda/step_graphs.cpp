@@ -11,22 +11,26 @@ constexpr size_t kMostRecords = 512;  // a record of 300 launches takes about ha
 
 }  // namespace
 
-StepGraphs::~StepGraphs() {
+StepGraphs::~StepGraphs() { clear(); }
+
+void StepGraphs::clear() {
   for (auto& [key, record] : records_) {
     if (record.graph != nullptr) (void)cudaGraphExecDestroy(record.graph);
   }
+  records_.clear();
 }
 
 void StepGraphs::run(const StepKey& key, cudaStream_t stream,
                      const std::function<void()>& operators) {
-  const auto [found, is_new] = records_.try_emplace(key);
-  Record& record = found->second;
-  record.last_use = ++uses_;
-  if (is_new) {
-    operators();
-    if (records_.size() > kMostRecords) drop_oldest();
+  const auto found = records_.find(key);
+  if (found == records_.end()) {
+    operators();  // which may clear()
+    if (records_.size() >= kMostRecords) drop_oldest();
+    records_[key].last_use = ++uses_;
     return;
   }
+  Record& record = found->second;
+  record.last_use = ++uses_;
   if (record.graph == nullptr) {
     cudaGraph_t graph = nullptr;
     ATOM_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));

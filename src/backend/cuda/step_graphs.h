@@ -31,6 +31,9 @@ class StepGraphs {
   // memory; the second time they are recorded; from then on the record is replayed.
   void run(const StepKey& key, cudaStream_t stream, const std::function<void()>& operators);
 
+  // Forgets all records: what they touch has moved. REQUIRES: none of them runs.
+  void clear();
+
  private:
   struct Record {
     cudaGraphExec_t graph = nullptr;

@@ -38,7 +38,7 @@ __device__ void rotate(float* x, const float* angles, int rotary_dim, int lane) 
   __syncwarp();
 }
 
-__device__ void transform(float* x, int dim, float factor, int lane) {
+__device__ __forceinline__ void transform(float* x, int dim, float factor, int lane) {
   for (int stride = 1; stride < dim; stride *= 2) {
     for (int i = lane; i < dim / 2; i += 32) {
       const int low = i / stride * 2 * stride + i % stride;
@@ -53,8 +53,8 @@ __device__ void transform(float* x, int dim, float factor, int lane) {
 }
 
 // Rounds x to the cache's format, into a token's slot of a record.
-__device__ void store(const PageLayout& layout, int bits, const float* x, uint8_t* record,
-                      bool value, int slot, int lane) {
+__device__ __forceinline__ void store(const PageLayout& layout, int bits, const float* x,
+                                      uint8_t* record, bool value, int slot, int lane) {
   const int dim = layout.head_dim;
   if (layout.kind != KvKind::kInt) {
     for (int d = lane; d < dim; d += 32) {
@@ -97,13 +97,17 @@ __device__ void store(const PageLayout& layout, int bits, const float* x, uint8_
   }
 }
 
+// kDim: the head size where it is a common one, so that places are constants; 0: any.
+template <int kDim>
 __global__ __launch_bounds__(kThreads) void rope_append_kernel(
     const __grid_constant__ RopeAppendParams p) {
   __shared__ float vectors[kWarps][kMostDim];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t token = blockIdx.x;
   const int head = static_cast<int>(blockIdx.y) * kWarps + warp;
-  const int kv_heads = p.cache.kv_heads, dim = p.cache.layout.head_dim;
+  PageLayout layout = p.cache.layout;
+  if constexpr (kDim != 0) layout.head_dim = kDim;
+  const int kv_heads = p.cache.kv_heads, dim = layout.head_dim;
   const int all = p.heads + 2 * kv_heads, slot = p.slots[token];
   if (head >= all || slot < 0) return;
   const float* from = p.qkv + (token * all + head) * dim;
@@ -131,7 +135,7 @@ __global__ __launch_bounds__(kThreads) void rope_append_kernel(
   uint8_t* record = p.cache.records +
                     static_cast<int64_t>(slot / kPageTokens16) * p.cache.page_stride +
                     static_cast<int64_t>(kv_head) * p.cache.record_bytes;
-  store(p.cache.layout, p.bits, x, record, value, slot % kPageTokens16, lane);
+  store(layout, p.bits, x, record, value, slot % kPageTokens16, lane);
 }
 
 }  // namespace
@@ -140,8 +144,15 @@ void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
   ATOM_CHECK(params.cache.layout.head_dim <= kMostDim, "rope_append: head size");
   const int heads = params.heads + 2 * params.cache.kv_heads;
-  launch(rope_append_kernel, dim3(static_cast<unsigned>(params.tokens), blocks_for(heads, kWarps)),
-         kThreads, 0, params, stream);
+  const dim3 grid(static_cast<unsigned>(params.tokens), blocks_for(heads, kWarps));
+  switch (params.cache.layout.head_dim) {
+    case 64:
+      return launch(rope_append_kernel<64>, grid, kThreads, 0, params, stream);
+    case 128:
+      return launch(rope_append_kernel<128>, grid, kThreads, 0, params, stream);
+    default:
+      return launch(rope_append_kernel<0>, grid, kThreads, 0, params, stream);
+  }
 }
 
 }  // namespace atom::cuda

@@ -162,8 +162,10 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
   const int thread = static_cast<int>(threadIdx.x);
   if (p.source == RowSource::kSilu) {
     const float* gate = p.x + static_cast<int64_t>(token) * 2 * p.channels;
+    // Several loads on their way at a time.
+#pragma unroll 8
     for (int k = thread; k < p.channels; k += kThreads) {
-      row[k] = numerics::silu_mul(gate[k], gate[p.channels + k]);
+      row[k] = numerics::silu_mul(__ldcs(gate + k), __ldcs(gate + p.channels + k));
     }
     __syncthreads();
     return;
@@ -182,6 +184,7 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
     for (int w = 0; w < kThreads / 32; ++w) square += scratch.squares[w];
     factor = static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(p.channels) + p.eps));
   }
+#pragma unroll 4
   for (int k = thread; k < p.channels; k += kThreads) {
     const int source = p.perm == nullptr ? k : p.perm[k];
     row[k] = p.source == RowSource::kNorm ? x[source] * factor * p.norm_weight[source] : x[source];

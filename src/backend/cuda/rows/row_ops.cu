@@ -17,6 +17,18 @@ __global__ __launch_bounds__(kThreads) void gather_rows_kernel(
   }
 }
 
+__global__ __launch_bounds__(kThreads) void add_kernel(const __grid_constant__ AddParams p) {
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
+  if (i + 3 < p.count) {
+    const float4 x = *reinterpret_cast<const float4*>(p.x + i);
+    float4 y = *reinterpret_cast<const float4*>(p.y + i);
+    y = make_float4(y.x + x.x, y.y + x.y, y.z + x.z, y.w + x.w);
+    *reinterpret_cast<float4*>(p.y + i) = y;
+    return;
+  }
+  for (int64_t k = i; k < p.count; ++k) p.y[k] += p.x[k];
+}
+
 // A CTA takes a tile of the lower triangle and writes it twice. The product of two channels is the
 // same number in either order, so that the result is symmetric to the last bit.
 __global__ __launch_bounds__(kTileThreads) void gram_kernel(const __grid_constant__ GramParams p) {
@@ -50,6 +62,11 @@ void launch_gather_rows(const GatherParams& params, cudaStream_t stream) {
   if (params.count == 0) return;
   launch(gather_rows_kernel, dim3(static_cast<unsigned>(params.count)), kThreads, 0, params,
          stream);
+}
+
+void launch_add(const AddParams& params, cudaStream_t stream) {
+  if (params.count == 0) return;
+  launch(add_kernel, dim3(blocks_for(params.count, 4 * kThreads)), kThreads, 0, params, stream);
 }
 
 void launch_gram(const GramParams& params, cudaStream_t stream) {
