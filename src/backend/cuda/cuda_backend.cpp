@@ -387,9 +387,9 @@ void CudaBackend::linear(const LinearArgs& args) {
         .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
         .x_sums = x.sums.data(),
         .bias = w.bias,
-        .y = y,
+        .y = apart ? products_.data() : y,
         .y_type = DType::kF32,
-        .accumulate = args.accumulate,
+        .accumulate = args.accumulate && !apart,
         .workspace = gemm_workspace_.data()};
     must(launch_w4a8(gemm, choose_w4a8(gemm), stream_));
     if (apart) launch_add({.x = products_.data(), .y = y, .count = outputs}, stream_);
