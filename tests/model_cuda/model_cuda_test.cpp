@@ -85,8 +85,9 @@ std::vector<testing::Prompt> golden_prompts() {
   return prompts;
 }
 
-// Activation codes differ where a float before a rounding differs in its last bits, which the
-// layers amplify: logits are close, not equal.
+// A float that differs in its last bits before a rounding makes another code, whose step the layers
+// behind amplify to the size of the quantization's own noise. CPU and ref differ by 0.06 to 0.16 of
+// the largest logit on these prompts (2026-11-25); so does the GPU from either.
 TEST(CudaModel, QuantizedCheckpointIsCloseToRef) {
   const std::optional<Checkpoint> checkpoint = test_checkpoint();
   if (!checkpoint) GTEST_SKIP() << kNoCheckpoint;
@@ -97,7 +98,7 @@ TEST(CudaModel, QuantizedCheckpointIsCloseToRef) {
   const double worst = testing::worst_difference(testing::run_prompt(*gpu.decoder, prompt, 512),
                                                  testing::run_prompt(*ref.decoder, prompt, 512));
   std::printf("largest difference: %.2g of the largest logit\n", worst);
-  EXPECT_LT(worst, 0.03);
+  EXPECT_LT(worst, 0.25);
 }
 
 // Greedy generation of all prompts side by side: the tokens, and how far the best logit was above
@@ -156,8 +157,9 @@ Greedy generate(Decoder& decoder, const std::vector<testing::Prompt>& prompts, i
   return result;
 }
 
-// Where the two part, the CPU's best logit was less than this above its second: a near-tie.
-constexpr float kNearTie = 0.5f;
+// Where the two part, the CPU's best logit was less than this above its second: a near-tie, as
+// backends go (above: 0.06 to 0.16 of a largest logit of some 17).
+constexpr float kNearTie = 2.0f;
 
 TEST(CudaModel, GreedyGenerationIsTheCpusUpToANearTie) {
   const std::optional<Checkpoint> checkpoint = test_checkpoint();
