@@ -22,7 +22,7 @@ namespace atom::cuda {
 struct Work {
   int tile_w, tile_t;
   int begin, end;  // blocks
-  int64_t first;   // linear index of block 0 of this tile among the split tiles' blocks
+  int first;       // linear index of block 0 of this tile among the split tiles' blocks
 };
 
 class Schedule {
@@ -52,17 +52,19 @@ class Schedule {
   }
 
   // First block of a CTA's share, counted over the split tiles.
-  __device__ int64_t share_begin(int cta) const { return split_blocks() * cta / plan_.ctas; }
+  __device__ int share_begin(int cta) const {
+    return static_cast<int>(static_cast<int64_t>(split_blocks()) * cta / plan_.ctas);
+  }
 
  private:
-  __device__ int64_t split_blocks() const {
-    return (static_cast<int64_t>(plan_.tiles_w) * plan_.tiles_t - plan_.whole_tiles) * plan_.blocks;
+  __device__ int split_blocks() const {
+    return (plan_.tiles_w * plan_.tiles_t - plan_.whole_tiles) * plan_.blocks;
   }
   __device__ bool take_split(Work& work) {
-    const auto tile = static_cast<int>((end_ - 1) / plan_.blocks);
-    work.first = static_cast<int64_t>(tile) * plan_.blocks;
-    work.begin = static_cast<int>(begin_ > work.first ? begin_ - work.first : 0);
-    work.end = static_cast<int>(end_ - work.first);
+    const int tile = (end_ - 1) / plan_.blocks;
+    work.first = tile * plan_.blocks;
+    work.begin = begin_ > work.first ? begin_ - work.first : 0;
+    work.end = end_ - work.first;
     locate(plan_.whole_tiles + tile, work);
     end_ = work.first + work.begin;
     return true;
@@ -76,7 +78,7 @@ class Schedule {
   }
 
   const SchedulePlan& plan_;
-  int64_t begin_, end_;
+  int begin_, end_;
   int whole_;
   int stage_ = 0;
 };

@@ -39,8 +39,21 @@ struct Shape {
   constexpr int act_blocks() const { return body_blocks + (outlier_blocks + 1) / 2; }
 };
 
+// Where column k of a k-step of 32 stands in wgmma's A operand, for a row of a block.
+struct Place {
+  int thread, row_half, col_half, byte;
+};
+constexpr Place fragment_place(int row, int k) {
+  return {.thread = (row / 16) * 32 + (row % 8) * 4 + (k % 16) / 4,
+          .row_half = (row % 16) / 8,
+          .col_half = (k % 32) / 16,
+          .byte = k % 4};
+}
+// Byte of a row's {scale, zero + 128} within a group's scales.
+constexpr int scale_place(int row) { return ((row / 16) * 8 + row % 8) * 4 + (row % 16) / 8 * 2; }
+
 // Byte of activation column k (0 <= k < 128) of block b of a token; capacity: tokens of the buffer.
-inline int64_t activation_offset(int64_t b, int64_t token, int64_t k, int64_t capacity) {
+constexpr int64_t activation_offset(int64_t b, int64_t token, int64_t k, int64_t capacity) {
   return (b * capacity + token) * kActBlockBytes + (((k / 16) ^ (token % 8)) * 16 + k % 16);
 }
 

@@ -104,6 +104,18 @@ __device__ inline void keep(uint32_t (&values)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(values[i])::"memory");
 }
 
+__device__ inline void keep(float& value) { asm volatile("" : "+f"(value)::"memory"); }
+
+// A load from shared memory that stays where it is written, ahead of a wait for products.
+__device__ inline float4 load_shared(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 // Descriptor of a K-major operand of 128-byte rows under the 128-byte swizzle; the address is a
 // multiple of 1024. 32 bytes further along K is +2.
 __device__ inline uint64_t swizzled_descriptor(uint32_t address) {

@@ -1,4 +1,4 @@
-// The kernels of the w4a8 GEMM as host code sees them.
+// The GEMM kernels as host code sees them.
 #pragma once
 
 #include <span>
@@ -6,7 +6,7 @@
 #include "backend/cuda/gemm/kernel_args.h"
 #include "backend/cuda/gemm/w4a8_layout.h"
 
-namespace atom::cuda::w4a8 {
+namespace atom::cuda::gemm {
 
 struct Config {
   int row_blocks;  // of 64 channels, a warpgroup
@@ -23,14 +23,14 @@ struct Params {
   const int8_t* x;
   const float* x_scales;
   const float* x_outlier_scales;
-  const int32_t* x_sums;
+  const int32_t* x_sums;  // w4a8 only
   OutputArgs out;
   int capacity;
   int row_blocks;  // of the whole matrix
-  Shape shape;
+  w4a8::Shape shape;
   SchedulePlan plan;
-  int32_t* partials;  // [CTA][warpgroup][accumulators / 4][thread] int4
-  uint32_t* flags;    // [CTA][warpgroup], zero between launches
+  void* partials;   // [CTA][warpgroup][accumulators / 4][thread] 16 bytes
+  uint32_t* flags;  // [CTA][warpgroup], zero between launches
 };
 
 inline constexpr int kMathThreads = 256;
@@ -45,12 +45,19 @@ struct KernelEntry {
   int shared_bytes[3];
 };
 
-// Shapes for many and for few tokens; each function is a source file of its own.
-std::span<const KernelEntry> large_f16();
-std::span<const KernelEntry> large_bf16();
-std::span<const KernelEntry> large_f32();
-std::span<const KernelEntry> small_f16();
-std::span<const KernelEntry> small_bf16();
-std::span<const KernelEntry> small_f32();
+}  // namespace atom::cuda::gemm
 
+// The tables: every function is a source file of its own. Large and small: for many and few tokens.
+namespace atom::cuda::w4a8 {
+std::span<const gemm::KernelEntry> large_f16();
+std::span<const gemm::KernelEntry> large_bf16();
+std::span<const gemm::KernelEntry> large_f32();
+std::span<const gemm::KernelEntry> small_f16();
+std::span<const gemm::KernelEntry> small_bf16();
+std::span<const gemm::KernelEntry> small_f32();
 }  // namespace atom::cuda::w4a8
+namespace atom::cuda::w4a4 {
+std::span<const gemm::KernelEntry> tiles_f16();
+std::span<const gemm::KernelEntry> tiles_bf16();
+std::span<const gemm::KernelEntry> tiles_f32();
+}  // namespace atom::cuda::w4a4

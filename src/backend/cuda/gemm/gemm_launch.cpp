@@ -1,16 +1,16 @@
-// The choice among the w4a8 kernels and their launch.
+// The choice among the GEMM kernels and their launch.
 #include <algorithm>
 #include <limits>
 
 #include "backend/cuda/gemm/gemm.h"
-#include "backend/cuda/gemm/w4a8_kernels.h"
+#include "backend/cuda/gemm/gemm_kernels.h"
 #include "backend/cuda/runtime/device.h"
 #include "backend/cuda/runtime/tensor_map.h"
 
 namespace atom::cuda {
 namespace {
 
-using namespace w4a8;
+using gemm::Config, gemm::KernelEntry, w4a8::kActBlockBytes, w4a8::kBlockRows, w4a8::Shape;
 
 // Bytes of flags in front of the workspace's partial sums.
 constexpr int64_t kFlagBytes = 4096;
@@ -40,16 +40,29 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   return plan;
 }
 
-// Kernel number `kernel` of the table; the shapes are the same for every output type.
-const KernelEntry& table(int kernel, DType type = DType::kF16) {
-  const std::span<const KernelEntry> large = type == DType::kF16    ? large_f16()
-                                             : type == DType::kBF16 ? large_bf16()
-                                                                    : large_f32();
-  const std::span<const KernelEntry> small = type == DType::kF16    ? small_f16()
-                                             : type == DType::kBF16 ? small_bf16()
-                                                                    : small_f32();
-  const auto i = static_cast<size_t>(kernel);
-  return i < large.size() ? large[i] : small[i - large.size()];
+// The kernels of a format for one output type: two parts of one table.
+struct Table {
+  std::span<const KernelEntry> first, second;
+
+  const KernelEntry& operator[](int kernel) const {
+    const auto i = static_cast<size_t>(kernel);
+    return i < first.size() ? first[i] : second[i - first.size()];
+  }
+  int size() const { return static_cast<int>(first.size() + second.size()); }
+};
+// The shapes are the same for every output type.
+Table table(GemmFormat format, DType type) {
+  switch (format) {
+    case GemmFormat::kW4A8:
+      if (type == DType::kF16) return {w4a8::large_f16(), w4a8::small_f16()};
+      if (type == DType::kBF16) return {w4a8::large_bf16(), w4a8::small_bf16()};
+      return {w4a8::large_f32(), w4a8::small_f32()};
+    case GemmFormat::kW4A4:
+      if (type == DType::kF16) return {w4a4::tiles_f16(), {}};
+      if (type == DType::kBF16) return {w4a4::tiles_bf16(), {}};
+      return {w4a4::tiles_f32(), {}};
+  }
+  ATOM_CHECK(false, "unknown GEMM format");
 }
 
 int group_index(const Shape& shape) { return shape.groups == 1 ? 0 : shape.groups == 2 ? 1 : 2; }
@@ -61,18 +74,21 @@ int64_t gemm_workspace_bytes() {
   return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
 }
 
-int w4a8_kernel_count() { return static_cast<int>(large_f16().size() + small_f16().size()); }
-const char* w4a8_kernel_name(int kernel) { return table(kernel).name; }
+int gemm_kernel_count(GemmFormat format) { return table(format, DType::kF16).size(); }
+const char* gemm_kernel_name(GemmFormat format, int kernel) {
+  return table(format, DType::kF16)[kernel].name;
+}
 
-GemmChoice choose_w4a8(const GemmArgs& args) {
+GemmChoice choose_gemm(const GemmArgs& args) {
   constexpr double kCyclesPerUs = 1800, kMemoryBytesPerCycle = 2150;
   const int sms = device_info().sms;
   const double bytes = static_cast<double>(ceil_div(args.rows, kBlockRows)) * args.shape.blocks() *
                        static_cast<double>(args.shape.block_bytes());
   GemmChoice best;
   double best_cycles = std::numeric_limits<double>::max();
-  for (int k = 0; k < w4a8_kernel_count(); ++k) {
-    const KernelEntry& entry = table(k, args.y_type);
+  const Table kernels = table(args.format, args.y_type);
+  for (int k = 0; k < kernels.size(); ++k) {
+    const KernelEntry& entry = kernels[k];
     if (entry.functions[group_index(args.shape)] == nullptr) continue;
     for (const bool split : {false, true}) {
       const Config& c = entry.config;
@@ -102,38 +118,37 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
   return best;
 }
 
-Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
+Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   if (args.tokens == 0) return {};
-  const KernelEntry& entry = table(choice.kernel, args.y_type);
+  const KernelEntry& entry = table(args.format, args.y_type)[choice.kernel];
   const int group = group_index(args.shape);
   const bool known =
       args.y_type == DType::kF16 || args.y_type == DType::kBF16 || args.y_type == DType::kF32;
   if (!known || entry.functions[group] == nullptr) {
-    return error(ErrorCode::kUnsupported, "w4a8: no kernel {} for output {} and {} groups a block",
+    return error(ErrorCode::kUnsupported, "GEMM: no kernel {} for output {} and {} groups a block",
                  entry.name, dtype_name(args.y_type), args.shape.groups);
   }
   const Config& c = entry.config;
-  Params params{
-      .weights = args.weights,
-      .row_scales = args.row_scales,
-      .x = args.x,
-      .x_scales = args.x_scales,
-      .x_outlier_scales = args.x_outlier_scales,
-      .x_sums = args.x_sums,
-      .out = {.y_map = {},
-              .by_copy = false,
-              .y = args.y,
-              .bias = args.bias,
-              .rows = static_cast<int>(args.rows),
-              .tokens = static_cast<int>(args.tokens),
-              .accumulate = args.accumulate},
-      .capacity = static_cast<int>(args.capacity),
-      .row_blocks = ceil_div(args.rows, kBlockRows),
-      .shape = args.shape,
-      .plan = make_plan(args, c, choice.split),
-      .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
-      .flags = static_cast<uint32_t*>(args.workspace)};
+  gemm::Params params{.weights = args.weights,
+                      .row_scales = args.row_scales,
+                      .x = args.x,
+                      .x_scales = args.x_scales,
+                      .x_outlier_scales = args.x_outlier_scales,
+                      .x_sums = args.x_sums,
+                      .out = {.y_map = {},
+                              .by_copy = false,
+                              .y = args.y,
+                              .bias = args.bias,
+                              .rows = static_cast<int>(args.rows),
+                              .tokens = static_cast<int>(args.tokens),
+                              .accumulate = args.accumulate},
+                      .capacity = static_cast<int>(args.capacity),
+                      .row_blocks = ceil_div(args.rows, kBlockRows),
+                      .shape = args.shape,
+                      .plan = make_plan(args, c, choice.split),
+                      .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
+                      .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);
   if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
     params.out.by_copy = true;
@@ -146,7 +161,7 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas));
-  config.blockDim = dim3(static_cast<unsigned>(threads(c.ctas)));
+  config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.ctas)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   void* arguments[] = {&params};
