@@ -5,8 +5,8 @@
 //             kTokenGroupScales   stages bring the tokens' scales
 //             kRowScaleLast       row scales multiply the whole sum, or only the outliers
 //             struct Math<K>      : Consumer<K, Math<K>> with
-//               body(blocks)      sums_ of so many blocks
-//               to_float(v)       sums_ as floats, up to the row scale where it comes last
+//               body(blocks)      adds so many blocks to sums_
+//               to_float(sums, v) as floats, up to the row scale where it comes last
 #pragma once
 
 #include <type_traits>
@@ -26,8 +26,7 @@ class Consumer {
   using Acc = typename K::Format::Acc;
   static constexpr int kRows = C::row_blocks;
   static constexpr int kAcc = C::tokens / 2;
-  // Tokens of an outlier piece: the sums of two live beside the body's.
-  static constexpr int kPiece = C::tokens < 32 ? C::tokens : 32;
+  static constexpr int kSliceAcc = C::slice_tokens / 2;
 
  public:
   __device__ explicit Consumer(const Params& p)
@@ -37,22 +36,29 @@ class Consumer {
         cta_(static_cast<int>(blockIdx.x)) {}
 
   __device__ void run() {
-    Schedule schedule(p_.plan, cta_);
+    ScheduleOf<C> schedule(p_.plan, cta_);
     for (Work work; schedule.next(work);) {
-      const bool finishes = work.end == p_.plan.blocks;
-      if (finishes) fetch_token_values(work.tile_t * C::tokens);
+      if (work.finishes) fetch_token_values(first_token<C>(work));
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int i = 0; i < kAcc; ++i) sums_[r][i] = 0;
       }
-      math().body(work.end - work.begin);
-      if (!finishes) {
-        give_partial();
-        continue;
+      if (work.end > work.begin) math().body(work.end - work.begin);
+      if constexpr (C::cluster > 1) {
+        give_slices();
+        if (!work.finishes) continue;
+        Acc slice[kRows][kSliceAcc];
+        take_slice(slice);
+        finish(slice, work);
+      } else {
+        if (!work.finishes) {
+          give_partial();
+          continue;
+        }
+        if (work.begin > 0) take_partials(schedule, work);
+        finish(sums_, work);
       }
-      if (work.begin > 0) take_partials(schedule, work);
-      finish(work);
     }
   }
 
@@ -81,10 +87,10 @@ class Consumer {
 
  private:
   __device__ uint8_t* staging() const {
-    return shared_memory() + L::kStaging + group_ * EpilogueTile<Out, C::tokens>::kBytes;
+    return shared_memory() + L::kStaging + group_ * EpilogueTile<Out, C::slice_tokens>::kBytes;
   }
 
-  __device__ int slot(int cta) const { return cta * 2 + group_; }
+  __device__ int slot(int cta) const { return cta * C::warpgroups + group_; }
   __device__ int4* partial(int cta) const {
     return static_cast<int4*>(p_.partials) +
            static_cast<int64_t>(slot(cta)) * (kRows * kAcc / 4) * 128 + thread_;
@@ -135,6 +141,54 @@ class Consumer {
     }
   }
 
+  // Sums of every slice go to the CTA of the cluster that finishes it, [from CTA][...] there.
+  __device__ void give_slices() const {
+    constexpr int kEach = C::slice_tokens / 8;
+    ptx::cluster_wait();  // the others have started
+    const int rank = cta_ % C::cluster;
+    const uint32_t mine = shared() + L::kGifts + rank * L::kGiftBytes + thread_ * 16;
+#pragma unroll
+    for (int slice = 0; slice < C::slices; ++slice) {
+      const uint32_t there = ptx::address_in(mine, slice);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) {
+          const Acc* s = &sums_[r][4 * (slice * kEach + i)];
+          ptx::store_there(there + ((group_ * kRows + r) * kEach + i) * 2048,
+                           make_int4(bits(s[0]), bits(s[1]), bits(s[2]), bits(s[3])));
+        }
+      }
+      __syncwarp();
+      if (thread_ % 32 == 0) {
+        ptx::barrier_arrive_there(ptx::address_in(shared() + L::kGiven, slice));
+      }
+    }
+  }
+  // The sums of this CTA's slice, added in the order of the cluster's CTAs.
+  __device__ void take_slice(Acc (&slice)[kRows][kSliceAcc]) const {
+    constexpr int kEach = C::slice_tokens / 8;
+    ptx::barrier_wait_cluster(shared() + L::kGiven, 0);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+#pragma unroll
+        for (int from = 0; from < C::cluster; ++from) {
+          const int4 v = *reinterpret_cast<const int4*>(
+              shared_memory() + L::kGifts + from * L::kGiftBytes +
+              ((group_ * kRows + r) * kEach + i) * 2048 + thread_ * 16);
+          Acc* s = &slice[r][4 * i];
+          const int all[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            s[e] = from == 0 ? from_bits(all[e]) : s[e] + from_bits(all[e]);
+          }
+        }
+      }
+    }
+  }
+
   // Starts to bring what the tile's end needs of its tokens; the previous tile has used its own.
   __device__ void fetch_token_values(int token0) const {
     ptx::named_sync(1 + group_, 128);
@@ -144,22 +198,22 @@ class Consumer {
 #pragma unroll
     for (int array = 0; array < 3; ++array) {
       if (from[array] == nullptr) continue;
-      for (int t = 4 * thread_; t < C::tokens; t += 512) {
+      for (int t = 4 * thread_; t < C::slice_tokens; t += 512) {
         if (token0 + t >= p_.capacity) break;
-        ptx::copy16(to + (array * C::tokens + t) * 4,
+        ptx::copy16(to + (array * C::slice_tokens + t) * 4,
                     static_cast<const uint32_t*>(from[array]) + token0 + t);
       }
     }
   }
 
   // Scales the sums, adds the outlier blocks and stores the tile.
-  __device__ void finish(const Work& work) {
-    const int token0 = work.tile_t * C::tokens;
-    const int row0 = (work.tile_w * 2 + group_) * kRows * 64;
+  __device__ void finish(const Acc (&sums)[kRows][kSliceAcc], const Work& work) {
+    const int token0 = first_token<C>(work);
+    const int row0 = (work.tile_w * C::warpgroups + group_) * kRows * 64;
     ptx::copy16_wait();
     ptx::named_sync(1 + group_, 128);  // the tokens' values are here
-    float v[kRows][kAcc], row_scale[kRows][2], bias[kRows][2];
-    math().to_float(v);
+    float v[kRows][kSliceAcc], row_scale[kRows][2], bias[kRows][2];
+    math().to_float(sums, v);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -176,13 +230,13 @@ class Consumer {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-      for (int i = 0; i < kAcc; ++i) {
+      for (int i = 0; i < kSliceAcc; ++i) {
         const int h = i / 2 % 2;
         v[r][i] = K::Format::kRowScaleLast ? fmaf(v[r][i], row_scale[r][h], bias[r][h])
                                            : v[r][i] + bias[r][h];
       }
-      store_tile<Out, C::tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_,
-                                 1 + group_);
+      store_tile<Out, C::slice_tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_,
+                                       1 + group_);
     }
   }
 
@@ -193,7 +247,8 @@ class Consumer {
   }
 
   // Adds up to 128 outlier columns: one block of activations, one or two of weights.
-  __device__ void outliers(float (&v)[kRows][kAcc], const float (&row_scale)[kRows][2], bool two) {
+  __device__ void outliers(float (&v)[kRows][kSliceAcc], const float (&row_scale)[kRows][2],
+                           bool two) {
     wait_full();
     const int first = ring_.stage;
     uint32_t a[kRows][16] = {};
@@ -205,12 +260,12 @@ class Consumer {
       load_outliers(a, 8);
     }
     const auto* scales =
-        reinterpret_cast<const float2*>(token_values() + C::tokens * 4) + thread_ % 4;
-    if constexpr (C::tokens <= 32) {
-      int32_t sum[kAcc] = {};
-      multiply_warp<false>(sum, a[0], first);
+        reinterpret_cast<const float2*>(token_values() + C::slice_tokens * 4) + thread_ % 4;
+    if constexpr (C::slice_tokens <= 32) {
+      int32_t sum[kSliceAcc] = {};
+      multiply_warp<false, C::slice_tokens>(sum, a[0], first);
 #pragma unroll
-      for (int i = 0; i < kAcc; ++i) {
+      for (int i = 0; i < kSliceAcc; ++i) {
         const float2 s = scales[i / 4 * 4];
         v[0][i] = add_outlier(v[0][i], sum[i], i % 2 ? s.y : s.x, row_scale[0][i / 2 % 2]);
       }
@@ -223,10 +278,12 @@ class Consumer {
       ring_.advance();
     }
   }
-  __device__ void outliers_warpgroup(float (&v)[kRows][kAcc], const float (&row_scale)[kRows][2],
+  __device__ void outliers_warpgroup(float (&v)[kRows][kSliceAcc],
+                                     const float (&row_scale)[kRows][2],
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
-    constexpr int kPieces = C::tokens / kPiece;
+    constexpr int kPiece = 32;  // tokens; the sums of two pieces live beside the values
+    constexpr int kPieces = C::slice_tokens / kPiece;
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -275,13 +332,13 @@ class Consumer {
 
  protected:
   // Adds four k-steps by warp-wide products; B comes from the swizzled activations of a stage.
-  template <bool kUnsigned>
+  template <bool kUnsigned, int kTokens>
   __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
     // Matrix m of a load holds 16 columns of 8 tokens, whose rows the lanes 8m.. address.
     const int row = thread_ % 8, m = thread_ % 32 / 8;
     const uint32_t base = shared() + L::kActs + stage * L::kActBytes + row * kActBlockBytes;
 #pragma unroll
-    for (int j = 0; j < C::tokens / 8; ++j) {
+    for (int j = 0; j < kTokens / 8; ++j) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         uint32_t b[4];
@@ -302,26 +359,29 @@ class Consumer {
 
 // The kernel of any format.
 template <class K>
-__global__ __launch_bounds__(threads(K::C::ctas),
+__global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
                              K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
   using L = Layout<K>;
   using C = typename K::C;
+  constexpr int kMathThreads = C::warpgroups * 128;
   const uint32_t shared = ptx::shared_address(shared_memory());
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
       ptx::barrier_init(shared + L::kEmpty + s * 8, kMathThreads / 32);
     }
+    ptx::barrier_init(shared + L::kGiven, C::cluster * kMathThreads / 32);
     ptx::barrier_init_fence();
   }
   __syncthreads();
+  if constexpr (C::cluster > 1) ptx::cluster_arrive();
   // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
   // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
-    if constexpr (C::ctas == 1) ptx::give_registers<40>();
-    if (threadIdx.x == kMathThreads) produce<K>(p, shared);
+    if constexpr (C::ctas == 1) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
+    if (threadIdx.x == kMathThreads) Producer<K>(p, shared).run();
   } else {
-    if constexpr (C::ctas == 1) ptx::take_registers<232>();
+    if constexpr (C::ctas == 1) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     typename K::Format::template Math<K>(p).run();
     ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
   }

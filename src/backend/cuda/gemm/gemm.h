@@ -40,7 +40,7 @@ struct GemmArgs {
 // One way to run a GEMM: the kernel's number in the table and how far K is split.
 struct GemmChoice {
   int kernel = 0;
-  bool split = false;  // stream-K over the tiles that do not fill the chip
+  bool split = false;  // stream-K over the tiles that do not fill the chip; not for "k" kernels
 };
 
 // Scratch that any launch may need.

@@ -9,9 +9,11 @@
 namespace atom::cuda::gemm {
 
 struct Config {
+  int warpgroups;
   int row_blocks;  // of 64 channels, a warpgroup
   int tokens;      // of a tile
   int ctas;        // on a multiprocessor
+  int cluster;     // CTAs that share a tile along K
   // Measured on an H200, for the choice: cycles of one block along K and of a tile's end, alone on
   // a multiprocessor.
   int block_cycles, end_cycles;
@@ -33,9 +35,10 @@ struct Params {
   uint32_t* flags;  // [CTA][warpgroup], zero between launches
 };
 
-inline constexpr int kMathThreads = 256;
-// One producer warp; a whole warpgroup where registers are to be moved from it.
-constexpr int threads(int ctas) { return kMathThreads + (ctas == 1 ? 128 : 32); }
+// Math threads, and one producer warp; a whole warpgroup where registers are to be moved from it.
+constexpr int threads(int warpgroups, int ctas) {
+  return warpgroups * 128 + (ctas == 1 ? 128 : 32);
+}
 
 // One tile shape for one output type.
 struct KernelEntry {

@@ -19,12 +19,15 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   SchedulePlan plan;
-  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks);
+  plan.tiles_w = ceil_div(args.rows, int64_t{64} * c.warpgroups * c.row_blocks);
   plan.tiles_t = ceil_div(args.tokens, c.tokens);
   plan.blocks = args.shape.body_blocks;
   const int tiles = plan.tiles_w * plan.tiles_t;
   const int most = device_info().sms * c.ctas;
-  if (split) {
+  if (c.cluster > 1) {
+    plan.ctas = tiles * c.cluster;
+    plan.whole_tiles = tiles;
+  } else if (split) {
     // At least two blocks a CTA; whole tiles as long as they fill the chip.
     plan.ctas = static_cast<int>(
         std::min<int64_t>(most, std::max<int64_t>(1, int64_t{tiles} * plan.blocks / 2)));
@@ -70,7 +73,7 @@ int group_index(const Shape& shape) { return shape.groups == 1 ? 0 : shape.group
 }  // namespace
 
 int64_t gemm_workspace_bytes() {
-  // One tile of 128 x 256 or 256 x 128 sums for every multiprocessor.
+  // One tile of at most 128 x 256 sums for every multiprocessor.
   return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
 }
 
@@ -92,17 +95,24 @@ GemmChoice choose_gemm(const GemmArgs& args) {
     if (entry.functions[group_index(args.shape)] == nullptr) continue;
     for (const bool split : {false, true}) {
       const Config& c = entry.config;
+      if (split && c.cluster > 1) continue;
       const SchedulePlan plan = make_plan(args, c, split);
       const int tiles = plan.tiles_w * plan.tiles_t;
       // Two CTAs on a multiprocessor get in each other's way.
       const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
       double cycles = 0;
-      if (split && plan.whole_tiles < tiles) {
+      if (c.cluster > 1) {
+        // Not every multiprocessor finds neighbours for a cluster of more than two.
+        const int slots = (c.cluster > 2 ? sms * 9 / 10 : sms) * c.ctas / c.cluster * c.cluster;
+        cycles = ceil_div(plan.ctas, slots) *
+                 (ceil_div(plan.blocks, c.cluster) * c.block_cycles * crowd + c.end_cycles);
+      } else if (split && plan.whole_tiles < tiles) {
         // The shares' blocks, one end, and the exchange of partial sums.
         cycles =
             static_cast<double>(tiles) * args.shape.blocks() / plan.ctas * c.block_cycles * crowd +
             (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
-            (c.ctas > 1 ? 7.5 : 3.5) * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
+            (c.ctas > 1 ? 7.5 : 6.5) * kCyclesPerUs +
+            64.0 * c.warpgroups * c.row_blocks * c.tokens / 2;
       } else {
         cycles = ceil_div(tiles, plan.ctas) *
                  (args.shape.blocks() * c.block_cycles * crowd + c.end_cycles);
@@ -152,7 +162,9 @@ Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
   const int64_t element_bytes = dtype_bytes(args.y_type);
   if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
     params.out.by_copy = true;
-    const int chunk = std::min(element_bytes == 2 ? 64 : 32, c.tokens);  // EpilogueTile::kChunk
+    const int slices = std::min(c.cluster, c.tokens / 8);  // Tile::slices
+    const int chunk =
+        std::min(element_bytes == 2 ? 64 : 32, c.tokens / slices);  // EpilogueTile::kChunk
     params.out.y_map = make_box_map(args.y, args.y_type, args.tokens, args.rows, chunk);
   }
   const int shared_bytes = entry.shared_bytes[group];
@@ -161,9 +173,14 @@ Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas));
-  config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.ctas)));
+  config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
+  config.attrs = &attribute;
+  config.numAttrs = c.cluster > 1 ? 1 : 0;
   void* arguments[] = {&params};
   ATOM_CUDA_CHECK(cudaLaunchKernelExC(&config, function, arguments));
   return {};

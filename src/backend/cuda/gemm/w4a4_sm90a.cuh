@@ -16,8 +16,8 @@
 // exact. That leaves a multiplication and a multiply-add for each sum, two issue slots where the
 // products of 128 columns take four, so the sums of one chunk of tokens are scaled while the
 // products of the next run; the scales are in registers before the products are waited for.
-// Requires: K padded to blocks with zero codes; groups * 15 * 15 or 128 * 8 * 15 <= 2^14; sm_90a.
-// Rounds: sums of groups in f32; to y's type once. Bound: HBM for few tokens; then the scaling.
+// Requires: K padded to blocks with zero codes; sm_90a.   Rounds: sums of groups in f32; to y's
+// type once.   Bound: HBM for few tokens; then the scaling and the board's power.
 #pragma once
 
 #include "backend/cuda/gemm/consumer.cuh"
@@ -26,6 +26,8 @@
 namespace atom::cuda::w4a4 {
 
 using w4a8::kScaleBytes, w4a8::kScaleOffset;
+
+static_assert(w4a8::kBlockCols * 8 * kMostCode <= kMostGroupSum);
 
 // Four codes of a word, masked out, as e4m3: -(m + 1) where the sign is set.
 __device__ inline uint32_t operand(uint32_t codes) {
@@ -89,39 +91,39 @@ class Math : public gemm::Consumer<K, Math<K>> {
   using typename Base::C, typename Base::L;
   static_assert(kRows == 1);
   static constexpr int kGroups = K::groups;
-  static constexpr int kChunk = C::tokens < 64 ? C::tokens : C::tokens % 128 == 0 ? 64 : 48;  // tokens scaled at a time
+  static constexpr int kChunk = C::tokens < 64 ? C::tokens : 64;  // tokens scaled at a time
   static constexpr int kChunks = C::tokens / kChunk;
   static constexpr int kUnits = kChunks * kGroups;  // of a block: one group of one chunk
   static constexpr int kSteps = 4 / kGroups;        // k-steps of a unit
   using Mma = ptx::WgmmaE4M3<kChunk>;
+  // Two warpgroups leave registers for the sums of two units: one is scaled while the other's
+  // products run. Three do that for each other.
+  static constexpr bool kOverlap = C::warpgroups == 2;
+  static constexpr int kAtOnce = kOverlap && kUnits == 1 && C::ctas == 1 ? 2 : 1;  // blocks
 
  public:
   using Base::Base;
 
   // The scaled sums of `blocks` blocks.
   __device__ void body(int blocks) {
-    if constexpr (C::ctas == 1) {
 #pragma unroll 1
-      for (; blocks >= 2; blocks -= 2) add_blocks<2>();
-      if (blocks > 0) add_blocks<1>();
-    } else {
-#pragma unroll 1
-      for (; blocks > 0; --blocks) add_blocks<1>();
-    }
+    for (; blocks >= kAtOnce; blocks -= kAtOnce) add_blocks<kAtOnce>();
+    if (blocks > 0) add_blocks<1>();
   }
-  __device__ void to_float(float (&v)[1][kAcc]) const {
+  template <int kCount>
+  __device__ void to_float(const float (&sums)[1][kCount], float (&v)[1][kCount]) const {
 #pragma unroll
-    for (int i = 0; i < kAcc; ++i) v[0][i] = sums_[0][i];
+    for (int i = 0; i < kCount; ++i) v[0][i] = sums[0][i];
   }
 
  private:
-  // Several blocks with one unit's products always under way. The last unit is waited for: products
-  // may not be in flight where the loop closes, or the compiler serializes them.
+  // The last unit is waited for: products may not be in flight where the loop closes, or the
+  // compiler serializes them.
   template <int kBlocks>
   __device__ void add_blocks() {
     Block<kGroups> block[kBlocks];
     int stage[kBlocks] = {};
-    float group_sums[2][kChunk / 2];
+    float group_sums[kOverlap ? 2 : 1][kChunk / 2];
     TokenScales<kChunk> token_scales;
     // Unit i of all: of its sums, the group's part of the values.
     const auto scale = [&](int i) {
@@ -130,7 +132,8 @@ class Math : public gemm::Consumer<K, Math<K>> {
 #pragma unroll
       for (int e = 0; e < kChunk / 2; ++e) {
         float& value = sums_[0][chunk * (kChunk / 2) + e];
-        value = fmaf(group_sums[i % 2][e], token_scales.at(e / 4, e % 2) * r[e / 2 % 2], value);
+        value = fmaf(group_sums[kOverlap ? i % 2 : 0][e],
+                     token_scales.at(e / 4, e % 2) * r[e / 2 % 2], value);
       }
       // Not later: the products that follow write these sums.
 #pragma unroll
@@ -152,20 +155,22 @@ class Math : public gemm::Consumer<K, Math<K>> {
       ptx::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kSteps; ++k) {
-        Mma::issue(group_sums[i % 2], block[b].a[g * kSteps + k],
+        Mma::issue(group_sums[kOverlap ? i % 2 : 0], block[b].a[g * kSteps + k],
                    x + static_cast<uint64_t>(2 * (g * kSteps + k)), k > 0);
       }
       ptx::wgmma_commit();
-      if (i > 0) {
+      if (kOverlap && i > 0) {
         ptx::wgmma_wait<1>();
         scale(i - 1);
       }
       token_scales.load(this->shared() + L::kTokenScales + stage[b] * L::kTokenScaleBytes +
                             g * L::kScaleRowBytes + chunk * kChunk * 4,
                         thread_ % 32);
+      if (!kOverlap || i + 1 == kBlocks * kUnits) {
+        ptx::wgmma_wait<0>();
+        scale(i);
+      }
     }
-    ptx::wgmma_wait<0>();
-    scale(kBlocks * kUnits - 1);
   }
 };
 

@@ -79,18 +79,63 @@ class Math : public gemm::Consumer<K, Math<K>> {
         uint32_t a[16];
 #pragma unroll
         for (int k = 0; k < 4; ++k) codes.unpack(k, &a[4 * k]);
-        this->template multiply_warp<true>(sums_[0], a, ring_.stage);
+        this->template multiply_warp<true, C::tokens>(sums_[0], a, ring_.stage);
         release(ring_.stage);
         ring_.advance();
       }
+    } else if constexpr (C::tokens <= 128) {
+      body_by_blocks(blocks);
     } else {
-      body_warpgroup(blocks);
+      body_by_steps(blocks);
     }
   }
-  // The same by warpgroup products of one k-step and 64 rows at a time. A product holds its warps
-  // until the one before has read its registers, so that only the unpacking of the next fragment,
-  // done between two products, is hidden behind them. Fragments rotate through four buffers.
-  __device__ void body_warpgroup(int blocks) {
+
+ private:
+  // By warpgroup products; the fragments of a whole block are unpacked while the products of the
+  // one before run.
+  __device__ void body_by_blocks(int blocks) {
+    uint32_t a[2][kRows][16];
+    int before = -1;  // the previous block's stage
+    const auto step = [&](int p) {
+      wait_full();
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        Codes<K::groups> codes;
+        codes.load(weights(r), thread_);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) codes.unpack(k, &a[p][r][4 * k]);
+        ptx::keep(a[p][r]);
+      }
+      const uint64_t b = acts();
+      const int stage = ring_.stage;
+      ring_.advance();
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          Mma::issue(sums_[r], &a[p][r][4 * k], b + static_cast<uint64_t>(2 * k), 1);
+        }
+      }
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<1>();
+      if (before >= 0) release(before);
+      before = stage;
+    };
+#pragma unroll 1
+    for (; blocks >= 2; blocks -= 2) {
+      step(0);
+      step(1);
+    }
+    if (blocks > 0) step(0);
+    ptx::wgmma_wait<0>();
+    release(before);
+  }
+  // The same where the sums leave fewer registers: a k-step and 64 rows at a time. A product holds
+  // its warps until the one before has read its registers, so that only the unpacking of the next
+  // fragment, done between two products, is hidden behind them. Fragments rotate through four
+  // buffers.
+  __device__ void body_by_steps(int blocks) {
     constexpr int kUnits = 4 * kRows;
     Codes<K::groups> codes[kRows], next[kRows];
     uint32_t a[4][4];
@@ -133,19 +178,21 @@ class Math : public gemm::Consumer<K, Math<K>> {
     release(before);
   }
 
-  __device__ void to_float(float (&v)[kRows][kAcc]) const {
+ public:
+  template <int kCount>
+  __device__ void to_float(const int32_t (&sums)[kRows][kCount], float (&v)[kRows][kCount]) const {
     const auto* pairs = reinterpret_cast<const float2*>(this->token_values()) + thread_ % 4;
-    const auto* x_sums = reinterpret_cast<const int2*>(pairs + C::tokens);
+    const auto* x_sums = reinterpret_cast<const int2*>(pairs + 2 * kCount);
 #pragma unroll
-    for (int j = 0; j < kAcc / 4; ++j) {
+    for (int j = 0; j < kCount / 4; ++j) {
       const float2 s = pairs[4 * j];
-      const int2 sum = x_sums[4 * j];
+      const int2 x_sum = x_sums[4 * j];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           v[r][4 * j + e] =
-              static_cast<float>(sums_[r][4 * j + e] - 128 * (e % 2 ? sum.y : sum.x)) *
+              static_cast<float>(sums[r][4 * j + e] - 128 * (e % 2 ? x_sum.y : x_sum.x)) *
               (e % 2 ? s.y : s.x);
         }
       }

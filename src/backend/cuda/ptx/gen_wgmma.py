@@ -53,6 +53,6 @@ with open("wgmma.cuh", "w") as f:
         f.write(struct("WgmmaS8", n, "int32_t", "s32.s8.s8", "r", ""))
     for n in (64, 128, 256):
         f.write(struct("WgmmaU8S8", n, "int32_t", "s32.u8.s8", "r", ""))
-    for n in (16, 32, 48, 64):
+    for n in (16, 32, 64):
         f.write(struct("WgmmaE4M3", n, "float", "f32.e4m3.e4m3", "f", ", 1, 1"))
     f.write("\n}  // namespace atom::cuda::ptx\n")
