@@ -31,6 +31,8 @@ inline constexpr float kHuge = 0x1p120f;
 inline constexpr float kSearchClips[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f};
 // Partial sums of a search's squared error: element i goes to lane i % kErrorLanes.
 inline constexpr int kErrorLanes = 16;
+// Partial sums of RMSNorm's squares.
+inline constexpr int kNormLanes = 2048;
 
 // e^x by Cody-Waite reduction and a polynomial of degree 6; relative error below 2.4e-7 (3 ulp)
 // over [-87, 88].
@@ -58,13 +60,38 @@ ATOM_HOST_DEVICE inline float silu_mul(float gate, float up) {
   return gate / (1.0f + exp(-gate)) * up;
 }
 
-// RMSNorm's factor 1 / sqrt(mean(x^2) + eps): squares and their sum in double, rounded once.
+// Adds kCount values pairwise: i and i + kCount / 2, then i + kCount / 4, ... i + 1.
+template <int kCount>
+float halving_sum(const float (&values)[kCount]) {
+  float sums[kCount];
+  std::copy(values, values + kCount, sums);
+  for (int step = kCount / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) sums[i] += sums[i + step];
+  }
+  return sums[0];
+}
+
+// RMSNorm's factor 1 / sqrt(mean(x^2) + eps), in lanes that vector units and GPUs share out alike:
+// the square of element i joins lane i % kNormLanes; then eight neighbours are added, then 32 of
+// these sums, then the eight sums of that, each time by halves.
 // The normalised value of channel i is (x[i] * factor) * weight[i].
 inline float rms_factor(std::span<const float> x, float eps) {
-  double sum = 0;
-  for (const float v : x) sum += static_cast<double>(v) * static_cast<double>(v);
-  return static_cast<float>(
-      1.0 / std::sqrt(sum / static_cast<double>(x.size()) + static_cast<double>(eps)));
+  float lanes[kNormLanes / 256][32][8];
+  float* lane = &lanes[0][0][0];
+  const size_t used = std::min(x.size(), size_t{kNormLanes}), groups = (used + 255) / 256;
+  for (size_t i = 0; i < used; ++i) lane[i] = x[i] * x[i];
+  std::fill(lane + used, lane + 256 * groups, 0.0f);
+  for (size_t first = kNormLanes; first < x.size(); first += kNormLanes) {
+    const size_t count = std::min(x.size() - first, size_t{kNormLanes});
+    for (size_t i = 0; i < count; ++i) lane[i] += x[first + i] * x[first + i];
+  }
+  float sums[kNormLanes / 256] = {};
+  for (size_t w = 0; w < groups; ++w) {
+    float eights[32];
+    for (int t = 0; t < 32; ++t) eights[t] = halving_sum(lanes[w][t]);
+    sums[w] = halving_sum(eights);
+  }
+  return 1.0f / std::sqrt(halving_sum(sums) * (1.0f / static_cast<float>(x.size())) + eps);
 }
 
 // Rotates the pair (a, b) by the angle whose cosine and sine are given.

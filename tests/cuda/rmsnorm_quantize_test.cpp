@@ -122,6 +122,11 @@ TEST(RmsnormQuantize, Wide) { check({33, 8192, 128, DType::kBF16, 0.9f}); }
 TEST(RmsnormQuantize, Widest) { check({5, 12288, 256, DType::kF32, 0.95f}); }
 TEST(RmsnormQuantize, Many) { check({1000, 4096, 96, DType::kF16, 0.97f}); }
 
+TEST(RmsnormQuantize, ManyUnclipped) { check({700, 4096, 128}); }
+TEST(RmsnormQuantize, ManySmall) { check({300, 576, 64, DType::kF32}); }
+TEST(RmsnormQuantize, ManyWide) { check({300, 8192, 128, DType::kBF16}); }
+TEST(RmsnormQuantize, ManyWithoutOutliers) { check({200, 2048, 0, DType::kBF16}); }
+
 TEST(RmsnormQuantize, RefusesOddWidths) {
   NormQuantizeArgs args;
   args.tokens = 1;

@@ -59,6 +59,18 @@ TEST(Numerics, RmsFactor) {
   const std::vector<float> x = {3.0f, -4.0f, 0.0f, 0.0f};
   EXPECT_EQ(numerics::rms_factor(x, 0.0f), 0.4f);
   EXPECT_EQ(numerics::rms_factor(std::vector<float>(8, 0.0f), 0.25f), 2.0f);
+  // Every element counts once, whatever the length and the lane.
+  for (const size_t n : {1u, 7u, 64u, 576u, 1023u, 1024u, 1025u, 4096u, 11008u}) {
+    Random random(n);
+    std::vector<float> row(n);
+    double sum = 0;
+    for (float& v : row) {
+      v = static_cast<float>(random.normal());
+      sum += static_cast<double>(v) * static_cast<double>(v);
+    }
+    const double want = 1.0 / std::sqrt(sum / static_cast<double>(n) + 1e-5);
+    EXPECT_NEAR(numerics::rms_factor(row, 1e-5f) / want, 1.0, 3e-7) << n;
+  }
 }
 
 // A search never does worse than any single clip that it tries, the format's own among them.

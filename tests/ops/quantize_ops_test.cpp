@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "base/parallel.h"
+#include "ops/numerics.h"
 #include "ops/ops_fixture.h"
 
 namespace atom {
@@ -332,7 +333,8 @@ TEST(RmsNormQuantize, NormalisesThenPermutes) {
     for (int64_t t = 0; t < 17; ++t) {
       double sum = 0;
       for (const double v : x.row(t)) sum += v * v;
-      const auto factor = static_cast<float>(1.0 / std::sqrt(sum / 100 + 0.5));
+      const float factor = numerics::rms_factor(x.row(t), 0.5f);
+      ASSERT_NEAR(factor * std::sqrt(sum / 100 + 0.5), 1.0, 3e-7);
       for (int64_t k = 0; k < 100; ++k) {
         const int32_t source = perm[static_cast<size_t>(k)];
         ASSERT_EQ(got.values[static_cast<size_t>(t * 100 + k)],

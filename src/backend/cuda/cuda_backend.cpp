@@ -245,7 +245,7 @@ void CudaBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
                         .tokens = static_cast<int>(args.tokens),
                         .channels = static_cast<int>(channels),
                         .norm_weight = must(arrays_.floats(args.weight)),
-                        .eps = static_cast<double>(args.eps),
+                        .eps = args.eps,
                         .values = cast(y).data(),
                         .value_count = static_cast<int>(channels)},
                        stream_);
@@ -289,7 +289,7 @@ void CudaBackend::rmsnorm_quantize(const RmsNormArgs& args, std::span<const int3
   params.source = RowSource::kNorm;
   params.x = cast(*args.x).data();
   params.norm_weight = must(arrays_.floats(args.weight));
-  params.eps = static_cast<double>(args.eps);
+  params.eps = args.eps;
   launch_quantize_rows(params, stream_);
 }
 
@@ -391,7 +391,7 @@ void CudaBackend::linear(const LinearArgs& args) {
         .y_type = DType::kF32,
         .accumulate = args.accumulate && !apart,
         .workspace = gemm_workspace_.data()};
-    must(launch_w4a8(gemm, choose_w4a8(gemm), stream_));
+    must(launch_gemm(gemm, choose_gemm(gemm), stream_));
     if (apart) launch_add({.x = products_.data(), .y = y, .count = outputs}, stream_);
     return;
   }
@@ -452,7 +452,7 @@ void CudaBackend::rope_append_kv(const RopeAppendArgs& args) {
        .q_norm = must(arrays_.floats(args.q_norm)),
        .k_norm = must(arrays_.floats(args.k_norm)),
        .k_mean = must(arrays_.floats(args.k_mean)),
-       .norm_eps = static_cast<double>(args.norm_eps),
+       .norm_eps = args.norm_eps,
        .tokens = static_cast<int>(tokens),
        .heads = static_cast<int>(args.heads),
        .rotary_dim = static_cast<int>(args.rotary_dim),

@@ -194,7 +194,7 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
   view.body = static_cast<int>(packed.body());
   view.group = format.group == 0 ? view.body : static_cast<int>(format.group);
   if (uses_w4a8_gemm(packed.format, packed.cols)) {
-    const W4A8Weights blocks = ATOM_TRY(pack_w4a8(packed));
+    const GemmWeights blocks = ATOM_TRY(pack_w4a8(packed));
     view.blocked = true;
     view.shape = w4a8_shape(format, packed.cols);
     ATOM_TRY(linear->place(std::span(blocks.blocks), view.codes));

@@ -4,14 +4,17 @@
 #include <cstdint>
 #include <vector>
 
+#include "backend/cuda/gemm/gemm.h"
+
 namespace atom::cuda::bench {
 
 struct GemmSize {
-  int64_t n, k, m, outliers;
+  int64_t n, k, m, outliers = 128, group = 128;
 };
 
 // copy: the measured copy rate in GB/s. all_kernels: time the whole table, to judge the cost model.
-void bench_w4a8(const std::vector<GemmSize>& sizes, bool all_kernels, bool vendor, double copy);
+void bench_gemm(GemmFormat format, const std::vector<GemmSize>& sizes, bool all_kernels,
+                bool vendor, double copy);
 
 // Decode attention over INT4 and F16 pages.
 void bench_attention(double copy);

@@ -1,4 +1,4 @@
-// cuda_bench [w4a8|attention|norm] [--all] [--no-vendor] [NxKxM ...]
+// cuda_bench [w4a8|w4a4|attention|norm] [--all] [--no-vendor] [NxKxM ...]
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -18,14 +18,15 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--no-vendor") == 0) {
       vendor = false;
     } else if (std::sscanf(argv[i], "%ldx%ldx%ld", &n, &k, &m) == 3) {
-      sizes.push_back({n, k, m, 128});
+      sizes.push_back({.n = n, .k = k, .m = m});
     } else {
       what = argv[i];
     }
   }
   const double copy = bench::copy_gbps();
   std::printf("copy %.0f GB/s\n", copy);
-  if (what == "w4a8") bench::bench_w4a8(sizes, all, vendor, copy);
+  if (what == "w4a8") bench::bench_gemm(GemmFormat::kW4A8, sizes, all, vendor, copy);
+  if (what == "w4a4") bench::bench_gemm(GemmFormat::kW4A4, sizes, all, vendor, copy);
   if (what == "attention") bench::bench_attention(copy);
   if (what == "norm") bench::bench_norm(sizes, copy);
 }

@@ -14,7 +14,8 @@ void bench_norm(const std::vector<GemmSize>& sizes, double copy) {
   std::vector<GemmSize> all = sizes;
   if (all.empty()) {
     for (const int64_t d : {4096, 8192}) {
-      for (const int64_t m : {1, 8, 32, 128, 512, 2048, 4096}) all.push_back({0, d, m, 128});
+      for (const int64_t m : {1, 8, 32, 128, 512, 2048, 4096})
+        all.push_back({.n = 0, .k = d, .m = m});
     }
   }
   for (const GemmSize& size : all) {

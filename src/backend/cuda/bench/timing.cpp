@@ -56,19 +56,23 @@ double copy_gbps() {
   return 2e-3 * static_cast<double>(bytes) / us;
 }
 
-DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed) {
-  // One random megabyte, repeated at a stride that is no power of two.
-  std::vector<uint64_t> block((int64_t{1} << 20) / 8 + 37);
-  Random random(seed);
-  for (auto& word : block) word = random.next();
+DeviceArray<uint8_t> repeated(int64_t bytes, std::span<const uint8_t> pattern) {
   auto array = DeviceArray<uint8_t>::allocate(bytes).value();
-  const auto step = static_cast<int64_t>(block.size() * 8);
+  const auto step = static_cast<int64_t>(pattern.size());
   for (int64_t at = 0; at < bytes; at += step) {
-    ATOM_CUDA_CHECK(cudaMemcpy(array.data() + at, block.data(),
+    ATOM_CUDA_CHECK(cudaMemcpy(array.data() + at, pattern.data(),
                                static_cast<size_t>(std::min(step, bytes - at)),
                                cudaMemcpyHostToDevice));
   }
   return array;
+}
+
+DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed, uint8_t mask) {
+  // One random megabyte, repeated at a stride that is no power of two.
+  std::vector<uint8_t> block((1 << 20) + 296);
+  Random random(seed);
+  for (uint8_t& byte : block) byte = static_cast<uint8_t>(random.next()) & mask;
+  return repeated(bytes, block);
 }
 
 }  // namespace atom::cuda::bench

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "backend/cuda/runtime/device.h"
 
@@ -20,7 +21,9 @@ double median_us(int copies, const std::function<void(int, cudaStream_t)>& run, 
 // Device-to-device copy rate, bytes read plus written, in GB/s: the memory ceiling.
 double copy_gbps();
 
-// GPU memory filled with random bytes.
-DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed);
+// GPU memory filled with a pattern again and again.
+DeviceArray<uint8_t> repeated(int64_t bytes, std::span<const uint8_t> pattern);
+// GPU memory filled with random bytes, of which the bits of mask are kept.
+DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed, uint8_t mask = 0xff);
 
 }  // namespace atom::cuda::bench

@@ -11,18 +11,24 @@
 
 namespace atom::cuda {
 
+enum class GemmFormat : uint8_t {
+  kW4A8,  // two-level weights, INT8 activations (w4a8_layout.h)
+  kW4A4,  // weights and activations of at most 4 bits in groups (w4a4_layout.h)
+};
+
 // y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate. All pointers are GPU memory.
 struct GemmArgs {
+  GemmFormat format = GemmFormat::kW4A8;
   int64_t rows = 0;      // N
   int64_t tokens = 0;    // M
   int64_t capacity = 0;  // tokens the activation buffers are laid out for, a multiple of 256
   w4a8::Shape shape;     // K
-  const uint8_t* weights = nullptr;         // w4a8_layout.h
-  const float* row_scales = nullptr;        // [rows, padded to 64]
-  const int8_t* x = nullptr;                // w4a8_layout.h
-  const float* x_scales = nullptr;          // [capacity]
+  const uint8_t* weights = nullptr;         // blocks, with the scales of groups
+  const float* row_scales = nullptr;        // [rows, padded to 64]; w4a4: of the outliers
+  const int8_t* x = nullptr;                // blocks
+  const float* x_scales = nullptr;          // [capacity]; w4a4: [body blocks * groups][capacity]
   const float* x_outlier_scales = nullptr;  // [capacity], null without outliers
-  const int32_t* x_sums = nullptr;          // [capacity] sum of a token's body codes
+  const int32_t* x_sums = nullptr;          // w4a8: [capacity] sum of a token's body codes
   const float* bias = nullptr;              // [rows] or null
   void* y = nullptr;
   DType y_type = DType::kF16;  // kF16, kBF16 or kF32
@@ -34,18 +40,18 @@ struct GemmArgs {
 // One way to run a GEMM: the kernel's number in the table and how far K is split.
 struct GemmChoice {
   int kernel = 0;
-  bool split = false;  // stream-K over the tiles that do not fill the chip
+  bool split = false;  // stream-K over the tiles that do not fill the chip; not for "k" kernels
 };
 
 // Scratch that any launch may need.
 int64_t gemm_workspace_bytes();
 
-// Kernels in the w4a8 table, and a short name of each ("128x256 c2x1").
-int w4a8_kernel_count();
-const char* w4a8_kernel_name(int kernel);
+// Kernels in the format's table, and a short name of each ("128x256": channels x tokens of a tile).
+int gemm_kernel_count(GemmFormat format);
+const char* gemm_kernel_name(GemmFormat format, int kernel);
 // The fastest choice by the cost model.
-GemmChoice choose_w4a8(const GemmArgs& args);
+GemmChoice choose_gemm(const GemmArgs& args);
 // Error: kUnsupported where the kernel cannot run the problem.
-Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream);
+Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream);
 
 }  // namespace atom::cuda

@@ -11,15 +11,19 @@
 namespace atom::cuda {
 
 // A packed linear ready to be copied to the GPU.
-struct W4A8Weights {
-  std::vector<uint8_t> blocks;    // w4a8_layout.h
-  std::vector<float> row_scales;  // [rows, padded to 64], 0 in the padding
+struct GemmWeights {
+  std::vector<uint8_t> blocks;  // w4a8_layout.h or w4a4_layout.h
+  // [rows, padded to 64], 0 in the padding: of whole rows (w4a8) or of their outliers (w4a4).
+  std::vector<float> row_scales;
 };
 
 // Blocks along K of a linear with `cols` input channels.
 w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols);
 
 // kTwoLevel weights with a group of 32, 64 or a multiple of 128, outliers none or INT8.
-Result<W4A8Weights> pack_w4a8(const PackedLinear& linear);
+Result<GemmWeights> pack_w4a8(const PackedLinear& linear);
+// kGrouped weights of at most 4 bits that take activations of at most 4 bits; groups and outliers
+// as above.
+Result<GemmWeights> pack_w4a4(const PackedLinear& linear);
 
 }  // namespace atom::cuda

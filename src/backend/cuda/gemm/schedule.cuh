@@ -22,8 +22,18 @@ namespace atom::cuda {
 struct Work {
   int tile_w, tile_t;
   int begin, end;  // blocks
-  int64_t first;   // linear index of block 0 of this tile among the split tiles' blocks
+  bool finishes;   // the tile, or a slice of it
+  int first;       // linear index of block 0 of this tile among the split tiles' blocks
 };
+
+// Tiles are visited in bands of token tiles.
+__device__ inline void locate_tile(const SchedulePlan& plan, int tile, Work& work) {
+  const int per_band = plan.band * plan.tiles_w;
+  const int first = tile / per_band * plan.band, in_band = tile % per_band;
+  const int width = plan.tiles_t - first < plan.band ? plan.tiles_t - first : plan.band;
+  work.tile_t = first + in_band % width;
+  work.tile_w = in_band / width;
+}
 
 class Schedule {
  public:
@@ -39,9 +49,10 @@ class Schedule {
     }
     if (stage_ == 1) {
       if (whole_ < plan_.whole_tiles) {
-        locate(whole_, work);
+        locate_tile(plan_, whole_, work);
         work.begin = 0;
         work.end = plan_.blocks;
+        work.finishes = true;
         work.first = 0;
         whole_ += plan_.ctas;
         return true;
@@ -52,33 +63,54 @@ class Schedule {
   }
 
   // First block of a CTA's share, counted over the split tiles.
-  __device__ int64_t share_begin(int cta) const { return split_blocks() * cta / plan_.ctas; }
+  __device__ int share_begin(int cta) const {
+    return static_cast<int>(static_cast<int64_t>(split_blocks()) * cta / plan_.ctas);
+  }
 
  private:
-  __device__ int64_t split_blocks() const {
-    return (static_cast<int64_t>(plan_.tiles_w) * plan_.tiles_t - plan_.whole_tiles) * plan_.blocks;
+  __device__ int split_blocks() const {
+    return (plan_.tiles_w * plan_.tiles_t - plan_.whole_tiles) * plan_.blocks;
   }
   __device__ bool take_split(Work& work) {
-    const auto tile = static_cast<int>((end_ - 1) / plan_.blocks);
-    work.first = static_cast<int64_t>(tile) * plan_.blocks;
-    work.begin = static_cast<int>(begin_ > work.first ? begin_ - work.first : 0);
-    work.end = static_cast<int>(end_ - work.first);
-    locate(plan_.whole_tiles + tile, work);
+    const int tile = (end_ - 1) / plan_.blocks;
+    work.first = tile * plan_.blocks;
+    work.begin = begin_ > work.first ? begin_ - work.first : 0;
+    work.end = end_ - work.first;
+    work.finishes = work.end == plan_.blocks;
+    locate_tile(plan_, plan_.whole_tiles + tile, work);
     end_ = work.first + work.begin;
     return true;
   }
-  __device__ void locate(int tile, Work& work) const {
-    const int per_band = plan_.band * plan_.tiles_w;
-    const int first = tile / per_band * plan_.band, in_band = tile % per_band;
-    const int width = plan_.tiles_t - first < plan_.band ? plan_.tiles_t - first : plan_.band;
-    work.tile_t = first + in_band % width;
-    work.tile_w = in_band / width;
-  }
 
   const SchedulePlan& plan_;
-  int64_t begin_, end_;
+  int begin_, end_;
   int whole_;
   int stage_ = 0;
+};
+
+// The CTAs of a cluster share one tile: each takes an equal part of K, then exchanges sums with the
+// others and finishes a slice of the tokens.
+template <int kCluster, int kSlices>
+class ClusterSchedule {
+ public:
+  __device__ ClusterSchedule(const SchedulePlan& plan, int cta) : plan_(plan), cta_(cta) {}
+
+  __device__ bool next(Work& work) {
+    if (done_) return false;
+    done_ = true;
+    const int rank = cta_ % kCluster;
+    locate_tile(plan_, cta_ / kCluster, work);
+    work.begin = plan_.blocks * rank / kCluster;
+    work.end = plan_.blocks * (rank + 1) / kCluster;
+    work.finishes = rank < kSlices;
+    work.first = 0;
+    return true;
+  }
+
+ private:
+  const SchedulePlan& plan_;
+  int cta_;
+  bool done_ = false;
 };
 
 }  // namespace atom::cuda

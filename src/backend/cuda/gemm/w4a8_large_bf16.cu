@@ -2,7 +2,7 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const KernelEntry> large_bf16() {
+std::span<const gemm::KernelEntry> large_bf16() {
   static const auto kernels = large_tiles<__nv_bfloat16>();
   return kernels;
 }

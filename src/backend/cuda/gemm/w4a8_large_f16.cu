@@ -2,7 +2,7 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const KernelEntry> large_f16() {
+std::span<const gemm::KernelEntry> large_f16() {
   static const auto kernels = large_tiles<__half>();
   return kernels;
 }

@@ -2,7 +2,7 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const KernelEntry> small_bf16() {
+std::span<const gemm::KernelEntry> small_bf16() {
   static const auto kernels = small_tiles<__nv_bfloat16>();
   return kernels;
 }

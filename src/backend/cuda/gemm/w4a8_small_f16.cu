@@ -2,7 +2,7 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const KernelEntry> small_f16() {
+std::span<const gemm::KernelEntry> small_f16() {
   static const auto kernels = small_tiles<__half>();
   return kernels;
 }

@@ -2,7 +2,7 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const KernelEntry> small_f32() {
+std::span<const gemm::KernelEntry> small_f32() {
   static const auto kernels = small_tiles<float>();
   return kernels;
 }

@@ -1,12 +1,12 @@
 // rope_append: new tokens' q, k and v; q out, k and v into the pages.
 //   qkv [T, (H + 2 KH) * DH] f32 -> q [T, H * DH] f32, records of the cache (page_format.h)
 // Work: a warp a head of a token. The vector lies in shared memory; the steps are those of
-// ops/numerics.h one by one, so that queries and codes are the same bits everywhere (the norm's sum
-// of squares in double, in another order).   Bound: latency.
+// ops/numerics.h one by one, so that queries and codes are the same bits everywhere.   Bound: latency.
 #include <cuda_fp16.h>
 
 #include "backend/cuda/attention/page_format.h"
 #include "backend/cuda/kv/rope_append.h"
+#include "backend/cuda/rows/norm_sum.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/numerics.h"
 
@@ -17,15 +17,11 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kMostDim = 512;
 
-__device__ void normalise(float* x, int dim, const float* weight, double eps, int lane) {
-  double square = 0;
-  for (int d = lane; d < dim; d += 32)
-    square += static_cast<double>(x[d]) * static_cast<double>(x[d]);
+__device__ void normalise(float* x, int dim, const float* weight, float eps, int lane) {
+  float sums[kNormWarps];
 #pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    square += __shfl_xor_sync(0xffffffffu, square, lanes);
-  }
-  const auto factor = static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(dim) + eps));
+  for (int w = 0; w < kNormWarps; ++w) sums[w] = norm_lanes_sum(x, dim, w, lane);
+  const float factor = norm_factor(sums, dim, eps);
   for (int d = lane; d < dim; d += 32) x[d] = x[d] * factor * weight[d];
   __syncwarp();
 }

@@ -19,7 +19,7 @@ struct RopeAppendParams {
   const float* q_norm = nullptr;       // [DH] or null
   const float* k_norm = nullptr;       // [DH] or null
   const float* k_mean = nullptr;       // [KH * DH] or null
-  double norm_eps = 0;
+  float norm_eps = 0;
   int tokens = 0, heads = 0, rotary_dim = 0;
   int bits = 0;           // of an integer cache's codes
   float hadamard = 0.0f;  // 1 / sqrt(DH), or 0: none

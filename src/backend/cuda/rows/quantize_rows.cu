@@ -5,6 +5,7 @@
 // are those of ops/numerics.h: minima and maxima do not depend on the order, and a search's error
 // is summed in the sixteen lanes that numerics::quantize_group has, half a warp a clip.
 // Rounds: as ops/numerics.h (compiled without contraction).   Bound: issue slots.
+#include "backend/cuda/rows/norm_sum.cuh"
 #include "backend/cuda/rows/row_kernels.h"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/numerics.h"
@@ -19,6 +20,7 @@ constexpr int kClips = 5;
 constexpr int kLanes = numerics::kErrorLanes;
 constexpr int kLongGroup = 512;  // from here on a group takes the whole CTA
 
+static_assert(kNormWarps <= 8);  // of the smaller CTA
 static_assert(std::size(numerics::kSearchClips) == kClips && kLanes == 16);
 
 // Byte of column k of the body (first = 0) or of the outliers (first = outlier_offset).
@@ -31,7 +33,7 @@ __device__ int64_t code_place(const CodePlaces& p, int64_t token, int64_t first,
 
 // What threads use together while they quantize.
 struct Scratch {
-  double squares[kMostWarps];
+  float squares[kNormWarps];
   float low[kMostWarps], high[kMostWarps];
   int sums[kMostWarps];
   float errors[kMostWarps][kClips];  // a warp's own; the whole CTA takes the first
@@ -173,16 +175,14 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
   const float* x = p.x + static_cast<int64_t>(token) * p.channels;
   float factor = 1.0f;
   if (p.source == RowSource::kNorm) {
-    double square = 0;
-    for (int k = thread; k < p.channels; k += kThreads) {
-      square += static_cast<double>(x[k]) * static_cast<double>(x[k]);
+    if (thread / 32 < kNormWarps) {
+      const float sum = norm_lanes_sum(x, p.channels, thread / 32, thread % 32);
+      if (thread % 32 == 0) scratch.squares[thread / 32] = sum;
     }
-    square = reduce_warp(square, [](double a, double b) { return a + b; });
-    if (thread % 32 == 0) scratch.squares[thread / 32] = square;
     __syncthreads();
-    square = 0;
-    for (int w = 0; w < kThreads / 32; ++w) square += scratch.squares[w];
-    factor = static_cast<float>(1.0 / std::sqrt(square / static_cast<double>(p.channels) + p.eps));
+    float sums[kNormWarps];
+    for (int w = 0; w < kNormWarps; ++w) sums[w] = scratch.squares[w];
+    factor = norm_factor(sums, p.channels, p.eps);
   }
 #pragma unroll 4
   for (int k = thread; k < p.channels; k += kThreads) {

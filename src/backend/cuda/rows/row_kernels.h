@@ -33,7 +33,7 @@ struct QuantizeParams {
   int tokens = 0, channels = 0;        // K
   const int32_t* perm = nullptr;       // [K] or null
   const float* norm_weight = nullptr;  // [K] of the source
-  double eps = 0;
+  float eps = 0;
   ActFormat format = {};  // not quantized: only `values` is written
   OutlierKind outlier_kind = OutlierKind::kNone;
   int body = 0, group = 0;  // group: body channels under a scale

@@ -1,16 +1,16 @@
-// The choice among the w4a8 kernels and their launch.
+// The choice among the GEMM kernels and their launch.
 #include <algorithm>
 #include <limits>
 
 #include "backend/cuda/gemm/gemm.h"
-#include "backend/cuda/gemm/w4a8_kernels.h"
+#include "backend/cuda/gemm/gemm_kernels.h"
 #include "backend/cuda/runtime/device.h"
 #include "backend/cuda/runtime/tensor_map.h"
 
 namespace atom::cuda {
 namespace {
 
-using namespace w4a8;
+using gemm::Config, gemm::KernelEntry, w4a8::kActBlockBytes, w4a8::kBlockRows, w4a8::Shape;
 
 // Bytes of flags in front of the workspace's partial sums.
 constexpr int64_t kFlagBytes = 4096;
@@ -19,12 +19,15 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   SchedulePlan plan;
-  plan.tiles_w = ceil_div(args.rows, int64_t{128} * c.row_blocks);
+  plan.tiles_w = ceil_div(args.rows, int64_t{64} * c.warpgroups * c.row_blocks);
   plan.tiles_t = ceil_div(args.tokens, c.tokens);
   plan.blocks = args.shape.body_blocks;
   const int tiles = plan.tiles_w * plan.tiles_t;
   const int most = device_info().sms * c.ctas;
-  if (split) {
+  if (c.cluster > 1) {
+    plan.ctas = tiles * c.cluster;
+    plan.whole_tiles = tiles;
+  } else if (split) {
     // At least two blocks a CTA; whole tiles as long as they fill the chip.
     plan.ctas = static_cast<int>(
         std::min<int64_t>(most, std::max<int64_t>(1, int64_t{tiles} * plan.blocks / 2)));
@@ -40,16 +43,29 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   return plan;
 }
 
-// Kernel number `kernel` of the table; the shapes are the same for every output type.
-const KernelEntry& table(int kernel, DType type = DType::kF16) {
-  const std::span<const KernelEntry> large = type == DType::kF16    ? large_f16()
-                                             : type == DType::kBF16 ? large_bf16()
-                                                                    : large_f32();
-  const std::span<const KernelEntry> small = type == DType::kF16    ? small_f16()
-                                             : type == DType::kBF16 ? small_bf16()
-                                                                    : small_f32();
-  const auto i = static_cast<size_t>(kernel);
-  return i < large.size() ? large[i] : small[i - large.size()];
+// The kernels of a format for one output type: two parts of one table.
+struct Table {
+  std::span<const KernelEntry> first, second;
+
+  const KernelEntry& operator[](int kernel) const {
+    const auto i = static_cast<size_t>(kernel);
+    return i < first.size() ? first[i] : second[i - first.size()];
+  }
+  int size() const { return static_cast<int>(first.size() + second.size()); }
+};
+// The shapes are the same for every output type.
+Table table(GemmFormat format, DType type) {
+  switch (format) {
+    case GemmFormat::kW4A8:
+      if (type == DType::kF16) return {w4a8::large_f16(), w4a8::small_f16()};
+      if (type == DType::kBF16) return {w4a8::large_bf16(), w4a8::small_bf16()};
+      return {w4a8::large_f32(), w4a8::small_f32()};
+    case GemmFormat::kW4A4:
+      if (type == DType::kF16) return {w4a4::tiles_f16(), {}};
+      if (type == DType::kBF16) return {w4a4::tiles_bf16(), {}};
+      return {w4a4::tiles_f32(), {}};
+  }
+  ATOM_CHECK(false, "unknown GEMM format");
 }
 
 int group_index(const Shape& shape) { return shape.groups == 1 ? 0 : shape.groups == 2 ? 1 : 2; }
@@ -57,36 +73,46 @@ int group_index(const Shape& shape) { return shape.groups == 1 ? 0 : shape.group
 }  // namespace
 
 int64_t gemm_workspace_bytes() {
-  // One tile of 128 x 256 or 256 x 128 sums for every multiprocessor.
+  // One tile of at most 128 x 256 sums for every multiprocessor.
   return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
 }
 
-int w4a8_kernel_count() { return static_cast<int>(large_f16().size() + small_f16().size()); }
-const char* w4a8_kernel_name(int kernel) { return table(kernel).name; }
+int gemm_kernel_count(GemmFormat format) { return table(format, DType::kF16).size(); }
+const char* gemm_kernel_name(GemmFormat format, int kernel) {
+  return table(format, DType::kF16)[kernel].name;
+}
 
-GemmChoice choose_w4a8(const GemmArgs& args) {
+GemmChoice choose_gemm(const GemmArgs& args) {
   constexpr double kCyclesPerUs = 1800, kMemoryBytesPerCycle = 2150;
   const int sms = device_info().sms;
   const double bytes = static_cast<double>(ceil_div(args.rows, kBlockRows)) * args.shape.blocks() *
                        static_cast<double>(args.shape.block_bytes());
   GemmChoice best;
   double best_cycles = std::numeric_limits<double>::max();
-  for (int k = 0; k < w4a8_kernel_count(); ++k) {
-    const KernelEntry& entry = table(k, args.y_type);
+  const Table kernels = table(args.format, args.y_type);
+  for (int k = 0; k < kernels.size(); ++k) {
+    const KernelEntry& entry = kernels[k];
     if (entry.functions[group_index(args.shape)] == nullptr) continue;
     for (const bool split : {false, true}) {
       const Config& c = entry.config;
+      if (split && c.cluster > 1) continue;
       const SchedulePlan plan = make_plan(args, c, split);
       const int tiles = plan.tiles_w * plan.tiles_t;
       // Two CTAs on a multiprocessor get in each other's way.
       const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
       double cycles = 0;
-      if (split && plan.whole_tiles < tiles) {
+      if (c.cluster > 1) {
+        // Not every multiprocessor finds neighbours for a cluster of more than two.
+        const int slots = (c.cluster > 2 ? sms * 9 / 10 : sms) * c.ctas / c.cluster * c.cluster;
+        cycles = ceil_div(plan.ctas, slots) *
+                 (ceil_div(plan.blocks, c.cluster) * c.block_cycles * crowd + c.end_cycles);
+      } else if (split && plan.whole_tiles < tiles) {
         // The shares' blocks, one end, and the exchange of partial sums.
         cycles =
             static_cast<double>(tiles) * args.shape.blocks() / plan.ctas * c.block_cycles * crowd +
             (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
-            (c.ctas > 1 ? 7.5 : 3.5) * kCyclesPerUs + 128.0 * c.row_blocks * c.tokens / 12;
+            (c.ctas > 1 ? 7.5 : 6.5) * kCyclesPerUs +
+            64.0 * c.warpgroups * c.row_blocks * c.tokens / 2;
       } else {
         cycles = ceil_div(tiles, plan.ctas) *
                  (args.shape.blocks() * c.block_cycles * crowd + c.end_cycles);
@@ -102,42 +128,43 @@ GemmChoice choose_w4a8(const GemmArgs& args) {
   return best;
 }
 
-Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
+Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   if (args.tokens == 0) return {};
-  const KernelEntry& entry = table(choice.kernel, args.y_type);
+  const KernelEntry& entry = table(args.format, args.y_type)[choice.kernel];
   const int group = group_index(args.shape);
   const bool known =
       args.y_type == DType::kF16 || args.y_type == DType::kBF16 || args.y_type == DType::kF32;
   if (!known || entry.functions[group] == nullptr) {
-    return error(ErrorCode::kUnsupported, "w4a8: no kernel {} for output {} and {} groups a block",
+    return error(ErrorCode::kUnsupported, "GEMM: no kernel {} for output {} and {} groups a block",
                  entry.name, dtype_name(args.y_type), args.shape.groups);
   }
   const Config& c = entry.config;
-  Params params{
-      .weights = args.weights,
-      .row_scales = args.row_scales,
-      .x = args.x,
-      .x_scales = args.x_scales,
-      .x_outlier_scales = args.x_outlier_scales,
-      .x_sums = args.x_sums,
-      .out = {.y_map = {},
-              .by_copy = false,
-              .y = args.y,
-              .bias = args.bias,
-              .rows = static_cast<int>(args.rows),
-              .tokens = static_cast<int>(args.tokens),
-              .accumulate = args.accumulate},
-      .capacity = static_cast<int>(args.capacity),
-      .row_blocks = ceil_div(args.rows, kBlockRows),
-      .shape = args.shape,
-      .plan = make_plan(args, c, choice.split),
-      .partials = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.workspace) + kFlagBytes),
-      .flags = static_cast<uint32_t*>(args.workspace)};
+  gemm::Params params{.weights = args.weights,
+                      .row_scales = args.row_scales,
+                      .x = args.x,
+                      .x_scales = args.x_scales,
+                      .x_outlier_scales = args.x_outlier_scales,
+                      .x_sums = args.x_sums,
+                      .out = {.y_map = {},
+                              .by_copy = false,
+                              .y = args.y,
+                              .bias = args.bias,
+                              .rows = static_cast<int>(args.rows),
+                              .tokens = static_cast<int>(args.tokens),
+                              .accumulate = args.accumulate},
+                      .capacity = static_cast<int>(args.capacity),
+                      .row_blocks = ceil_div(args.rows, kBlockRows),
+                      .shape = args.shape,
+                      .plan = make_plan(args, c, choice.split),
+                      .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
+                      .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);
   if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
     params.out.by_copy = true;
-    const int chunk = std::min(element_bytes == 2 ? 64 : 32, c.tokens);  // EpilogueTile::kChunk
+    const int slices = std::min(c.cluster, c.tokens / 8);  // Tile::slices
+    const int chunk =
+        std::min(element_bytes == 2 ? 64 : 32, c.tokens / slices);  // EpilogueTile::kChunk
     params.out.y_map = make_box_map(args.y, args.y_type, args.tokens, args.rows, chunk);
   }
   const int shared_bytes = entry.shared_bytes[group];
@@ -146,9 +173,14 @@ Status launch_w4a8(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas));
-  config.blockDim = dim3(static_cast<unsigned>(threads(c.ctas)));
+  config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
+  config.attrs = &attribute;
+  config.numAttrs = c.cluster > 1 ? 1 : 0;
   void* arguments[] = {&params};
   ATOM_CUDA_CHECK(cudaLaunchKernelExC(&config, function, arguments));
   return {};

@@ -1,0 +1,390 @@
+// What the math warpgroups of every GEMM do alike: walk through the schedule, exchange partial
+// sums, add the int8 outlier columns, store the tile. A format supplies the products of the body:
+//
+//   Format    Acc                 type of its sums, int32_t or float
+//             kTokenGroupScales   stages bring the tokens' scales
+//             kRowScaleLast       row scales multiply the whole sum, or only the outliers
+//             struct Math<K>      : Consumer<K, Math<K>> with
+//               body(blocks)      adds so many blocks to sums_
+//               to_float(sums, v) as floats, up to the row scale where it comes last
+#pragma once
+
+#include <type_traits>
+
+#include "backend/cuda/gemm/pipeline.cuh"
+#include "backend/cuda/ptx/mma.cuh"
+#include "backend/cuda/ptx/wgmma.cuh"
+
+namespace atom::cuda::gemm {
+
+template <class K, class Math>
+class Consumer {
+ protected:
+  using C = typename K::C;
+  using Out = typename K::Out;
+  using L = Layout<K>;
+  using Acc = typename K::Format::Acc;
+  static constexpr int kRows = C::row_blocks;
+  static constexpr int kAcc = C::tokens / 2;
+  static constexpr int kSliceAcc = C::slice_tokens / 2;
+
+ public:
+  __device__ explicit Consumer(const Params& p)
+      : p_(p),
+        group_(static_cast<int>(threadIdx.x) / 128),
+        thread_(static_cast<int>(threadIdx.x) % 128),
+        cta_(static_cast<int>(blockIdx.x)) {}
+
+  __device__ void run() {
+    ScheduleOf<C> schedule(p_.plan, cta_);
+    for (Work work; schedule.next(work);) {
+      if (work.finishes) fetch_token_values(first_token<C>(work));
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kAcc; ++i) sums_[r][i] = 0;
+      }
+      if (work.end > work.begin) math().body(work.end - work.begin);
+      if constexpr (C::cluster > 1) {
+        give_slices();
+        if (!work.finishes) continue;
+        Acc slice[kRows][kSliceAcc];
+        take_slice(slice);
+        finish(slice, work);
+      } else {
+        if (!work.finishes) {
+          give_partial();
+          continue;
+        }
+        if (work.begin > 0) take_partials(schedule, work);
+        finish(sums_, work);
+      }
+    }
+  }
+
+ protected:
+  __device__ static uint32_t shared() { return ptx::shared_address(shared_memory()); }
+  __device__ Math& math() { return static_cast<Math&>(*this); }
+  __device__ const uint8_t* weights(int r) const {
+    return shared_memory() + L::kWeights + ring_.stage * L::kWeightBytes +
+           (group_ * kRows + r) * L::kBlockBytes;
+  }
+  __device__ uint64_t acts() const {
+    return ptx::swizzled_descriptor(shared() + L::kActs + ring_.stage * L::kActBytes);
+  }
+  __device__ void wait_full() const {
+    ptx::barrier_wait(shared() + L::kFull + ring_.stage * 8, ring_.phase);
+  }
+  // This warp has read the stage.
+  __device__ void release(int stage) const {
+    __syncwarp();
+    if (thread_ % 32 == 0) ptx::barrier_arrive(shared() + L::kEmpty + stage * 8);
+  }
+  // [scales][outlier scales][sums] of the tile's tokens.
+  __device__ uint8_t* token_values() const {
+    return shared_memory() + L::kTokens + group_ * L::kTokenBytes;
+  }
+
+ private:
+  __device__ uint8_t* staging() const {
+    return shared_memory() + L::kStaging + group_ * EpilogueTile<Out, C::slice_tokens>::kBytes;
+  }
+
+  __device__ int slot(int cta) const { return cta * C::warpgroups + group_; }
+  __device__ int4* partial(int cta) const {
+    return static_cast<int4*>(p_.partials) +
+           static_cast<int64_t>(slot(cta)) * (kRows * kAcc / 4) * 128 + thread_;
+  }
+  __device__ static int bits(int32_t v) { return v; }
+  __device__ static int bits(float v) { return __float_as_int(v); }
+  __device__ static Acc from_bits(int v) {
+    if constexpr (std::is_same_v<Acc, float>) return __int_as_float(v);
+    if constexpr (std::is_same_v<Acc, int32_t>) return v;
+  }
+  __device__ void give_partial() {
+    int4* to = partial(cta_);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kAcc / 4; ++i) {
+        const Acc* s = &sums_[r][4 * i];
+        to[(r * (kAcc / 4) + i) * 128] = make_int4(bits(s[0]), bits(s[1]), bits(s[2]), bits(s[3]));
+      }
+    }
+    __threadfence();
+    ptx::named_sync(1 + group_, 128);
+    if (thread_ == 0) ptx::store_release(&p_.flags[slot(cta_)], 1);
+  }
+  __device__ void take_partials(const Schedule& schedule, const Work& work) {
+    for (int cta = cta_ - 1;; --cta) {
+      uint32_t* flag = &p_.flags[slot(cta)];
+      if (thread_ == 0) {
+        while (ptx::load_acquire(flag) == 0) {
+        }
+        *flag = 0;  // for the next launch
+      }
+      ptx::named_sync(1 + group_, 128);
+      const int4* from = partial(cta);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kAcc / 4; ++i) {
+          const int4 v = ptx::load_ordered(&from[(r * (kAcc / 4) + i) * 128]);
+          Acc* s = &sums_[r][4 * i];
+          s[0] += from_bits(v.x);
+          s[1] += from_bits(v.y);
+          s[2] += from_bits(v.z);
+          s[3] += from_bits(v.w);
+        }
+      }
+      if (schedule.share_begin(cta) <= work.first) return;
+    }
+  }
+
+  // Sums of every slice go to the CTA of the cluster that finishes it, [from CTA][...] there.
+  __device__ void give_slices() const {
+    constexpr int kEach = C::slice_tokens / 8;
+    ptx::cluster_wait();  // the others have started
+    const int rank = cta_ % C::cluster;
+    const uint32_t mine = shared() + L::kGifts + rank * L::kGiftBytes + thread_ * 16;
+#pragma unroll
+    for (int slice = 0; slice < C::slices; ++slice) {
+      const uint32_t there = ptx::address_in(mine, slice);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) {
+          const Acc* s = &sums_[r][4 * (slice * kEach + i)];
+          ptx::store_there(there + ((group_ * kRows + r) * kEach + i) * 2048,
+                           make_int4(bits(s[0]), bits(s[1]), bits(s[2]), bits(s[3])));
+        }
+      }
+      __syncwarp();
+      if (thread_ % 32 == 0) {
+        ptx::barrier_arrive_there(ptx::address_in(shared() + L::kGiven, slice));
+      }
+    }
+  }
+  // The sums of this CTA's slice, added in the order of the cluster's CTAs.
+  __device__ void take_slice(Acc (&slice)[kRows][kSliceAcc]) const {
+    constexpr int kEach = C::slice_tokens / 8;
+    ptx::barrier_wait_cluster(shared() + L::kGiven, 0);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+#pragma unroll
+        for (int from = 0; from < C::cluster; ++from) {
+          const int4 v = *reinterpret_cast<const int4*>(
+              shared_memory() + L::kGifts + from * L::kGiftBytes +
+              ((group_ * kRows + r) * kEach + i) * 2048 + thread_ * 16);
+          Acc* s = &slice[r][4 * i];
+          const int all[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            s[e] = from == 0 ? from_bits(all[e]) : s[e] + from_bits(all[e]);
+          }
+        }
+      }
+    }
+  }
+
+  // Starts to bring what the tile's end needs of its tokens; the previous tile has used its own.
+  __device__ void fetch_token_values(int token0) const {
+    ptx::named_sync(1 + group_, 128);
+    const void* from[3] = {K::Format::kTokenGroupScales ? nullptr : p_.x_scales,
+                           p_.x_outlier_scales, p_.x_sums};
+    const uint32_t to = ptx::shared_address(token_values());
+#pragma unroll
+    for (int array = 0; array < 3; ++array) {
+      if (from[array] == nullptr) continue;
+      for (int t = 4 * thread_; t < C::slice_tokens; t += 512) {
+        if (token0 + t >= p_.capacity) break;
+        ptx::copy16(to + (array * C::slice_tokens + t) * 4,
+                    static_cast<const uint32_t*>(from[array]) + token0 + t);
+      }
+    }
+  }
+
+  // Scales the sums, adds the outlier blocks and stores the tile.
+  __device__ void finish(const Acc (&sums)[kRows][kSliceAcc], const Work& work) {
+    const int token0 = first_token<C>(work);
+    const int row0 = (work.tile_w * C::warpgroups + group_) * kRows * 64;
+    ptx::copy16_wait();
+    ptx::named_sync(1 + group_, 128);  // the tokens' values are here
+    float v[kRows][kSliceAcc], row_scale[kRows][2], bias[kRows][2];
+    math().to_float(sums, v);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = row0 + r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4 + 8 * h;
+        const bool real = row < p_.out.rows;
+        row_scale[r][h] = real ? p_.row_scales[row] : 0.0f;
+        bias[r][h] = real && p_.out.bias != nullptr ? p_.out.bias[row] : 0.0f;
+      }
+    }
+    for (int b = 0; b < p_.shape.outlier_blocks; b += 2) {
+      outliers(v, row_scale, b + 1 < p_.shape.outlier_blocks);
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kSliceAcc; ++i) {
+        const int h = i / 2 % 2;
+        v[r][i] = K::Format::kRowScaleLast ? fmaf(v[r][i], row_scale[r][h], bias[r][h])
+                                           : v[r][i] + bias[r][h];
+      }
+      store_tile<Out, C::slice_tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_,
+                                       1 + group_);
+    }
+  }
+
+  // One sum of outlier codes joins a value.
+  __device__ static float add_outlier(float v, int32_t sum, float token_scale, float row_scale) {
+    const auto s = static_cast<float>(sum);
+    return fmaf(K::Format::kRowScaleLast ? s : s * row_scale, token_scale, v);
+  }
+
+  // Adds up to 128 outlier columns: one block of activations, one or two of weights.
+  __device__ void outliers(float (&v)[kRows][kSliceAcc], const float (&row_scale)[kRows][2],
+                           bool two) {
+    wait_full();
+    const int first = ring_.stage;
+    uint32_t a[kRows][16] = {};
+    load_outliers(a, 0);
+    const uint64_t b = acts();
+    ring_.advance();
+    if (two) {
+      wait_full();
+      load_outliers(a, 8);
+    }
+    const auto* scales =
+        reinterpret_cast<const float2*>(token_values() + C::slice_tokens * 4) + thread_ % 4;
+    if constexpr (C::slice_tokens <= 32) {
+      int32_t sum[kSliceAcc] = {};
+      multiply_warp<false, C::slice_tokens>(sum, a[0], first);
+#pragma unroll
+      for (int i = 0; i < kSliceAcc; ++i) {
+        const float2 s = scales[i / 4 * 4];
+        v[0][i] = add_outlier(v[0][i], sum[i], i % 2 ? s.y : s.x, row_scale[0][i / 2 % 2]);
+      }
+    } else {
+      outliers_warpgroup(v, row_scale, a, b, scales);
+    }
+    release(first);
+    if (two) {
+      release(ring_.stage);
+      ring_.advance();
+    }
+  }
+  __device__ void outliers_warpgroup(float (&v)[kRows][kSliceAcc],
+                                     const float (&row_scale)[kRows][2],
+                                     const uint32_t (&a)[kRows][16], uint64_t b,
+                                     const float2* scales) const {
+    constexpr int kPiece = 32;  // tokens; the sums of two pieces live beside the values
+    constexpr int kPieces = C::slice_tokens / kPiece;
+    using Piece = ptx::WgmmaS8<kPiece>;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      int32_t sum[2][Piece::kRegs];
+#pragma unroll
+      for (int piece = 0; piece <= kPieces; ++piece) {
+        if (piece < kPieces) {
+          ptx::wgmma_fence();
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            Piece::issue(sum[piece % 2], &a[r][4 * k],
+                         b + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4) + 2 * k),
+                         k > 0);
+          }
+          ptx::wgmma_commit();
+        }
+        if (piece == 0) continue;
+        if (piece < kPieces) {
+          ptx::wgmma_wait<1>();
+        } else {
+          ptx::wgmma_wait<0>();
+        }
+#pragma unroll
+        for (int e = 0; e < Piece::kRegs; ++e) {
+          const int at = (piece - 1) * Piece::kRegs + e;
+          const float2 s = scales[at / 4 * 4];
+          v[r][at] = add_outlier(v[r][at], sum[(piece - 1) % 2][e], e % 2 ? s.y : s.x,
+                                 row_scale[r][at / 2 % 2]);
+        }
+      }
+    }
+  }
+  __device__ void load_outliers(uint32_t (&a)[kRows][16], int at) const {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const uint4 w = reinterpret_cast<const uint4*>(weights(r) + k * 2048)[thread_];
+        a[r][at + 4 * k] = w.x;
+        a[r][at + 4 * k + 1] = w.y;
+        a[r][at + 4 * k + 2] = w.z;
+        a[r][at + 4 * k + 3] = w.w;
+      }
+    }
+  }
+
+ protected:
+  // Adds four k-steps by warp-wide products; B comes from the swizzled activations of a stage.
+  template <bool kUnsigned, int kTokens>
+  __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
+    // Matrix m of a load holds 16 columns of 8 tokens, whose rows the lanes 8m.. address.
+    const int row = thread_ % 8, m = thread_ % 32 / 8;
+    const uint32_t base = shared() + L::kActs + stage * L::kActBytes + row * kActBlockBytes;
+#pragma unroll
+    for (int j = 0; j < kTokens / 8; ++j) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        uint32_t b[4];
+        ptx::load_matrix(base + 8 * j * kActBlockBytes + ((4 * half + m) ^ row) * 16, b);
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[8 * half + 4 * k], b[2 * k], b[2 * k + 1]);
+        }
+      }
+    }
+  }
+
+  const Params& p_;
+  int group_, thread_, cta_;
+  Ring<C::stages> ring_;
+  Acc sums_[kRows][kAcc];
+};
+
+// The kernel of any format.
+template <class K>
+__global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
+                             K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
+  using L = Layout<K>;
+  using C = typename K::C;
+  constexpr int kMathThreads = C::warpgroups * 128;
+  const uint32_t shared = ptx::shared_address(shared_memory());
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < C::stages; ++s) {
+      ptx::barrier_init(shared + L::kFull + s * 8, 1);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, kMathThreads / 32);
+    }
+    ptx::barrier_init(shared + L::kGiven, C::cluster * kMathThreads / 32);
+    ptx::barrier_init_fence();
+  }
+  __syncthreads();
+  if constexpr (C::cluster > 1) ptx::cluster_arrive();
+  // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
+  // share it, their tiles are small enough without.
+  if (threadIdx.x >= kMathThreads) {
+    if constexpr (C::ctas == 1) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
+    if (threadIdx.x == kMathThreads) Producer<K>(p, shared).run();
+  } else {
+    if constexpr (C::ctas == 1) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
+    typename K::Format::template Math<K>(p).run();
+    ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
+  }
+}
+
+}  // namespace atom::cuda::gemm

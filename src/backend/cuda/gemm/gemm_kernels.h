@@ -1,0 +1,66 @@
+// The GEMM kernels as host code sees them.
+#pragma once
+
+#include <span>
+
+#include "backend/cuda/gemm/kernel_args.h"
+#include "backend/cuda/gemm/w4a8_layout.h"
+
+namespace atom::cuda::gemm {
+
+struct Config {
+  int warpgroups;
+  int row_blocks;  // of 64 channels, a warpgroup
+  int tokens;      // of a tile
+  int ctas;        // on a multiprocessor
+  int cluster;     // CTAs that share a tile along K
+  // Measured on an H200, for the choice: cycles of one block along K and of a tile's end, alone on
+  // a multiprocessor.
+  int block_cycles, end_cycles;
+};
+
+struct Params {
+  const uint8_t* weights;
+  const float* row_scales;
+  const int8_t* x;
+  const float* x_scales;
+  const float* x_outlier_scales;
+  const int32_t* x_sums;  // w4a8 only
+  OutputArgs out;
+  int capacity;
+  int row_blocks;  // of the whole matrix
+  w4a8::Shape shape;
+  SchedulePlan plan;
+  void* partials;   // [CTA][warpgroup][accumulators / 4][thread] 16 bytes
+  uint32_t* flags;  // [CTA][warpgroup], zero between launches
+};
+
+// Math threads, and one producer warp; a whole warpgroup where registers are to be moved from it.
+constexpr int threads(int warpgroups, int ctas) {
+  return warpgroups * 128 + (ctas == 1 ? 128 : 32);
+}
+
+// One tile shape for one output type.
+struct KernelEntry {
+  const char* name;
+  Config config;
+  const void* functions[3];  // for 1, 2 and 4 groups a block; null: not built
+  int shared_bytes[3];
+};
+
+}  // namespace atom::cuda::gemm
+
+// The tables: every function is a source file of its own. Large and small: for many and few tokens.
+namespace atom::cuda::w4a8 {
+std::span<const gemm::KernelEntry> large_f16();
+std::span<const gemm::KernelEntry> large_bf16();
+std::span<const gemm::KernelEntry> large_f32();
+std::span<const gemm::KernelEntry> small_f16();
+std::span<const gemm::KernelEntry> small_bf16();
+std::span<const gemm::KernelEntry> small_f32();
+}  // namespace atom::cuda::w4a8
+namespace atom::cuda::w4a4 {
+std::span<const gemm::KernelEntry> tiles_f16();
+std::span<const gemm::KernelEntry> tiles_bf16();
+std::span<const gemm::KernelEntry> tiles_f32();
+}  // namespace atom::cuda::w4a4

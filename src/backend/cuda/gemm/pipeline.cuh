@@ -1,0 +1,163 @@
+// The way of a GEMM's operands into shared memory: one thread fills a ring of stages with bulk
+// copies, the math warps empty it.
+//
+//   stage   activations  C::tokens x 128 bytes, swizzled
+//           weights      C::tile_blocks blocks of 64 channels (codes, then scales)
+//           token scales [group][C::tokens] f32, where the format has them
+#pragma once
+
+#include <type_traits>
+
+#include "backend/cuda/gemm/epilogue.cuh"
+#include "backend/cuda/gemm/gemm_kernels.h"
+#include "backend/cuda/gemm/schedule.cuh"
+#include "backend/cuda/ptx/sync.cuh"
+
+namespace atom::cuda::gemm {
+
+using w4a8::kActBlockBytes;
+using w4a8::kScaleBytes;
+using w4a8::kScaleOffset;
+
+// A Config as a type: kernels take types only. Each of the warpgroups has row_blocks of its own;
+// cluster: CTAs that share a tile along K.
+template <int kWarpgroups, int kRowBlocks, int kTokens, int kStages, int kCtas, int kCluster = 1>
+struct Tile {
+  static constexpr int warpgroups = kWarpgroups, row_blocks = kRowBlocks, tokens = kTokens,
+                       stages = kStages, ctas = kCtas;
+  static constexpr int tile_blocks = warpgroups * row_blocks;  // of 64 channels
+  static constexpr int cluster = kCluster;
+  // CTAs of a cluster that finish a slice of the tile's tokens, at least eight each.
+  static constexpr int slices = kCluster < kTokens / 8 ? kCluster : kTokens / 8;
+  static constexpr int slice_tokens = kTokens / slices;
+};
+
+// Everything a kernel is compiled for. Format: w4a8::Format or w4a4::Format.
+template <class F, class T, int kGroups, class O>
+struct Kernel {
+  using Format = F;
+  using C = T;
+  using Out = O;
+  static constexpr int groups = kGroups;  // a block
+};
+
+// Shared memory of a CTA, in bytes from its 1024-aligned start.
+template <class K>
+struct Layout {
+  using C = typename K::C;
+  static constexpr int kBlockBytes = kScaleOffset + K::groups * kScaleBytes;
+  static constexpr int kWeightBytes = C::tile_blocks * kBlockBytes;  // of a stage
+  static constexpr int kActBytes = C::tokens * kActBlockBytes;       // of a stage
+  static constexpr int kScaleRowBytes = K::Format::kTokenGroupScales ? C::tokens * 4 : 0;
+  static constexpr int kTokenScaleBytes = K::groups * kScaleRowBytes;  // of a stage
+  static constexpr int kActs = 0;
+  static constexpr int kWeights = C::stages * kActBytes;
+  static constexpr int kTokenScales = kWeights + C::stages * kWeightBytes;
+  static constexpr int kStaging =
+      (kTokenScales + C::stages * kTokenScaleBytes + 1023) / 1024 * 1024;
+  // The tokens' scales, outlier scales and sums, for each warpgroup.
+  static constexpr int kTokenBytes = 3 * C::slice_tokens * 4;
+  // Sums from one CTA of the cluster, for a slice: [warpgroup][row block][8 tokens][thread] int4.
+  static constexpr int kGiftBytes = C::tile_blocks * C::slice_tokens / 8 * 2048;
+  static constexpr int kTokens =
+      kStaging + C::warpgroups * EpilogueTile<typename K::Out, C::slice_tokens>::kBytes;
+  static constexpr int kGifts = (kTokens + C::warpgroups * kTokenBytes + 15) / 16 * 16;
+  static constexpr int kFull = kGifts + (C::cluster > 1 ? C::cluster * kGiftBytes : 0);
+  static constexpr int kEmpty = kFull + C::stages * 8;
+  static constexpr int kGiven = kEmpty + C::stages * 8;  // all gifts are here
+  static constexpr int kBytes = kGiven + 8;
+};
+
+// The start of the CTA's shared memory: a constant, which costs no register.
+__device__ inline uint8_t* shared_memory() {
+  extern __shared__ __align__(1024) uint8_t memory[];
+  return memory;
+}
+
+// A position in the ring of stages.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t phase = 0;
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+template <class C>
+using ScheduleOf =
+    std::conditional_t<C::cluster == 1, Schedule, ClusterSchedule<C::cluster, C::slices>>;
+// First token of what a CTA finishes of a tile.
+template <class C>
+__device__ int first_token(const Work& work) {
+  const int slice = C::cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % C::cluster;
+  return work.tile_t * C::tokens + slice * C::slice_tokens;
+}
+
+template <class K>
+class Producer {
+  using L = Layout<K>;
+  using C = typename K::C;
+
+ public:
+  __device__ Producer(const Params& p, uint32_t shared) : p_(p), shared_(shared) {}
+
+  __device__ void run() {
+    ScheduleOf<C> schedule(p_.plan, static_cast<int>(blockIdx.x));
+    for (Work work; schedule.next(work);) {
+      for (int b = work.begin; b < work.end; ++b) {
+        fill(work, b, b, work.tile_t * C::tokens, C::tokens, L::kTokenScaleBytes > 0);
+      }
+      if (!work.finishes) continue;
+      for (int b = 0; b < p_.shape.outlier_blocks; ++b) {
+        // Two outlier blocks of weights share one block of activations, which comes with the first.
+        fill(work, p_.shape.body_blocks + b, p_.shape.body_blocks + b / 2, first_token<C>(work),
+             b % 2 == 0 ? C::slice_tokens : 0, false);
+      }
+    }
+  }
+
+ private:
+  // A stage: block b of the weights, block act_block of `tokens` tokens.
+  __device__ void fill(const Work& work, int b, int act_block, int token0, int tokens,
+                       bool scales) {
+    const uint32_t full = shared_ + L::kFull + ring_.stage * 8;
+    // The last tile may reach beyond the buffers.
+    tokens = max(min(tokens, p_.capacity - token0), 0);
+    ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
+    ptx::barrier_expect(
+        full, L::kWeightBytes + tokens * kActBlockBytes + (scales ? K::groups * tokens * 4 : 0));
+#pragma unroll
+    for (int i = 0; i < C::tile_blocks; ++i) {
+      const int row_block = min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1);
+      ptx::bulk_copy(
+          shared_ + L::kWeights + ring_.stage * L::kWeightBytes + i * L::kBlockBytes,
+          p_.weights + (static_cast<int64_t>(row_block) * p_.shape.blocks() + b) * L::kBlockBytes,
+          L::kBlockBytes, full);
+    }
+    if (tokens > 0) {
+      const int64_t row = static_cast<int64_t>(act_block) * p_.capacity + token0;
+      ptx::bulk_copy(shared_ + L::kActs + ring_.stage * L::kActBytes, p_.x + row * kActBlockBytes,
+                     tokens * kActBlockBytes, full);
+    }
+    if (scales && tokens > 0) {
+#pragma unroll
+      for (int g = 0; g < K::groups; ++g) {
+        const int64_t row = static_cast<int64_t>(b) * K::groups + g;
+        ptx::bulk_copy(
+            shared_ + L::kTokenScales + ring_.stage * L::kTokenScaleBytes + g * L::kScaleRowBytes,
+            p_.x_scales + row * p_.capacity + token0, tokens * 4, full);
+      }
+    }
+    ring_.advance();
+  }
+
+  const Params& p_;
+  uint32_t shared_;
+  Ring<C::stages> ring_;
+};
+
+}  // namespace atom::cuda::gemm

@@ -1,0 +1,50 @@
+// Memory layouts of the w4a4 GEMM, shared by the host packer, the quantizers and the kernel.
+// Blocks, shapes and the order of bytes are those of w4a8_layout.h; what differs is what the bytes
+// mean.
+//
+// E4M3 with its exponent field at most 1 is sign and magnitude in units of 2^-9: the bytes 0x00 ..
+// 0x0f and 0x80 .. 0x8f are 0 .. 15 and -0 .. -15. So 4-bit codes become tensor core operands by
+// masks, and an activation code is its sign and its magnitude.
+//
+// Weights: a code is a sign s and three bits m: m for s = 0, -(m + 1) for s = 1, which is -8..7.
+// A word holds 8 codes: of four columns (byte i: sign in bit 7, m in bits 2..0) and of the four
+// columns 16 further, which come to the same places when the word is rotated left by four:
+//
+//   bit       31       28 27 26  24 23       20 19 18  16 ...  7        4  3  2   0
+//           | s3 | m0'    | s3'| m3 | s2 | m3'    | s2'| m2 |...| s0 | m1'   | s0'| m0 |
+//
+//   scales    [group][row pair 32] {f16 of row r, f16 of row r + 8}
+//
+// Activations: the bytes above for body columns, int8 for outlier columns. Body scales are f32,
+// [block * groups + group][capacity], tokens of 16 in the order that a thread reads them in.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "backend/cuda/gemm/w4a8_layout.h"
+
+namespace atom::cuda::w4a4 {
+
+inline constexpr float kUnit = 0x1p-9f;        // of an operand byte
+inline constexpr int kMostCode = 15;           // magnitude of an activation code
+inline constexpr int kMostGroupSum = 1 << 14;  // up to here the tensor cores add exactly
+
+// The operand byte of an activation code, |code| <= 15.
+constexpr uint8_t operand_byte(int code) {
+  return static_cast<uint8_t>(code < 0 ? 0x80 | -code : code);
+}
+
+// Bits of a code (-8..7) in the word of its four columns (col_half 0) or of those 16 further (1).
+constexpr uint32_t code_bits(int code, int byte, int col_half) {
+  const uint32_t sign_magnitude =
+      code < 0 ? 0x80u | static_cast<uint32_t>(-code - 1) : static_cast<uint32_t>(code);
+  return std::rotr(sign_magnitude << (8 * byte), 4 * col_half);
+}
+
+// Where token t's scales stand: {0, 1, 8, 9}, {2, 3, 10, 11} ... of every 16 tokens.
+constexpr int64_t scale_slot(int64_t t) {
+  return t / 16 * 16 + t % 8 / 2 * 4 + t % 16 / 8 * 2 + t % 2;
+}
+
+}  // namespace atom::cuda::w4a4

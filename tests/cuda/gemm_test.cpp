@@ -1,0 +1,187 @@
+#include "backend/cuda/gemm/gemm.h"
+
+#include "cuda/device_test.h"
+#include "cuda/gemm_cases.h"
+
+namespace atom::cuda {
+namespace {
+
+struct Case {
+  int64_t rows, body, outliers, group, tokens;
+  DType type = DType::kF16;
+  bool bias = false, accumulate = false;
+  GemmFormat format = GemmFormat::kW4A8;
+  bool asymmetric = false;    // w4a4: activation codes -15..15
+  bool token_scales = false;  // w4a4: one scale a token
+  bool largest = false;       // w4a4: every product as large as can be
+};
+
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+// Runs every kernel of the table that the case allows, whole and split, twice each.
+void check(const Case& c) {
+  const bool w4a4 = c.format == GemmFormat::kW4A4;
+  PackedLinear linear = (w4a4 ? random_grouped : random_two_level)(
+      c.rows, c.body, c.outliers, c.group, static_cast<uint64_t>(1 + c.rows), c.bias);
+  PlainActivations x =
+      random_activations(c.tokens, c.body, c.outliers, static_cast<uint64_t>(7 + c.tokens),
+                         !w4a4          ? -127
+                         : c.asymmetric ? -15
+                                        : -8,
+                         !w4a4          ? 127
+                         : c.asymmetric ? 15
+                                        : 7,
+                         w4a4 && !c.token_scales ? linear.groups() : 1);
+  if (c.largest) {
+    for (auto& codes : linear.codes) codes = 0x88;
+    for (int64_t i = 0; i < static_cast<int64_t>(x.codes.size()); ++i) {
+      // Odd sums just below the largest, so that a lost bit shows.
+      if (i % x.cols < c.body) x.codes[static_cast<size_t>(i)] = i % 5 == 0 ? -14 : -15;
+    }
+  }
+  ASSERT_TRUE(validate(linear).ok()) << validate(linear).message();
+  std::vector<double> want = reference(linear, x);
+  std::vector<float> before;
+  if (c.accumulate) {
+    Random random(3);
+    for (double& w : want) {
+      before.push_back(f16_to_f32(f32_to_f16(static_cast<float>(random.normal()))));
+      w += before.back();
+    }
+  }
+
+  const GemmWeights packed = (w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
+  const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
+  const int64_t capacity = round_up(c.tokens, 256);
+  std::vector<float> outlier_scales = x.outlier_scales;
+  outlier_scales.resize(static_cast<size_t>(capacity), NAN);
+  const auto weights = to_device(packed.blocks);
+  const auto row_scales = to_device(packed.row_scales);
+  const auto acts = to_device(lay_out(x, shape, capacity, c.format));
+  const auto x_scales = to_device(lay_out_scales(x, shape, capacity, c.format));
+  const auto x_outlier_scales = to_device(outlier_scales);
+  const auto x_sums = to_device(body_sums(x, capacity));
+  const auto bias = to_device(linear.bias);
+  auto workspace = DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()).value();
+  workspace.fill_bytes(0);
+
+  int ran = 0;
+  for (int kernel = 0; kernel < gemm_kernel_count(c.format); ++kernel) {
+    for (const bool split : {false, true}) {
+      for (int round = 0; round < 2; ++round) {
+        PoisonedOutput y(c.rows * c.tokens, c.type);
+        if (c.accumulate) y.set(before);
+        GemmArgs args{.format = c.format,
+                      .rows = c.rows,
+                      .tokens = c.tokens,
+                      .capacity = capacity,
+                      .shape = shape,
+                      .weights = weights.data(),
+                      .row_scales = row_scales.data(),
+                      .x = acts.data(),
+                      .x_scales = x_scales.data(),
+                      .x_outlier_scales = c.outliers > 0 ? x_outlier_scales.data() : nullptr,
+                      .x_sums = x_sums.data(),
+                      .bias = c.bias ? bias.data() : nullptr,
+                      .y = y.data(),
+                      .y_type = c.type,
+                      .accumulate = c.accumulate,
+                      .workspace = workspace.data()};
+        const Status status = launch_gemm(args, {.kernel = kernel, .split = split}, nullptr);
+        if (status.code() == ErrorCode::kUnsupported) continue;
+        ASSERT_TRUE(status.ok()) << status.message();
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        ++ran;
+        EXPECT_LE(nmse(y.values(), want), nmse_limit(c.type))
+            << gemm_kernel_name(c.format, kernel) << (split ? " split" : "") << " N " << c.rows
+            << " K " << c.body << "+" << c.outliers << " M " << c.tokens << " round " << round;
+      }
+    }
+  }
+  EXPECT_GT(ran, 0);
+}
+
+TEST(GemmW4A8, WholeBlocks) { check({256, 1024, 128, 128, 256}); }
+TEST(GemmW4A8, NoOutliers) { check({384, 512, 0, 128, 64}); }
+TEST(GemmW4A8, OneToken) { check({512, 2048, 64, 128, 1}); }
+TEST(GemmW4A8, ThreeTokens) { check({328, 640, 128, 128, 3}); }
+TEST(GemmW4A8, SeventeenTokens) { check({1000, 1408, 64, 128, 17}); }
+TEST(GemmW4A8, RaggedEverything) { check({777, 1152, 96, 128, 129}); }
+TEST(GemmW4A8, ManyTokens) { check({520, 768, 128, 128, 1025}); }
+TEST(GemmW4A8, SeveralTilesOfManyBlocks) { check({4096, 2432, 128, 128, 256}); }
+TEST(GemmW4A8, ManyOutliers) { check({192, 256, 448, 128, 200}); }
+TEST(GemmW4A8, LongK) { check({192, 28672 - 128, 128, 128, 33}); }
+TEST(GemmW4A8, MoreTilesThanChips) { check({20480, 384, 128, 128, 300}); }
+TEST(GemmW4A8, ThreeOutlierBlocks) { check({320, 512, 192, 128, 150}); }
+TEST(GemmW4A8, WideGroup) { check({256, 1024, 64, 256, 40}); }
+TEST(GemmW4A8, Group64) { check({576, 512, 64, 64, 65}); }
+TEST(GemmW4A8, Group32BodyNotWholeBlocks) { check({192, 544, 32, 32, 20}); }
+TEST(GemmW4A8, Bf16) { check({320, 512, 64, 128, 70, DType::kBF16}); }
+TEST(GemmW4A8, F32) { check({320, 512, 64, 128, 70, DType::kF32}); }
+TEST(GemmW4A8, Bias) { check({321, 512, 64, 128, 70, DType::kF16, true}); }
+TEST(GemmW4A8, Accumulate) { check({328, 512, 64, 128, 70, DType::kF32, true, true}); }
+TEST(GemmW4A8, AccumulateRaggedHalf) { check({333, 512, 64, 128, 35, DType::kF16, false, true}); }
+
+// As above, w4a4.
+void check_w4a4(Case c) {
+  c.format = GemmFormat::kW4A4;
+  check(c);
+}
+TEST(GemmW4A4, WholeBlocks) { check_w4a4({256, 1024, 128, 128, 256}); }
+TEST(GemmW4A4, NoOutliers) { check_w4a4({384, 512, 0, 128, 64}); }
+TEST(GemmW4A4, OneToken) { check_w4a4({512, 2048, 64, 128, 1}); }
+TEST(GemmW4A4, ThreeTokens) { check_w4a4({328, 640, 128, 128, 3}); }
+TEST(GemmW4A4, SeventeenTokens) { check_w4a4({1000, 1408, 64, 128, 17}); }
+TEST(GemmW4A4, RaggedEverything) { check_w4a4({777, 1152, 96, 128, 129}); }
+TEST(GemmW4A4, ManyTokens) { check_w4a4({520, 768, 128, 128, 1025}); }
+TEST(GemmW4A4, SeveralTilesOfManyBlocks) { check_w4a4({4096, 2432, 128, 128, 256}); }
+TEST(GemmW4A4, ThreeOutlierBlocks) { check_w4a4({320, 512, 192, 128, 150}); }
+TEST(GemmW4A4, WideGroup) { check_w4a4({256, 1024, 64, 256, 40}); }
+TEST(GemmW4A4, WholeBodyGroup) { check_w4a4({256, 640, 64, 0, 40}); }
+TEST(GemmW4A4, Group64) { check_w4a4({576, 512, 64, 64, 65}); }
+TEST(GemmW4A4, Group32BodyNotWholeBlocks) { check_w4a4({192, 544, 32, 32, 20}); }
+TEST(GemmW4A4, AsymmetricGroup32) {
+  check_w4a4(
+      {.rows = 320, .body = 544, .outliers = 32, .group = 32, .tokens = 70, .asymmetric = true});
+}
+TEST(GemmW4A4, OneScaleAToken) {
+  check_w4a4(
+      {.rows = 320, .body = 512, .outliers = 64, .group = 128, .tokens = 70, .token_scales = true});
+}
+TEST(GemmW4A4, LargestSumsAreExact) {
+  check_w4a4({.rows = 192,
+              .body = 384,
+              .outliers = 0,
+              .group = 128,
+              .tokens = 200,
+              .type = DType::kF32,
+              .largest = true});
+}
+TEST(GemmW4A4, Bf16) { check_w4a4({320, 512, 64, 128, 70, DType::kBF16}); }
+TEST(GemmW4A4, F32) { check_w4a4({320, 512, 64, 128, 200, DType::kF32}); }
+TEST(GemmW4A4, Bias) { check_w4a4({321, 512, 64, 128, 70, DType::kF16, true}); }
+TEST(GemmW4A4, Accumulate) { check_w4a4({328, 512, 64, 128, 70, DType::kF32, true, true}); }
+TEST(GemmW4A4, AccumulateRaggedHalf) {
+  check_w4a4({333, 512, 64, 128, 35, DType::kF16, false, true});
+}
+
+TEST(Gemm, NoTokensIsNoWork) {
+  GemmArgs args;
+  args.rows = 64;
+  args.capacity = 256;
+  EXPECT_TRUE(launch_gemm(args, {}, nullptr).ok());
+}
+
+TEST(PackW4A8, RefusesOtherWeights) {
+  PackedLinear p = random_two_level(64, 128, 0, 128, 1);
+  p.format.weight.kind = WeightKind::kGrouped;
+  EXPECT_EQ(pack_w4a8(p).status().code(), ErrorCode::kUnsupported);
+}
+TEST(PackW4A4, RefusesWideActivations) {
+  PackedLinear p = random_grouped(64, 128, 0, 128, 1);
+  p.format.act.bits = 8;
+  EXPECT_EQ(pack_w4a4(p).status().code(), ErrorCode::kUnsupported);
+}
+
+}  // namespace
+}  // namespace atom::cuda
