@@ -1,7 +1,8 @@
 // rope_append: new tokens' q, k and v; q out, k and v into the pages.
 //   qkv [T, (H + 2 KH) * DH] f32 -> q [T, H * DH] f32, records of the cache (page_format.h)
 // Work: a warp a head of a token. The vector lies in shared memory; the steps are those of
-// ops/numerics.h one by one, so that queries and codes are the same bits everywhere.   Bound: latency.
+// ops/numerics.h one by one, so that queries and codes are the same bits everywhere.   Bound:
+// latency.
 #include <cuda_fp16.h>
 
 #include "backend/cuda/attention/page_format.h"
