@@ -114,6 +114,7 @@ class Engine::Impl {
     const std::lock_guard lock(mutex_);
     EngineStats stats = snapshot_;
     stats.waiting += received_ + inbox_load_.requests;
+    stats.waiting_requests = inbox_load_.requests + core_load_.requests;
     stats.requests_accepted = static_cast<int64_t>(accepted_);
     stats.requests_rejected = rejected_;
     const double fade = Rate::fade(seconds_between(snapshot_time_, now));
