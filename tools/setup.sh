@@ -4,7 +4,8 @@
 
 build_packages=(
   g++ cmake ninja-build
-  nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libopenblas-openmp-dev libboost1.81-dev
+  nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev libopenblas-openmp-dev
+  libboost1.81-dev
 )
 test_packages=(libgtest-dev python3)
 model_packages=(python3 python3-venv)

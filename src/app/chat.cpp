@@ -14,23 +14,30 @@ Result<ChatEncoder> ChatEncoder::create(const OpenedModel& model) {
 }
 
 Result<std::vector<int32_t>> ChatEncoder::encode(std::span<const ChatMessage> messages) const {
-  const Tokenizer& tokenizer = *model_->tokenizer;
-  const auto piece = [&](int32_t id) {
-    return id < 0 ? std::string() : std::string(tokenizer.piece(id));
-  };
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const ChatMessage& message : messages) {
     list.push_back({{"role", message.role}, {"content", message.content}});
   }
-  const std::string prompt =
-      ATOM_TRY(template_.render(nlohmann::ordered_json{{"messages", std::move(list)},
-                                                       {"add_generation_prompt", true},
-                                                       {"bos_token", piece(tokenizer.bos_id())},
-                                                       {"eos_token", piece(tokenizer.eos_id())}}));
+  return encode(nlohmann::ordered_json{{"messages", std::move(list)}});
+}
+
+Result<std::vector<int32_t>> ChatEncoder::encode(nlohmann::ordered_json variables) const {
+  const Tokenizer& tokenizer = *model_->tokenizer;
+  const auto piece = [&](int32_t id) {
+    return id < 0 ? std::string() : std::string(tokenizer.piece(id));
+  };
+  variables.emplace("add_generation_prompt", true);
+  variables.emplace("bos_token", piece(tokenizer.bos_id()));
+  variables.emplace("eos_token", piece(tokenizer.eos_id()));
+  const std::string prompt = ATOM_TRY(template_.render(variables));
   // The template wrote all special tokens itself, the first one too.
   return without_prefix(
       ATOM_TRY(tokenizer.encode(prompt, /*add_special=*/false, /*parse_special=*/true)),
       model_->prefix_tokens);
+}
+
+bool ChatEncoder::takes_tools() const {
+  return model_->chat_template.find("tools") != std::string::npos;
 }
 
 }  // namespace atom

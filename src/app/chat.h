@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,6 +27,13 @@ class ChatEncoder {
   // The prompt that asks for the next answer of the assistant, as token ids, without the
   // model's constant prefix.
   Result<std::vector<int32_t>> encode(std::span<const ChatMessage> messages) const;
+  // The same from the variables of the template: an object with messages, perhaps tools, and
+  // whatever else the template reads. What it does not have of add_generation_prompt, bos_token and
+  // eos_token is added. Thread-safe.
+  Result<std::vector<int32_t>> encode(nlohmann::ordered_json variables) const;
+
+  // Whether the template has a place for tools.
+  bool takes_tools() const;
 
  private:
   ChatEncoder(const OpenedModel& model, ChatTemplate chat_template)

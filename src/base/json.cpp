@@ -17,7 +17,30 @@ std::string shortened(const Json& value) {
 
 }  // namespace
 
+Status check_json_depth(std::string_view text, std::string_view origin) {
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kMaxJsonDepth) {
+        return error(ErrorCode::kInvalidArgument, "{}: nested more than {} levels deep", origin,
+                     kMaxJsonDepth);
+      }
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return {};
+}
+
 Result<Json> parse_json(std::string_view text, std::string_view origin) {
+  ATOM_TRY(check_json_depth(text, origin));
   Json value = Json::parse(text.begin(), text.end(), nullptr, false);
   if (!value.is_discarded()) return value;
   return error(ErrorCode::kCorrupt, "{}: not valid JSON", origin);

@@ -17,6 +17,12 @@ namespace atom {
 
 using Json = nlohmann::json;
 
+// The deepest nesting of arrays and objects that is accepted: copying and printing a document take
+// stack for each level.
+inline constexpr int kMaxJsonDepth = 256;
+// Fails where text, JSON or not, nests deeper.
+Status check_json_depth(std::string_view text, std::string_view origin);
+
 // Parses text; origin (a file name, "request body") stands in front of every error message.
 Result<Json> parse_json(std::string_view text, std::string_view origin);
 // Reads and parses a file of at most max_bytes.

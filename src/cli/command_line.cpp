@@ -27,6 +27,7 @@ constexpr const char* kExamples =
     "  atom eval ppl model-w4a8 --text wikitext.txt\n"
     "  atom generate model-w4a8 \"The capital of France is\"\n"
     "  atom chat model-w4a8\n"
+    "  atom serve model-w4a8 --port 8000\n"
     "\n"
     "atom COMMAND --help explains a command and its options.";
 
@@ -78,6 +79,7 @@ int run_command_line(int argc, char** argv) {
   add_eval_command(app, action);
   add_generate_command(app, action);
   add_chat_command(app, action);
+  add_serve_command(app, action);
   add_inspect_command(app, action);
   add_bench_command(app, action);
 

@@ -114,6 +114,7 @@ class Engine::Impl {
     const std::lock_guard lock(mutex_);
     EngineStats stats = snapshot_;
     stats.waiting += received_ + inbox_load_.requests;
+    stats.waiting_requests = inbox_load_.requests + core_load_.requests;
     stats.requests_accepted = static_cast<int64_t>(accepted_);
     stats.requests_rejected = rejected_;
     const double fade = Rate::fade(seconds_between(snapshot_time_, now));
@@ -182,8 +183,8 @@ class Engine::Impl {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable news_, idle_;
   std::vector<Message> inbox_;
-  Load inbox_load_;  // new requests in the inbox
-  Load core_load_;   // requests beyond it that have not started, after the last step
+  Load inbox_load_;       // new requests in the inbox
+  Load core_load_;        // requests beyond it that have not started, after the last step
   int64_t received_ = 0;  // of these, since the snapshot
   RequestId accepted_ = 0;
   int64_t rejected_ = 0;

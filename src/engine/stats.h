@@ -58,7 +58,8 @@ struct EngineStats {
   int64_t running = 0;  // sequences
   int64_t waiting = 0;  // sequences that have not started or were preempted, and requests that the
                         // engine's thread has not seen yet
-  int64_t pages = 0;    // of the pool: used + cached + free
+  int64_t waiting_requests = 0;  // of which no output has started: what submit() limits
+  int64_t pages = 0;             // of the pool: used + cached + free
   int64_t used_pages = 0;
   int64_t cached_pages = 0;  // used by nobody, kept for what they hold
   int64_t free_pages = 0;

@@ -1,0 +1,12 @@
+// How much memory this process may still take.
+#pragma once
+
+#include <cstdint>
+
+namespace atom {
+
+// Bytes that the system could hand out now without swapping, narrowed by the control group that a
+// container runs in. 0 where the system does not say.
+int64_t available_memory_bytes();
+
+}  // namespace atom

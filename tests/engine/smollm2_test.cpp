@@ -1,0 +1,128 @@
+// A real model in 4 bits: outputs do not depend on what else runs, nor on where keys and values
+// come from.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "base/parallel.h"
+#include "base/random.h"
+#include "engine/engine.h"
+#include "engine/engine_testing.h"
+#include "engine/generator.h"
+#include "io/checkpoint.h"
+#include "model/checkpoint_model.h"
+#include "model/model_testing.h"
+
+namespace atom {
+namespace {
+
+using testing::must;
+using testing::RecordingSink;
+
+constexpr std::chrono::milliseconds kLong{300000};
+
+class SmolLm2EngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    set_thread_count(1);
+    const auto folder =
+        std::filesystem::path(ATOM_TEST_DATA) / "../../models" / "SmolLM2-135M-Instruct-w4a8";
+    if (!std::filesystem::exists(folder / "config.json")) {
+      GTEST_SKIP() << "SmolLM2 was NOT tested: no models/SmolLM2-135M-Instruct-w4a8, which the "
+                      "quickstart makes";
+    }
+    backend_ = testing::make_backend("cpu");
+    const Checkpoint checkpoint = must(Checkpoint::open(folder));
+    weights_ =
+        std::make_shared<const DecoderWeights>(must(load_checkpoint_model(*backend_, checkpoint)));
+    decoder_ = must(Decoder::create(
+        *backend_, weights_,
+        {.max_tokens = 256, .max_logit_rows = 16, .positions = weights_->prefix_tokens + 1500}));
+  }
+
+  void TearDown() override { set_thread_count(0); }
+
+  std::vector<int32_t> random_tokens(int64_t count, uint64_t seed) const {
+    Random random(seed);
+    std::vector<int32_t> tokens(static_cast<size_t>(count));
+    for (int32_t& token : tokens) {
+      token = static_cast<int32_t>(100 + random.below(weights_->config.vocab - 100));
+    }
+    return tokens;
+  }
+
+  std::unique_ptr<Backend> backend_;
+  std::shared_ptr<const DecoderWeights> weights_;
+  std::unique_ptr<Decoder> decoder_;
+};
+
+TEST_F(SmolLm2EngineTest, TokensDoNotDependOnWhatElseRuns) {
+  constexpr int64_t kGenerate = 36;
+  // Four prompts longer than a chunk of attention, twelve short ones; most share a beginning.
+  const std::vector<int32_t> common = random_tokens(520, 1);
+  std::vector<std::vector<int32_t>> prompts;
+  for (uint64_t i = 0; i < 16; ++i) {
+    const int64_t shared = i % 4 == 0 ? 505 + static_cast<int64_t>(i) : 24;
+    std::vector<int32_t> prompt(common.begin(), common.begin() + shared);
+    const std::vector<int32_t> own = random_tokens(3 + static_cast<int64_t>(i), 10 + i);
+    prompt.insert(prompt.end(), own.begin(), own.end());
+    prompts.push_back(std::move(prompt));
+  }
+  std::vector<std::vector<int32_t>> alone;
+  for (const auto& prompt : prompts) {
+    const auto generator = must(Generator::create(*decoder_, 600));
+    alone.push_back(must(generator->generate(prompt, {.max_tokens = kGenerate, .ignore_eos = true},
+                                             [](int32_t) { return true; }))
+                        .tokens);
+  }
+  const auto together = [&](int64_t pages, bool prefix_cache) {
+    const auto engine = must(Engine::create(*decoder_, pages,
+                                            {.max_sequences = 16,
+                                             .max_batch_tokens = 256,
+                                             .context = 600,
+                                             .prefix_cache = prefix_cache}));
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (const auto& prompt : prompts) {
+      sinks.push_back(std::make_shared<RecordingSink>());
+      EXPECT_TRUE(engine
+                      ->submit({.prompt = prompt,
+                                .max_tokens = kGenerate,
+                                .ignore_eos = true,
+                                .sink = sinks.back()})
+                      .accepted());
+    }
+    EXPECT_TRUE(engine->wait_idle(kLong));
+    for (size_t i = 0; i < sinks.size(); ++i) {
+      EXPECT_EQ(sinks[i]->tokens(), alone[i]) << "request " << i;
+    }
+    return engine->stats();
+  };
+  EXPECT_EQ(together(300, false).cached_tokens, 0);
+  EXPECT_GT(together(300, true).cached_tokens, 0);
+  EXPECT_GT(together(42, true).preemptions, 0);
+}
+
+TEST_F(SmolLm2EngineTest, ASharedPromptIsComputedOnce) {
+  const auto engine =
+      must(Engine::create(*decoder_, 200, {.max_sequences = 16, .max_batch_tokens = 256}));
+  const std::vector<int32_t> prompt = random_tokens(1400, 3);
+  double seconds[2] = {};
+  std::vector<int32_t> tokens[2];
+  for (int i = 0; i < 2; ++i) {
+    const auto sink = std::make_shared<RecordingSink>();
+    ASSERT_TRUE(
+        engine->submit({.prompt = prompt, .max_tokens = 4, .ignore_eos = true, .sink = sink})
+            .accepted());
+    ASSERT_TRUE(engine->wait_idle(kLong));
+    EXPECT_EQ(sink->end().cached_tokens, i == 0 ? 0 : 1392);
+    seconds[i] = seconds_between(sink->end().arrival, sink->end().first_token);
+    tokens[i] = sink->tokens();
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  std::printf("first token of 1400: %.1f ms, and again %.1f ms (%.1f%%)\n", seconds[0] * 1e3,
+              seconds[1] * 1e3, 100 * seconds[1] / seconds[0]);
+}
+
+}  // namespace
+}  // namespace atom
