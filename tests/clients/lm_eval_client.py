@@ -3,8 +3,8 @@ lm_eval_client.py URL ATOM MODEL TOKENIZER TEXT TASKS [LIMIT]
 
 MODEL is what the server serves, TOKENIZER a folder with its tokenizer.json, TEXT a text file, TASKS
 a folder with piqa.jsonl as `atom eval tasks` reads it. The log-likelihoods that lm-eval gets through
-HTTP have to give the accuracies of `atom eval tasks` on the same items, and on the text the byte
-perplexity that their own sum over /v1/completions gives."""
+HTTP have to give the accuracies of `atom eval tasks` on the same items; the byte perplexity of the
+text is printed."""
 
 import json
 import subprocess
@@ -63,7 +63,9 @@ def main():
         [atom, "eval", "tasks", model, "--tasks", "piqa", "--data", tasks, "--limit", str(limit),
          "--json"], check=True, capture_output=True).stdout)
     print("atom eval tasks:", json.dumps(direct))
-    return 0
+    same = all(abs(direct["tasks"]["piqa"][name] - value) < 1e-9
+               for name, value in through_http.items())
+    return 0 if same else 1
 
 
 if __name__ == "__main__":
