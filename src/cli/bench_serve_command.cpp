@@ -139,7 +139,7 @@ void add_server_options(CLI::App& command, ServeArguments& arguments) {
   command.add_option("--api-key-file", arguments.api_key_file, "The same, read from a file")
       ->excludes(key)
       ->type_name("FILE");
-  command.add_option("--timeout", arguments.timeout, "For one request")
+  command.add_option("--timeout", arguments.timeout, "For one request, from connecting to its end")
       ->type_name("TIME")
       ->capture_default_str();
   command

@@ -15,7 +15,6 @@ using boost::system::error_code;
 
 constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
 constexpr uint32_t kMaxHeaderBytes = 64 << 10;
-constexpr auto kConnectTimeout = std::chrono::seconds(10);
 
 http::request<http::string_body> message_of(const ClientRequest& request, const Url& url,
                                             const std::string& authority,
@@ -84,7 +83,7 @@ void HttpStream::fail(ClientReply& reply, const char* kind, const error_code& pr
 }
 
 asio::awaitable<bool> HttpStream::connect(LoadClock::time_point deadline, ClientReply& reply) {
-  stream_.expires_at(std::min(deadline, LoadClock::now() + kConnectTimeout));
+  stream_.expires_at(deadline);
   const auto [problem, endpoint] = co_await stream_.async_connect(addresses_, kAwait);
   if (problem) {
     fail(reply, "connect", problem);
