@@ -4,11 +4,11 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/printable.h"
 #include "io/checkpoint.h"
 #include "io/format_json.h"
 #include "io/hf_config.h"
 #include "io/packed_parts.h"
-#include "base/printable.h"
 #include "io/text_files.h"
 
 namespace atom {

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <utility>
 
-#include "io/decimal.h"
 #include "base/printable.h"
+#include "io/decimal.h"
 
 namespace atom {
 namespace {

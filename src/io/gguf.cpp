@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/printable.h"
 #include "io/byte_reader.h"
 #include "io/decimal.h"
-#include "base/printable.h"
 
 namespace atom {
 namespace {

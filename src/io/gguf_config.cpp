@@ -4,8 +4,8 @@
 #include <charconv>
 #include <cmath>
 
-#include "io/model_tensors.h"
 #include "base/printable.h"
+#include "io/model_tensors.h"
 
 namespace atom {
 namespace {

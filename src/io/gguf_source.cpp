@@ -4,10 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/parallel.h"
+#include "base/printable.h"
 #include "io/gguf_config.h"
 #include "io/hf_config.h"
 #include "io/model_tensors.h"
-#include "base/printable.h"
 
 namespace atom {
 namespace {

@@ -5,9 +5,9 @@
 
 #include "base/json.h"
 #include "base/parallel.h"
+#include "base/printable.h"
 #include "io/hf_config.h"
 #include "io/model_tensors.h"
-#include "base/printable.h"
 #include "io/text_files.h"
 #include "io/widen.h"
 

@@ -5,8 +5,8 @@
 #include <set>
 
 #include "base/json.h"
-#include "io/byte_reader.h"
 #include "base/printable.h"
+#include "io/byte_reader.h"
 #include "io/safetensors_header.h"
 
 namespace atom {

@@ -303,8 +303,8 @@ HttpResponse Server::Impl::asset_response(const HttpRequest& request, const WebA
     return response;
   }
   response.headers.push_back({"Content-Security-Policy",
-                              "default-src 'self'; style-src 'self' 'unsafe-inline'; "
-                              "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"});
+                              "default-src 'self'; img-src 'self' data:; "
+                              "connect-src 'self'; frame-ancestors 'none'"});
   response.body = std::string(asset.bytes);
   return response;
 }
