@@ -56,9 +56,10 @@ void product_rows(const float* a, int64_t a_stride, const float* b, int64_t b_st
     product_block<kProductRows, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth,
                                           accumulate, c + r * c_stride, c_stride);
   }
-  for (; r + kProductRows / 2 <= rows; r += kProductRows / 2) {
-    product_block<kProductRows / 2, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth,
-                                              accumulate, c + r * c_stride, c_stride);
+  constexpr int kHalf = kProductRows > 1 ? kProductRows / 2 : 1;
+  for (; r + kHalf <= rows; r += kHalf) {
+    product_block<kHalf, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, accumulate,
+                                   c + r * c_stride, c_stride);
   }
   for (; r < rows; ++r) {
     product_block<1, kVectors>(a + r * a_stride, a_stride, b, b_stride, depth, accumulate,
