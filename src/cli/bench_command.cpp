@@ -273,6 +273,7 @@ void add_bench_command(CLI::App& app, Action& action) {
       [arguments, &action] { action = [arguments] { return bench_model(*arguments); }; });
   add_bench_serve_command(*group, action);
   add_bench_engine_command(*group, action);
+  add_bench_tokenizer_command(*group, action);
 }
 
 }  // namespace atom::cli

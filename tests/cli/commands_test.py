@@ -175,6 +175,15 @@ class Quantize(ProgramTest):
         self.assertEqual(bench["batch"], 3)
         self.assertGreater(bench["generate_tokens_per_s"], 0)
         self.fails("bench", "model", out, "--batch", 0, says="--batch")
+        text = self.folder / "text.txt"
+        text.write_text("Once upon a time, there was a little girl. \u00e9\u4e2d\U0001f600\n" * 50)
+        bench = self.json_of("bench", "tokenizer", out, "--text", text, "--repeat", 1)
+        self.assertEqual(bench["bytes"], text.stat().st_size)
+        self.assertGreater(bench["tokens"], 0)
+        self.assertGreater(bench["encode_mb_per_s"], 0)
+        self.assertGreater(bench["decode_mb_per_s"], 0)
+        text.write_text("")
+        self.fails("bench", "tokenizer", out, "--text", text, says="is empty")
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
 
     def test_the_same_bytes_every_time(self):
