@@ -87,6 +87,9 @@ int run_command_line(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& problem) {
     if (problem.get_exit_code() == 0) return app.exit(problem);  // --help, --version
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty()) {
+      return fail(2, fmt::format("there is no command '{}'; atom --help lists them", argv[1]));
+    }
     return fail(2, problem.what());
   }
   if (!action) {

@@ -49,6 +49,10 @@ Status perplexity(const PerplexityArguments& arguments) {
   const std::unique_ptr<Decoder> decoder =
       ATOM_TRY(Decoder::create(*model.backend, model.weights,
                                perplexity_limits(model.weights->prefix_tokens, arguments.options)));
+  if (count_windows(static_cast<int64_t>(tokens.size()), arguments.options) == 0) {
+    return error(ErrorCode::kInvalidArgument, "{}: has {} tokens, a window needs {}",
+                 arguments.text, tokens.size(), arguments.options.context);
+  }
   const PerplexityResult result = ATOM_TRY(run_with_progress(*decoder, tokens, arguments.options));
   if (arguments.json) {
     print_json({{"model", arguments.model.path},

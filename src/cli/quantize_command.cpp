@@ -13,6 +13,7 @@
 #include "app/self_calibration.h"
 #include "app/text_side.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/parallel.h"
 #include "base/progress.h"
 #include "cli/commands.h"
@@ -88,6 +89,11 @@ Result<std::vector<int32_t>> calibration_tokens(const QuantizeArguments& argumen
   Result<std::vector<int32_t>> tokens =
       tokenizer.encode(text, /*add_special=*/false, /*parse_special=*/false);
   if (!tokens.ok()) return tokens.status().with_context(arguments.calibration);
+  const auto count = static_cast<int64_t>(tokens->size());
+  if (recipe.window_offsets.empty() && count < recipe.windows * recipe.context) {
+    log_warning("{}: {} tokens are fewer than the recipe's {} windows of {}; all are used",
+                arguments.calibration, count, recipe.windows, recipe.context);
+  }
   return tokens;
 }
 

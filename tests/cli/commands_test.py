@@ -182,6 +182,8 @@ class Quantize(ProgramTest):
         self.assertGreater(bench["tokens"], 0)
         self.assertGreater(bench["encode_mb_per_s"], 0)
         self.assertGreater(bench["decode_mb_per_s"], 0)
+        self.fails("eval", "ppl", out, "--text", text, "--context", 9999, says=f"{text}: has")
+        self.fails("evaluate", says="no command 'evaluate'")
         text.write_text("")
         self.fails("bench", "tokenizer", out, "--text", text, says="is empty")
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
