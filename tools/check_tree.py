@@ -32,7 +32,7 @@ FENCED_HEADERS = [
                 r"cooperative_groups)"), "src/backend/cuda/", "CUDA headers"),
     (re.compile(r"^CLI/"), "src/cli/", "CLI11"),
 ]
-CODE_SUFFIXES = {".cpp", ".h", ".cu", ".cuh"}
+CODE_SUFFIXES = {".cpp", ".h", ".inl", ".cu", ".cuh"}
 TEXT_SUFFIXES = CODE_SUFFIXES | {".py", ".sh", ".cmake", ".md"}
 SNAKE_CASE = re.compile(r"^[a-z0-9]+(_[a-z0-9]+)*\.[a-z0-9]+$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
