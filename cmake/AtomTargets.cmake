@@ -35,11 +35,23 @@ if(ATOM_FUZZ)
   target_compile_options(atom_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
 endif()
 
+# atom_together(TARGET): its files are compiled several at a time, because most of a compiler's time
+# goes into the headers and templates of libraries. What a file keeps in its anonymous namespace
+# must then have another name than its neighbours'; preset clang compiles each file alone.
+function(atom_together target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD "${ATOM_UNITY}" UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
+# atom_alone(FILE...): these are compiled alone nevertheless.
+function(atom_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # atom_room(NAME DEPS...): the static library of one folder under src/, from all its .cpp files.
 # DEPS are the only rooms it may include (tools/check_tree.py compares the includes with them).
 function(atom_room name)
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cpp")
   add_library(atom_${name} STATIC ${sources})
+  atom_together(atom_${name})
   atom_room_links(${name} ${ARGN})
 endfunction()
 
@@ -59,6 +71,7 @@ function(atom_test name label)
     return()
   endif()
   add_executable(${name}_test ${sources})
+  atom_together(${name}_test)
   target_include_directories(${name}_test PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_definitions(${name}_test PRIVATE ATOM_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data")
   target_link_libraries(${name}_test PRIVATE atom_options GTest::gtest GTest::gtest_main)

@@ -29,7 +29,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr int64_t kMaxSequences = 512;
 
 struct BenchArguments {

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "cli/commands.h"
+#include "cli/model_arguments.h"
 #include "cli/output.h"
 #include "load/load_generator.h"
 #include "load/load_report.h"
@@ -18,7 +19,6 @@ namespace atom::cli {
 namespace {
 
 constexpr int64_t kDefaultRequests = 100;
-constexpr int64_t kMaxTokens = 1 << 20;
 constexpr size_t kMaxKeyBytes = 4096;
 
 struct ServeArguments {

@@ -18,8 +18,6 @@
 namespace atom::cli {
 namespace {
 
-constexpr size_t kMaxTextBytes = size_t{1} << 30;
-
 struct BenchTokenizerArguments {
   std::string model, text;
   int repeat = 5;

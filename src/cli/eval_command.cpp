@@ -19,8 +19,6 @@
 namespace atom::cli {
 namespace {
 
-constexpr size_t kMaxTextBytes = size_t{1} << 30;
-
 struct PerplexityArguments {
   ModelArguments model;
   PerplexityOptions options;

@@ -1,6 +1,7 @@
 // What every command that runs a model has on its command line.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "app/open_model.h"
@@ -11,6 +12,10 @@ class App;
 }
 
 namespace atom::cli {
+
+// The longest text file that a command reads, and the most tokens that one measures.
+inline constexpr size_t kMaxTextBytes = size_t{1} << 30;
+inline constexpr int64_t kMaxTokens = 1 << 20;
 
 struct ModelArguments {
   std::string path;

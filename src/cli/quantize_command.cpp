@@ -27,7 +27,6 @@
 namespace atom::cli {
 namespace {
 
-constexpr size_t kMaxTextBytes = size_t{1} << 30;
 // The model writes a few hundred tokens a second, so its own text is kept short by default.
 constexpr int64_t kSelfWindows = 16;
 

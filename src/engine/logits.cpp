@@ -9,7 +9,7 @@
 namespace atom {
 namespace {
 
-constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr int64_t kLanes = 16;
 
 // Elementwise arithmetic on 16 floats, in whatever registers the machine has.
@@ -44,14 +44,14 @@ ATOM_INLINE void exponential(Floats& x) {
 ATOM_MULTIVERSION void block_maxima(const float* logits, int64_t count, float* maxima) {
   for (int64_t begin = 0; begin < count; begin += kLogitBlock) {
     const int64_t end = std::min(begin + kLogitBlock, count);
-    Floats most = Floats{} + kNone;
+    Floats most = Floats{} + kLowest;
     int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes) {
       Floats x;
       load(logits + i, x);
       most = x > most ? x : most;
     }
-    float best = kNone;
+    float best = kLowest;
     for (int64_t lane = 0; lane < kLanes; ++lane) best = most[lane] > best ? most[lane] : best;
     for (; i < end; ++i) best = logits[i] > best ? logits[i] : best;
     maxima[begin / kLogitBlock] = best;
@@ -59,14 +59,14 @@ ATOM_MULTIVERSION void block_maxima(const float* logits, int64_t count, float* m
 }
 
 ATOM_MULTIVERSION float maximum(const float* logits, int64_t count) {
-  Floats most = Floats{} + kNone;
+  Floats most = Floats{} + kLowest;
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     Floats x;
     load(logits + i, x);
     most = x > most ? x : most;
   }
-  float best = kNone;
+  float best = kLowest;
   for (int64_t lane = 0; lane < kLanes; ++lane) best = most[lane] > best ? most[lane] : best;
   for (; i < count; ++i) best = logits[i] > best ? logits[i] : best;
   return best;
@@ -80,7 +80,7 @@ ATOM_MULTIVERSION double exponentials(const float* logits, int64_t count, float 
     const int64_t end = std::min(begin + kLogitBlock, count);
     Floats sums = {};
     for (int64_t i = begin; i < end; i += kLanes) {
-      Floats x = Floats{} + kNone;
+      Floats x = Floats{} + kLowest;
       if (i + kLanes <= end) {
         load(logits + i, x);
       } else {
@@ -104,7 +104,7 @@ int64_t block_count(std::span<const float> logits) {
   return (static_cast<int64_t>(logits.size()) + kLogitBlock - 1) / kLogitBlock;
 }
 
-float or_none(float logit) { return std::isnan(logit) ? kNone : logit; }
+float or_none(float logit) { return std::isnan(logit) ? kLowest : logit; }
 
 }  // namespace
 
@@ -119,7 +119,7 @@ std::span<const RankedToken> TokenRanking::best(std::span<const float> logits, i
   const int64_t blocks = block_count(logits);
   count = std::min(count, static_cast<int64_t>(logits.size()));
   candidates_.clear();
-  float threshold = kNone;
+  float threshold = kLowest;
   if (count < blocks) {
     // At least `count` logits reach the count-th largest of the blocks' maxima.
     maxima_.resize(static_cast<size_t>(blocks));
@@ -130,7 +130,7 @@ std::span<const RankedToken> TokenRanking::best(std::span<const float> logits, i
     threshold = *nth;
   }
   for (int64_t block = 0; block < blocks; ++block) {
-    if (threshold > kNone && maxima_[static_cast<size_t>(block)] < threshold) continue;
+    if (threshold > kLowest && maxima_[static_cast<size_t>(block)] < threshold) continue;
     const auto begin = static_cast<size_t>(block * kLogitBlock);
     const size_t end = std::min(begin + static_cast<size_t>(kLogitBlock), logits.size());
     for (size_t i = begin; i < end; ++i) {

@@ -10,8 +10,6 @@
 namespace atom {
 namespace {
 
-constexpr int64_t kBatchTokens = 1024;
-constexpr int64_t kSlabRows = 256;
 constexpr int64_t kCachePages = 1024;  // more where one question needs more
 
 size_t pages_of(size_t tokens) {
@@ -43,8 +41,8 @@ size_t pages_needed(const Question& question) {
 }  // namespace
 
 DecoderLimits choice_scorer_limits(int64_t prefix_tokens, int64_t longest_tokens) {
-  return {.max_tokens = kBatchTokens,
-          .max_logit_rows = kSlabRows,
+  return {.max_tokens = kEvalBatchTokens,
+          .max_logit_rows = kEvalLogitRows,
           .positions = prefix_tokens + longest_tokens};
 }
 

@@ -14,9 +14,6 @@
 namespace atom {
 namespace {
 
-constexpr int64_t kBatchTokens = 1024;
-constexpr int64_t kSlabRows = 256;
-
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Runs groups of windows side by side, each group in chunks, and adds up their losses.
@@ -93,8 +90,8 @@ int64_t count_windows(int64_t tokens, const PerplexityOptions& options) {
 }
 
 DecoderLimits perplexity_limits(int64_t prefix_tokens, const PerplexityOptions& options) {
-  return {.max_tokens = kBatchTokens,
-          .max_logit_rows = kSlabRows,
+  return {.max_tokens = kEvalBatchTokens,
+          .max_logit_rows = kEvalLogitRows,
           .positions = prefix_tokens + options.context};
 }
 

@@ -11,6 +11,10 @@
 
 namespace atom {
 
+// What evaluation asks of a decoder: tokens of a batch, and rows whose logits it holds at once.
+inline constexpr int64_t kEvalBatchTokens = 1024;
+inline constexpr int64_t kEvalLogitRows = 256;
+
 // Losses of rows of the batch that a decoder ran last, in slabs of max_logit_rows, so that the
 // logits of a whole batch need not fit.
 class RowLosses {

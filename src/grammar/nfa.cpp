@@ -12,7 +12,7 @@ namespace atom::grammar {
 namespace {
 
 constexpr size_t kMaxNfaStates = 200'000;
-constexpr int64_t kMaxNodes = 1'000'000;
+constexpr int64_t kMaxNfaNodes = 1'000'000;
 constexpr size_t kMaxDfaStates = 20'000;
 
 // Marks without clearing: a state is marked if its stamp is the current one.
@@ -40,7 +40,7 @@ Result<int32_t> Nfa::add_state() {
 
 Result<int32_t> Nfa::add(const RegexNode& node, int32_t from, CharSpelling spelling) {
   // Repeats of the empty text add no states, but must come to an end as well.
-  if (++nodes_added_ > kMaxNodes) {
+  if (++nodes_added_ > kMaxNfaNodes) {
     return error(ErrorCode::kInvalidArgument, "{}: the pattern's repeats expand to too much",
                  place_);
   }

@@ -10,7 +10,7 @@ namespace atom::grammar {
 namespace {
 
 constexpr size_t kMaxBytes = 256 * 1024;
-constexpr size_t kMaxDepth = 64;
+constexpr size_t kMaxSchemaDepth = 64;
 constexpr size_t kMaxMembers = 5000;
 
 constexpr std::array kConstraints = {"$ref",
@@ -80,8 +80,8 @@ class LimitChecker : public nlohmann::json_sax<OrderedJson> {
  private:
   bool open() {
     members_.push_back(0);
-    if (members_.size() <= kMaxDepth) return true;
-    problem_ = fmt::format("nested more than {} deep", kMaxDepth);
+    if (members_.size() <= kMaxSchemaDepth) return true;
+    problem_ = fmt::format("nested more than {} deep", kMaxSchemaDepth);
     return false;
   }
   bool close() {

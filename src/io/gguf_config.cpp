@@ -10,8 +10,6 @@
 namespace atom {
 namespace {
 
-constexpr int64_t kMaxSize = INT32_MAX;  // validate() has the tighter limits
-
 struct NamePair {
   std::string_view gguf, hugging_face;
 };
@@ -56,7 +54,8 @@ Status parse_rope_scaling(const GgufFile& file, const std::string& prefix, RopeC
                  file.origin(), scaling, printable(type));
   }
   rope.scaling = RopeScaling::kYarn;
-  rope.original_context = ATOM_TRY(file.get_int(scaling + "original_context_length", 1, kMaxSize));
+  rope.original_context =
+      ATOM_TRY(file.get_int(scaling + "original_context_length", 1, kMaxConfigSize));
   rope.beta_fast = ATOM_TRY(file.get_number(scaling + "yarn_beta_fast", 32.0));
   rope.beta_slow = ATOM_TRY(file.get_number(scaling + "yarn_beta_slow", 1.0));
   // "yarn_attn_factor" is Hugging Face's attention_factor; "attn_factor" multiplies the usual one.
@@ -83,7 +82,7 @@ Status parse_rope(const GgufFile& file, const std::string& prefix, ModelConfig& 
   RopeConfig& rope = config.rope;
   rope.theta = ATOM_TRY(file.get_number(prefix + "rope.freq_base", 10000.0));
   rope.rotary_dim =
-      ATOM_TRY(file.get_int(prefix + "rope.dimension_count", 2, kMaxSize, config.head_dim));
+      ATOM_TRY(file.get_int(prefix + "rope.dimension_count", 2, kMaxConfigSize, config.head_dim));
   if (prefix == "llama." && rope.rotary_dim != config.head_dim) {
     // The permutation of q and k rows in llama files is defined for whole heads only.
     return error(ErrorCode::kUnsupported,
@@ -106,19 +105,21 @@ Status parse_rope(const GgufFile& file, const std::string& prefix, ModelConfig& 
 
 Status parse_attention(const GgufFile& file, const std::string& prefix, ModelConfig& config) {
   const std::string attention = prefix + "attention.";
-  config.heads = ATOM_TRY(file.get_int(attention + "head_count", 1, kMaxSize));
-  config.kv_heads = ATOM_TRY(file.get_int(attention + "head_count_kv", 1, kMaxSize, config.heads));
-  config.head_dim =
-      ATOM_TRY(file.get_int(attention + "key_length", 1, kMaxSize, config.hidden / config.heads));
+  config.heads = ATOM_TRY(file.get_int(attention + "head_count", 1, kMaxConfigSize));
+  config.kv_heads =
+      ATOM_TRY(file.get_int(attention + "head_count_kv", 1, kMaxConfigSize, config.heads));
+  config.head_dim = ATOM_TRY(
+      file.get_int(attention + "key_length", 1, kMaxConfigSize, config.hidden / config.heads));
   const int64_t value_length =
-      ATOM_TRY(file.get_int(attention + "value_length", 1, kMaxSize, config.head_dim));
+      ATOM_TRY(file.get_int(attention + "value_length", 1, kMaxConfigSize, config.head_dim));
   if (value_length != config.head_dim) {
     return error(ErrorCode::kUnsupported,
                  "{}: metadata '{}value_length': {} differs from the key length {}", file.origin(),
                  attention, value_length, config.head_dim);
   }
   config.norm_eps = ATOM_TRY(file.get_number(attention + "layer_norm_rms_epsilon"));
-  config.sliding_window = ATOM_TRY(file.get_int(attention + "sliding_window", 0, kMaxSize, 0));
+  config.sliding_window =
+      ATOM_TRY(file.get_int(attention + "sliding_window", 0, kMaxConfigSize, 0));
   // A llama with a window is what Hugging Face calls mistral.
   if (config.sliding_window > 0 && config.family == ModelFamily::kLlama) {
     config.family = ModelFamily::kMistral;
@@ -160,23 +161,23 @@ Result<ModelConfig> gguf_model_config(const GgufFile& file) {
   ModelConfig config;
   config.family = ATOM_TRY(parse_family(file));
   const std::string prefix = ATOM_TRY(file.get_string("general.architecture")) + ".";
-  const int64_t parts = ATOM_TRY(file.get_int("split.count", 0, kMaxSize, 1));
+  const int64_t parts = ATOM_TRY(file.get_int("split.count", 0, kMaxConfigSize, 1));
   if (parts > 1) {
     return error(ErrorCode::kUnsupported,
                  "{}: metadata 'split.count': {}: models split over several GGUF files are not "
                  "supported; merge them first",
                  file.origin(), parts);
   }
-  const int64_t experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxSize, 0));
+  const int64_t experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxConfigSize, 0));
   if (experts > 0) {
     return error(ErrorCode::kUnsupported,
                  "{}: metadata '{}expert_count': {}: mixtures of experts are not supported",
                  file.origin(), prefix, experts);
   }
-  config.layers = ATOM_TRY(file.get_int(prefix + "block_count", 1, kMaxSize));
-  config.hidden = ATOM_TRY(file.get_int(prefix + "embedding_length", 1, kMaxSize));
-  config.ffn = ATOM_TRY(file.get_int(prefix + "feed_forward_length", 1, kMaxSize));
-  config.context = ATOM_TRY(file.get_int(prefix + "context_length", 1, kMaxSize));
+  config.layers = ATOM_TRY(file.get_int(prefix + "block_count", 1, kMaxConfigSize));
+  config.hidden = ATOM_TRY(file.get_int(prefix + "embedding_length", 1, kMaxConfigSize));
+  config.ffn = ATOM_TRY(file.get_int(prefix + "feed_forward_length", 1, kMaxConfigSize));
+  config.context = ATOM_TRY(file.get_int(prefix + "context_length", 1, kMaxConfigSize));
   ATOM_TRY(parse_attention(file, prefix, config));
   ATOM_TRY(parse_rope(file, prefix, config));
   const auto embeddings = file.tensors().find(std::string_view("token_embd.weight"));
@@ -184,7 +185,8 @@ Result<ModelConfig> gguf_model_config(const GgufFile& file) {
     return error(ErrorCode::kNotFound, "{}: tensor 'token_embd.weight' is missing", file.origin());
   }
   config.vocab = embeddings->second.shape[0];
-  const int64_t vocab = ATOM_TRY(file.get_int(prefix + "vocab_size", 1, kMaxSize, config.vocab));
+  const int64_t vocab =
+      ATOM_TRY(file.get_int(prefix + "vocab_size", 1, kMaxConfigSize, config.vocab));
   if (vocab != config.vocab) {
     return error(ErrorCode::kCorrupt,
                  "{}: metadata '{}vocab_size': {}, but 'token_embd.weight' has {} rows",

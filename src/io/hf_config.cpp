@@ -9,7 +9,6 @@
 namespace atom {
 namespace {
 
-constexpr int64_t kMaxSize = INT32_MAX;  // validate() has the tighter limits
 constexpr const char* kExtension = "atom_model";
 
 Result<ModelFamily> parse_family(const JsonView& view) {
@@ -51,7 +50,7 @@ Status check_supported(const JsonView& view, ModelFamily family) {
     }
   }
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
-    const int64_t experts = ATOM_TRY(view.get_int(key, 0, kMaxSize, 0));
+    const int64_t experts = ATOM_TRY(view.get_int(key, 0, kMaxConfigSize, 0));
     if (experts > 0) {
       return error(ErrorCode::kUnsupported, "{}: {}: {}: mixtures of experts are not supported",
                    view.place(), key, experts);
@@ -85,7 +84,7 @@ Status parse_yarn(const JsonView& scaling, RopeConfig& rope) {
 // the model's context.
 Result<int64_t> original_context(const JsonView& view, const JsonView& scaling, int64_t context) {
   constexpr const char* kKey = "original_max_position_embeddings";
-  return (view.has(kKey) ? view : scaling).get_int(kKey, 1, kMaxSize, context);
+  return (view.has(kKey) ? view : scaling).get_int(kKey, 1, kMaxConfigSize, context);
 }
 
 Status parse_rope_scaling(const JsonView& scaling, RopeConfig& rope) {
@@ -147,7 +146,8 @@ Status parse_rope(const JsonView& view, ModelConfig& config) {
 Result<int64_t> parse_sliding_window(const JsonView& view, ModelFamily family, int64_t layers) {
   if (family == ModelFamily::kLlama) return 0;
   const bool absent = !view.is_object() || !view.json().contains("sliding_window");
-  const int64_t window = absent ? 4096 : ATOM_TRY(view.get_int("sliding_window", 0, kMaxSize, 0));
+  const int64_t window =
+      absent ? 4096 : ATOM_TRY(view.get_int("sliding_window", 0, kMaxConfigSize, 0));
   if (family == ModelFamily::kMistral) {
     if (view.has("layer_types")) {
       return error(ErrorCode::kUnsupported, "{}: layer_types is not supported for mistral",
@@ -167,7 +167,7 @@ Result<int64_t> parse_sliding_window(const JsonView& view, ModelFamily family, i
       sliding += ATOM_TRY(ATOM_TRY(types.at(i)).as_string()) == "sliding_attention" ? 1 : 0;
     }
   } else {
-    const int64_t full = ATOM_TRY(view.get_int("max_window_layers", 0, kMaxSize, 28));
+    const int64_t full = ATOM_TRY(view.get_int("max_window_layers", 0, kMaxConfigSize, 28));
     sliding = std::max<int64_t>(0, layers - full);
   }
   if (sliding != 0 && sliding != layers) {
@@ -183,7 +183,7 @@ Status add_eos_ids(const JsonView& view, ModelConfig& config) {
   if (!view.has("eos_token_id")) return {};
   const JsonView value = ATOM_TRY(view.at("eos_token_id"));
   const auto add = [&](const JsonView& item) -> Status {
-    const auto id = static_cast<int32_t>(ATOM_TRY(item.as_int(0, kMaxSize)));
+    const auto id = static_cast<int32_t>(ATOM_TRY(item.as_int(0, kMaxConfigSize)));
     std::vector<int32_t>& ids = config.eos_ids;
     if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
     return {};
@@ -195,20 +195,20 @@ Status add_eos_ids(const JsonView& view, ModelConfig& config) {
 
 Status parse_sizes(const JsonView& view, ModelConfig& config) {
   const bool qwen = config.family == ModelFamily::kQwen2 || config.family == ModelFamily::kQwen3;
-  config.layers = ATOM_TRY(view.get_int("num_hidden_layers", 1, kMaxSize));
-  config.hidden = ATOM_TRY(view.get_int("hidden_size", 1, kMaxSize));
-  config.ffn = ATOM_TRY(view.get_int("intermediate_size", 1, kMaxSize));
-  config.heads = ATOM_TRY(view.get_int("num_attention_heads", 1, kMaxSize));
+  config.layers = ATOM_TRY(view.get_int("num_hidden_layers", 1, kMaxConfigSize));
+  config.hidden = ATOM_TRY(view.get_int("hidden_size", 1, kMaxConfigSize));
+  config.ffn = ATOM_TRY(view.get_int("intermediate_size", 1, kMaxConfigSize));
+  config.heads = ATOM_TRY(view.get_int("num_attention_heads", 1, kMaxConfigSize));
   const bool kv_absent = !view.json().contains("num_key_value_heads");
   const int64_t class_default = qwen ? 32 : 8;  // transformers' defaults where the field is absent
   const int64_t kv_fallback =
       config.family == ModelFamily::kLlama || !kv_absent ? config.heads : class_default;
-  config.kv_heads = ATOM_TRY(view.get_int("num_key_value_heads", 1, kMaxSize, kv_fallback));
+  config.kv_heads = ATOM_TRY(view.get_int("num_key_value_heads", 1, kMaxConfigSize, kv_fallback));
   const bool wide_heads = config.family == ModelFamily::kQwen3 && !view.json().contains("head_dim");
   config.head_dim = ATOM_TRY(
-      view.get_int("head_dim", 1, kMaxSize, wide_heads ? 128 : config.hidden / config.heads));
-  config.vocab = ATOM_TRY(view.get_int("vocab_size", 1, kMaxSize));
-  config.context = ATOM_TRY(view.get_int("max_position_embeddings", 1, kMaxSize));
+      view.get_int("head_dim", 1, kMaxConfigSize, wide_heads ? 128 : config.hidden / config.heads));
+  config.vocab = ATOM_TRY(view.get_int("vocab_size", 1, kMaxConfigSize));
+  config.context = ATOM_TRY(view.get_int("max_position_embeddings", 1, kMaxConfigSize));
   config.norm_eps = ATOM_TRY(view.get_number("rms_norm_eps", 1e-6));
   return {};
 }
@@ -244,9 +244,9 @@ Status parse_extension(const JsonView& view, ModelConfig& config) {
   config.mlp_bias = ATOM_TRY(ours.get_bool("mlp_bias", config.mlp_bias));
   config.qk_norm = ATOM_TRY(ours.get_bool("qk_norm", config.qk_norm));
   config.rope.rotary_dim =
-      ATOM_TRY(ours.get_int("rotary_dim", 1, kMaxSize, config.rope.rotary_dim));
+      ATOM_TRY(ours.get_int("rotary_dim", 1, kMaxConfigSize, config.rope.rotary_dim));
   config.sliding_window =
-      ATOM_TRY(ours.get_int("sliding_window", 0, kMaxSize, config.sliding_window));
+      ATOM_TRY(ours.get_int("sliding_window", 0, kMaxConfigSize, config.sliding_window));
   if (!ours.has("rope_freq_factors")) return {};
   const JsonView factors = ATOM_TRY(ours.at("rope_freq_factors"));
   for (size_t i = 0; i < factors.size(); ++i) {
@@ -292,7 +292,8 @@ Result<ModelConfig> parse_hf_config(const Json& document, const std::string& ori
   ATOM_TRY(parse_switches(view, config));
   ATOM_TRY(parse_rope(view, config));
   config.sliding_window = ATOM_TRY(parse_sliding_window(view, config.family, config.layers));
-  config.bos_id = static_cast<int32_t>(ATOM_TRY(view.get_int("bos_token_id", 0, kMaxSize, -1)));
+  config.bos_id =
+      static_cast<int32_t>(ATOM_TRY(view.get_int("bos_token_id", 0, kMaxConfigSize, -1)));
   ATOM_TRY(add_eos_ids(view, config));
   ATOM_TRY(parse_extension(view, config));
   ATOM_TRY(validate(config, origin));

@@ -28,6 +28,9 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+// What readers take for a size at most; validate() has the tighter limits.
+inline constexpr int64_t kMaxConfigSize = INT32_MAX;
+
 struct ModelConfig {
   ModelFamily family = ModelFamily::kLlama;
   int64_t layers = 0;          // L

@@ -100,7 +100,7 @@ std::string section(const Plot& plot) {
                      plot_svg(plot));
 }
 
-std::string latency_row(const char* name, const LatencyHistogram& latency) {
+std::string html_latency_row(const char* name, const LatencyHistogram& latency) {
   if (latency.count() == 0) return {};
   return fmt::format(
       "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
@@ -113,11 +113,11 @@ std::string tables(const LoadOptions& options, const Measurement& m) {
   std::string html =
       "<div class=\"wide\"><table><tr><th>Latency</th><th>count</th><th>mean</th><th>p50</th>"
       "<th>p90</th><th>p99</th><th>max</th></tr>\n";
-  html += latency_row("Time to first token", m.ttft());
-  html += latency_row("Time per output token", m.tpot());
-  html += latency_row("Inter-token latency", m.itl());
-  html += latency_row("End to end", m.e2e());
-  if (options.concurrency == 0) html += latency_row("Sent late by", m.lag());
+  html += html_latency_row("Time to first token", m.ttft());
+  html += html_latency_row("Time per output token", m.tpot());
+  html += html_latency_row("Inter-token latency", m.itl());
+  html += html_latency_row("End to end", m.e2e());
+  if (options.concurrency == 0) html += html_latency_row("Sent late by", m.lag());
   html += "</table></div>\n";
   if (m.failures().empty()) return html;
   html += "<div class=\"wide\"><table><tr><th>Failures</th><th>count</th><th></th></tr>\n";
