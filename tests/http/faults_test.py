@@ -253,7 +253,7 @@ class Signals(unittest.TestCase):
             idle.close()
 
     def test_a_second_signal_ends_at_once(self):
-        server = Server(STORIES, "--max-sequences", 1)
+        server = Server(STORIES, "--max-sequences", 1, "--write-timeout", 600)
         self.addCleanup(server.stop)
         stream = server.stream("/v1/completions", ENDLESS)
         next(stream)
