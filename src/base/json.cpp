@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/json_brackets.h"
 
 namespace atom {
 namespace {
@@ -18,22 +19,11 @@ std::string shortened(const Json& value) {
 }  // namespace
 
 Status check_json_depth(std::string_view text, std::string_view origin) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonDepth) {
-        return error(ErrorCode::kInvalidArgument, "{}: nested more than {} levels deep", origin,
-                     kMaxJsonDepth);
-      }
-    } else if (c == ']' || c == '}') {
-      --depth;
+  JsonBrackets brackets(text);
+  while (brackets.next()) {
+    if (brackets.depth() > kMaxJsonDepth) {
+      return error(ErrorCode::kInvalidArgument, "{}: nested more than {} levels deep", origin,
+                   kMaxJsonDepth);
     }
   }
   return {};

@@ -20,6 +20,7 @@
 #include "base/random.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
+#include "cli/number_options.h"
 #include "cli/output.h"
 #include "model/batching.h"
 #include "model/decoder.h"
@@ -247,22 +248,14 @@ void add_bench_command(CLI::App& app, Action& action) {
                    "in the formats of recipe w4a8")
       ->type_name("NAME");
   const auto count = [&](const char* name, int64_t& value, const char* text) {
-    command->add_option(name, value, text)
-        ->check(CLI::Range(int64_t{0}, kMaxTokens))
-        ->type_name("N")
-        ->capture_default_str();
+    add_count(*command, name, value, 0, kMaxTokens, text);
   };
   count("--prompt", arguments->prompt, "Tokens of the prompt");
   count("--generate", arguments->generate, "Tokens to generate");
   count("--depth", arguments->depth, "Tokens that come before, in the KV cache");
-  command->add_option("--chunk", arguments->chunk, "Tokens of a prompt that run in one batch")
-      ->check(CLI::Range(int64_t{1}, kMaxTokens))
-      ->type_name("N")
-      ->capture_default_str();
-  command->add_option("--batch", arguments->batch, "Sequences side by side")
-      ->check(CLI::Range(int64_t{1}, kMaxSequences))
-      ->type_name("N")
-      ->capture_default_str();
+  add_count(*command, "--chunk", arguments->chunk, 1, kMaxTokens,
+            "Tokens of a prompt that run in one batch");
+  add_count(*command, "--batch", arguments->batch, 1, kMaxSequences, "Sequences side by side");
   command->add_option("--repeat", arguments->repeat, "Repetitions")
       ->check(CLI::Range(1, 1000))
       ->type_name("N")

@@ -15,6 +15,7 @@
 #include "base/random.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
+#include "cli/number_options.h"
 #include "cli/output.h"
 #include "engine/engine.h"
 #include "model/decoder.h"
@@ -125,10 +126,7 @@ void add_bench_engine_command(CLI::App& group, Action& action) {
   auto arguments = std::make_shared<EngineBenchArguments>();
   add_model_arguments(*command, arguments->model);
   const auto count = [&](const char* name, int64_t& value, int64_t most, const char* text) {
-    command->add_option(name, value, text)
-        ->check(CLI::Range(int64_t{1}, most))
-        ->type_name("N")
-        ->capture_default_str();
+    add_count(*command, name, value, 1, most, text);
   };
   count("--requests", arguments->requests, 4096, "Requests, all of which run at once");
   count("--prompt", arguments->prompt, 1 << 20, "Tokens of each prompt");

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
+#include "cli/number_options.h"
 #include "cli/output.h"
 #include "load/load_generator.h"
 #include "load/load_report.h"
@@ -19,6 +20,7 @@ namespace atom::cli {
 namespace {
 
 constexpr int64_t kDefaultRequests = 100;
+constexpr int64_t kMaxStreams = 100000;
 constexpr size_t kMaxKeyBytes = 4096;
 
 struct ServeArguments {
@@ -153,7 +155,7 @@ void add_load_options(CLI::App& command, ServeArguments& arguments) {
   auto* concurrency =
       command.add_option("--concurrency", load.concurrency,
                          "Closed loop: clients that each wait for an answer before they ask again");
-  concurrency->check(CLI::Range(int64_t{1}, int64_t{100000}))->type_name("N");
+  concurrency->check(CLI::Range(int64_t{1}, kMaxStreams))->type_name("N");
   auto* rate = command.add_option("--rate", load.plan.rate,
                                   "Open loop: requests a second that arrive whatever happens");
   rate->check(CLI::Range(1e-6, 1e6))->type_name("R")->excludes(concurrency);
@@ -168,10 +170,8 @@ void add_load_options(CLI::App& command, ServeArguments& arguments) {
       ->needs(arrivals)
       ->type_name("X")
       ->capture_default_str();
-  command.add_option("--max-streams", load.max_streams, "Open loop: arrivals beyond so many fail")
-      ->check(CLI::Range(int64_t{1}, int64_t{100000}))
-      ->type_name("N")
-      ->capture_default_str();
+  add_count(command, "--max-streams", load.max_streams, 1, kMaxStreams,
+            "Open loop: arrivals beyond so many fail");
   command
       .add_option("--requests", load.plan.requests,
                   "How many (default: 100, or the whole trace with its arrivals)")
@@ -179,19 +179,13 @@ void add_load_options(CLI::App& command, ServeArguments& arguments) {
       ->type_name("N");
   command.add_option("--duration", arguments.duration, "Start no request later than this")
       ->type_name("TIME");
-  command.add_option("--warmup", load.warmup, "Requests before the measurement")
-      ->check(CLI::Range(int64_t{0}, int64_t{1000000}))
-      ->type_name("N")
-      ->capture_default_str();
+  add_count(command, "--warmup", load.warmup, 0, 1000000, "Requests before the measurement");
 }
 
 void add_request_options(CLI::App& command, ServeArguments& arguments) {
   LoadOptions& load = arguments.load;
   const auto count = [&](const char* name, int64_t& value, int64_t least, const char* text) {
-    return command.add_option(name, value, text)
-        ->check(CLI::Range(least, kMaxTokens))
-        ->type_name("N")
-        ->capture_default_str();
+    add_count(command, name, value, least, kMaxTokens, text);
   };
   count("--prompt-tokens", load.plan.prompt_tokens, 1, "Tokens of a prompt, about");
   count("--max-tokens", load.plan.max_tokens, 1, "Tokens of an answer");

@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
+#include "cli/number_options.h"
 #include "engine/engine.h"
 #include "model/decoder.h"
 #include "server/server.h"
@@ -38,6 +39,8 @@ struct ServeArguments {
   std::string kv_memory;
   std::string api_key_file;
   double request_timeout = 0;  // seconds
+  double header_timeout = 10;
+  double body_timeout = 30;
   double idle_timeout = 60;
   double write_timeout = 30;
   int64_t max_body_mib = 8;
@@ -130,6 +133,8 @@ Status serve(ServeArguments& arguments) {
   };
   options.http.port = arguments.port;
   options.http.max_body_bytes = arguments.max_body_mib << 20;
+  options.http.header_timeout = seconds(arguments.header_timeout);
+  options.http.body_timeout = seconds(arguments.body_timeout);
   options.http.idle_timeout = seconds(arguments.idle_timeout);
   options.http.write_timeout = seconds(arguments.write_timeout);
   options.request_timeout = seconds(arguments.request_timeout);
@@ -147,45 +152,38 @@ Status serve(ServeArguments& arguments) {
 }
 
 void add_limits(CLI::App& command, ServeArguments& arguments) {
-  const auto option = [&](const char* name, auto& value, const char* text) {
-    return command.add_option(name, value, text)->capture_default_str()->group("Limits");
+  EngineOptions& engine = arguments.engine;
+  const auto count = [&](const char* name, int64_t& value, int64_t least, int64_t most,
+                         const char* text) {
+    add_count(command, name, value, least, most, text)->group("Limits");
   };
-  option("--context", arguments.engine.context,
-         "Tokens of a prompt and its output together; 0: what the model can")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
-      ->type_name("N");
-  option("--max-sequences", arguments.engine.max_sequences, "Outputs generated at once")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 14))
-      ->type_name("N");
-  option("--max-batch-tokens", arguments.engine.max_batch_tokens,
-         "Tokens of a step: more favours long prompts, fewer a steady stream")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->type_name("N");
-  option("--kv-memory", arguments.kv_memory,
-         "Memory of the KV cache, like 512M or 4G (default: 8 full contexts, at most a quarter\n"
-         "of the free memory)")
-      ->type_name("SIZE");
-  option("--max-waiting", arguments.engine.max_waiting_requests,
-         "Requests that may wait; further ones get 429")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
-      ->type_name("N");
-  option("--max-connections", arguments.server.http.max_connections, "Open connections")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->type_name("N");
-  option("--max-body", arguments.max_body_mib, "MiB of a request's body")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 10))
-      ->type_name("N");
-  option("--request-timeout", arguments.request_timeout,
-         "Seconds that a generation may take, its wait included; 0: any time")
-      ->check(CLI::Range(0.0, 1e6))
-      ->type_name("S");
-  option("--idle-timeout", arguments.idle_timeout, "Seconds between a connection's requests")
-      ->check(CLI::Range(0.1, 1e6))
-      ->type_name("S");
-  option("--write-timeout", arguments.write_timeout,
-         "Seconds after which a client that reads nothing is dropped")
-      ->check(CLI::Range(0.1, 1e6))
-      ->type_name("S");
+  const auto seconds = [&](const char* name, double& value, double least, const char* text) {
+    add_seconds(command, name, value, least, text)->group("Limits");
+  };
+  count("--context", engine.context, 0, 1 << 24,
+        "Tokens of a prompt and its output together; 0: what the model can");
+  count("--max-sequences", engine.max_sequences, 1, 1 << 14, "Outputs generated at once");
+  count("--max-batch-tokens", engine.max_batch_tokens, 1, 1 << 20,
+        "Tokens of a step: more favours long prompts, fewer a steady stream");
+  command
+      .add_option("--kv-memory", arguments.kv_memory,
+                  "Memory of the KV cache, like 512M or 4G (default: 8 full contexts, at most a\n"
+                  "quarter of the free memory)")
+      ->type_name("SIZE")
+      ->group("Limits");
+  count("--max-waiting", engine.max_waiting_requests, 0, 1 << 24,
+        "Requests that may wait; further ones get 429");
+  count("--max-connections", arguments.server.http.max_connections, 1, 1 << 20, "Open connections");
+  count("--max-body", arguments.max_body_mib, 1, 1 << 10, "MiB of a request's body");
+  seconds("--request-timeout", arguments.request_timeout, 0,
+          "Seconds that a generation may take, its wait included; 0: any time");
+  seconds("--header-timeout", arguments.header_timeout, 0.1,
+          "Seconds from a request's first byte to the last of its headers");
+  seconds("--body-timeout", arguments.body_timeout, 0.1,
+          "Seconds from there to the end of its body");
+  seconds("--idle-timeout", arguments.idle_timeout, 0.1, "Seconds between a connection's requests");
+  seconds("--write-timeout", arguments.write_timeout, 0.1,
+          "Seconds after which a client that reads nothing is dropped");
 }
 
 }  // namespace

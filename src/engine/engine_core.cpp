@@ -352,7 +352,7 @@ void EngineCore::commit_token(const std::shared_ptr<Output>& output) {
   const int32_t token = output->chosen.token;
   if (contains(request.stop_ids, token) ||
       (!request.ignore_eos && contains(runner_->limits().eos_ids, token))) {
-    output->end.stop_id = token;
+    output->end.stop = std::move(output->chosen);
     return end_output(output, FinishReason::kStop);
   }
   if (output->constraint != nullptr) {

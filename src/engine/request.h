@@ -70,7 +70,7 @@ const char* finish_reason_name(FinishReason reason);  // "stop"
 struct ChoiceEnd {
   FinishReason reason = FinishReason::kStop;
   Status status;           // why, with kError
-  int32_t stop_id = -1;    // the id that ended it, or -1
+  ScoredToken stop = {};   // the end of generation or stop id that ended it, else token -1
   int64_t tokens = 0;      // generated, without a stop id
   double logprob_sum = 0;  // of its tokens, where logprobs or score asked for it
 };

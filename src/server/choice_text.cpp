@@ -29,7 +29,7 @@ bool ChoiceText::push(const ScoredToken& token) {
   return !stop_.stopped();
 }
 
-void ChoiceText::finish() {
+void ChoiceText::finish(const ScoredToken& stop) {
   if (stop_.stopped()) return;
   const std::string rest = detokenizer_.finish();
   decoded_ += count_characters(rest);
@@ -37,6 +37,7 @@ void ChoiceText::finish() {
   if (!stop_.stopped()) {
     add(stop_.finish());
     std::move(held_.begin(), held_.end(), std::back_inserter(ready_.logprobs));
+    if (keep_logprobs_ && stop.token >= 0) ready_.logprobs.push_back({stop, decoded_});
   }
   held_.clear();
 }

@@ -27,8 +27,9 @@ class ChoiceText {
 
   // Takes in a token. False once a stop string is complete.
   bool push(const ScoredToken& token);
-  // The tokens are at an end: what was held back becomes certain.
-  void finish();
+  // The tokens are at an end: what was held back becomes certain. stop: the token that ended them,
+  // where its log-probability is to stand behind theirs; it has no text.
+  void finish(const ScoredToken& stop = {});
   // What has come since the last call. Tokens that spell held-back text wait with it.
   TextPiece take();
   bool has_news() const { return !ready_.text.empty(); }

@@ -104,7 +104,7 @@ void Endpoints::completions(ApiCall call) const {
     call.fail(*problem);
     return;
   }
-  GenerationPlan plan{.fields = request, .echo = request.echo};
+  GenerationPlan plan{.fields = request, .echo = request.echo, .scores_stop = true};
   const bool scored = request.echo && request.logprobs >= 0;
   for (auto& prompt : request.prompts) {
     PromptInput input;

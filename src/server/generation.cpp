@@ -205,43 +205,51 @@ bool Generation::on_token(size_t output, const ScoredToken& token) {
 void Generation::on_choice_end(size_t output, const ChoiceEnd& end) {
   const std::lock_guard lock(mutex_);
   Output& state = outputs_[output];
-  state.text.finish();
+  state.text.finish(plan_.scores_stop ? end.stop : ScoredToken{});
   state.end = end;
   if (plan_.fields.stream) schedule(output);
 }
 
 void Generation::on_end(const RequestEnd& end) {
   GenerationDone done;
-  GenerationReport report;
   {
     const std::lock_guard lock(mutex_);
-    RequestEnd& sum = report_.end;
-    sum.prompt_tokens += end.prompt_tokens;
-    sum.cached_tokens += end.cached_tokens;
-    sum.generated_tokens += end.generated_tokens;
-    sum.preemptions += end.preemptions;
-    sum.arrival = earlier(sum.arrival, end.arrival);
-    sum.started = earlier(sum.started, end.started);
-    sum.first_token = earlier(sum.first_token, end.first_token);
-    sum.finished = std::max(sum.finished, end.finished);
-    if (--open_prompts_ > 0) return;
-    const auto failed = std::find_if(outputs_.begin(), outputs_.end(), [](const Output& output) {
-      return output.end && output.end->reason == FinishReason::kError;
-    });
-    const Output& first = failed == outputs_.end() ? outputs_.front() : *failed;
-    if (first.end) {
-      report_.finish = finish_reason_name(first.end->reason);
-      report_.message = first.end->status.message();
-      if (first.end->reason == FinishReason::kError && !plan_.fields.stream) report_.status = 500;
-      if (first.end->reason == FinishReason::kCancelled) {
-        report_.status = stopped_by_.empty() ? 499 : 504;
-      }
+    add_to_report(end);
+    if (open_prompts_ == 1) {
+      conclude_report();
+      done = std::exchange(done_, nullptr);
     }
-    report = report_;
-    done = std::exchange(done_, nullptr);
-    schedule_flush();
   }
-  if (done) done(report);
+  // Before the answer can end: who has an answer finds it counted and logged.
+  if (done) done(report_);
+  const std::lock_guard lock(mutex_);
+  if (--open_prompts_ == 0) schedule_flush();
+}
+
+void Generation::add_to_report(const RequestEnd& end) {
+  RequestEnd& sum = report_.end;
+  sum.prompt_tokens += end.prompt_tokens;
+  sum.cached_tokens += end.cached_tokens;
+  sum.generated_tokens += end.generated_tokens;
+  sum.preemptions += end.preemptions;
+  sum.arrival = earlier(sum.arrival, end.arrival);
+  sum.started = earlier(sum.started, end.started);
+  sum.first_token = earlier(sum.first_token, end.first_token);
+  sum.finished = std::max(sum.finished, end.finished);
+}
+
+void Generation::conclude_report() {
+  const auto failed = std::find_if(outputs_.begin(), outputs_.end(), [](const Output& output) {
+    return output.end && output.end->reason == FinishReason::kError;
+  });
+  const Output& first = failed == outputs_.end() ? outputs_.front() : *failed;
+  if (!first.end) return;
+  report_.finish = finish_reason_name(first.end->reason);
+  report_.message = first.end->status.message();
+  if (first.end->reason == FinishReason::kError && !plan_.fields.stream) report_.status = 500;
+  if (first.end->reason == FinishReason::kCancelled) {
+    report_.status = stopped_by_.empty() ? 499 : 504;
+  }
 }
 
 void Generation::schedule(size_t output) {

@@ -28,6 +28,7 @@ struct GenerationPlan {
   GenerationFields fields = {};
   std::vector<PromptInput> prompts = {};
   bool echo = false;
+  bool scores_stop = false;  // log-probabilities include that of the token that ended an output
   std::shared_ptr<const TokenConstraint> constraint = {};
   std::vector<std::string> tool_names = {};  // that the output may call
   std::unique_ptr<AnswerFormat> format = {};
@@ -87,6 +88,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   bool on_token(size_t output, const ScoredToken& token);
   void on_choice_end(size_t output, const ChoiceEnd& end);
   void on_end(const RequestEnd& end);
+  void add_to_report(const RequestEnd& end);  // under the lock
+  void conclude_report();                     // under the lock
   void schedule(size_t output);
   void schedule_flush();
 

@@ -1,5 +1,6 @@
 // HTTP/1.1 for a program that mostly streams: requests come in whole, answers go out whole or piece
-// by piece. The rest of the room sees these types only; Boost stays in http_server.cpp.
+// by piece. The rest of the room sees these types only; Boost stays in http_server.cpp and
+// http_connection.cpp.
 //
 // Nobody can make the server wait or grow without bound: every request has a deadline and a size
 // limit, every answer a bounded buffer, and a client that takes nothing for a while is dropped.

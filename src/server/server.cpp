@@ -132,7 +132,11 @@ class Server::Impl {
     draining_.store(true);
     http_->drain();
     engine_.drain();
-    while (http_->busy() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    // The engine may still be busy with what nobody waits for: clients that have left.
+    constexpr std::chrono::milliseconds kPoll{10};
+    while (http_->busy() > 0) std::this_thread::sleep_for(kPoll);
+    while (!engine_.wait_idle(kPoll)) {
+    }
   }
 
  private:

@@ -28,6 +28,7 @@ class Server {
   // Starts to serve. Model and engine must outlive the server.
   static Result<std::unique_ptr<Server>> start(const OpenedModel& model, Engine& engine,
                                                ServerOptions options);
+  // What was asked must have been answered: after drain(), or where the engine is idle.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;

@@ -179,6 +179,7 @@ OrderedJson ServerMetrics::stats(const EngineStats& engine, const HttpGauges& ht
             {"rejected", engine.requests_rejected},
             {"prompt_tokens", engine.prompt_tokens},
             {"cached_tokens", engine.cached_tokens},
+            {"computed_tokens", engine.computed_tokens},
             {"generated_tokens", engine.generated_tokens},
             {"preemptions", engine.preemptions},
             {"steps", engine.steps}}},

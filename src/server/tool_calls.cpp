@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/json_brackets.h"
 #include "server/stop_matcher.h"
 
 namespace atom {
@@ -17,20 +18,9 @@ constexpr std::string_view kBlanks = " \t\r\n";
 
 // The end of the JSON object that text begins with, or npos where it is not complete.
 size_t object_end(std::string_view text) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if ((c == '}' || c == ']') && --depth == 0) {
-      return i + 1;
-    }
+  JsonBrackets brackets(text);
+  while (brackets.next()) {
+    if (brackets.depth() == 0) return brackets.position();
   }
   return std::string_view::npos;
 }

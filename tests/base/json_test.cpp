@@ -3,6 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/json_brackets.h"
 
 namespace atom {
 namespace {
@@ -27,6 +32,21 @@ TEST(Json, RefusesWhatIsNotJson) {
   EXPECT_EQ(parse_json("{", "f.json").status().message(), "f.json: not valid JSON");
   const std::string deep(100000, '[');  // no recursion to exhaust
   EXPECT_FALSE(parse_json(deep, "f.json").ok());
+}
+
+TEST(JsonBrackets, StopsBehindEachBracketOutsideOfStrings) {
+  const auto walk = [](std::string_view text) {
+    std::vector<std::pair<int64_t, size_t>> stops;
+    JsonBrackets brackets(text);
+    while (brackets.next()) stops.emplace_back(brackets.depth(), brackets.position());
+    return stops;
+  };
+  using Stops = std::vector<std::pair<int64_t, size_t>>;
+  EXPECT_EQ(walk(R"({"a": ["]}\"]"]} x)"), (Stops{{1, 1}, {2, 7}, {1, 15}, {0, 16}}));
+  EXPECT_EQ(walk("]["), (Stops{{-1, 1}, {0, 2}}));
+  EXPECT_EQ(walk(R"("never ends [)"), Stops{});
+  EXPECT_EQ(walk("\"ends with \\"), Stops{});
+  EXPECT_EQ(walk(""), Stops{});
 }
 
 }  // namespace

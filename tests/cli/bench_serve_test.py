@@ -93,7 +93,8 @@ class Requests(BenchServeTest):
         self.assertEqual(report["requests"]["succeeded"], 2)
         self.assertEqual(report["load"]["kind"], "trace")
         self.assertGreaterEqual(report["seconds"], 0.2)
-        self.assertEqual([(count_words(b), b["max_tokens"]) for b in self.server.bodies],
+        # Two connections: the server may read the second one's request first.
+        self.assertEqual(sorted((count_words(b), b["max_tokens"]) for b in self.server.bodies),
                          [(20, 4), (40, 3)])
 
     def test_duration(self):
@@ -193,7 +194,12 @@ class Failures(BenchServeTest):
         async def stall(body, reply):
             await reply.begin()
             await asyncio.sleep(60)
-        self.assertEqual(self.failures(stall, "--timeout", "200ms"), {"timeout": 1})
+        # No request but the stalled one: another could be late on a busy machine.
+        code, out, err = program.atom("bench", "serve", "--url", self.server.url, "--requests", 1,
+                                      "--timeout", "200ms", "--json", *self.behave(stall))
+        self.assertEqual(code, 1, err)
+        failures = json.loads(out)["failures"]
+        self.assertEqual({kind: group["count"] for kind, group in failures.items()}, {"timeout": 1})
 
     def test_closed_while_idle(self):
         """A server may close a connection between two requests: no request is lost by that."""
@@ -205,7 +211,7 @@ class Failures(BenchServeTest):
 
     def test_too_many_streams(self):
         async def slow(body, reply):
-            await answer(body, reply, gap=0.3)
+            await answer(body, reply, gap=2)
         report = self.bench(*self.behave(slow), "--rate", 10000, "--requests", 9, "--max-streams",
                             4, "--max-tokens", 1)
         self.assertEqual(report["requests"], {"succeeded": 4, "failed": 5, "unfinished": 0})
@@ -241,7 +247,7 @@ class Failures(BenchServeTest):
                 self.assertIsNone(process.poll())
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=program.SECONDS)
         self.assertEqual(process.returncode, 130)
         report = json.loads(out)
         self.assertTrue(report["interrupted"])

@@ -69,7 +69,7 @@ class WebSocket:
 class Browser:
     """A browser with one tab. What the page logs as an error or throws is kept in `problems`."""
 
-    def __init__(self, timeout=60):
+    def __init__(self, timeout=300):
         self.timeout = timeout
         self.profile = tempfile.mkdtemp(prefix="atom-page-")
         self.process = subprocess.Popen(
@@ -80,9 +80,14 @@ class Browser:
         port_file = Path(self.profile) / "DevToolsActivePort"
         self.until(lambda: port_file.is_file() and port_file.read_text().count("\n") >= 1)
         port = port_file.read_text().splitlines()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
-            tab = next(t for t in json.load(answer) if t["type"] == "page")
-        self.socket = WebSocket(tab["webSocketDebuggerUrl"], timeout)
+        tabs = []
+
+        def has_tab():
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+                tabs.extend(t for t in json.load(answer) if t["type"] == "page")
+            return tabs
+        self.until(has_tab)
+        self.socket = WebSocket(tabs[0]["webSocketDebuggerUrl"], timeout)
         self.number = 0
         self.problems = []
         for domain in ("Page", "Runtime", "Log"):
@@ -134,14 +139,22 @@ class Browser:
 
     def wait(self, script):
         """Waits until an expression is true."""
+        def holds():
+            try:
+                return self.evaluate(script)
+            except RuntimeError as problem:
+                if "context" in str(problem):
+                    return False  # the page is being left
+                raise
         try:
-            self.until(lambda: self.evaluate(script))
+            self.until(holds)
         except TimeoutError:
             raise TimeoutError(f"never true: {script}") from None
 
     def open(self, url):
+        self.evaluate("window.isOld = true")
         self.call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete'")
+        self.wait("!window.isOld && document.readyState === 'complete'")
 
     def screen(self, width, height, dark=False, reduced_motion=False, scale=1, mobile=False):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,

@@ -6,6 +6,7 @@ registered for NAME: a coroutine that is given the request's body and a Reply to
 
 import asyncio
 import json
+import resource
 import threading
 
 
@@ -74,8 +75,17 @@ async def answer(body, reply, with_usage=True, gap=0.0):
     await reply.end()
 
 
+def raise_file_limit(files):
+    """Each connection is a file, and soft limits are often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        most = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 class MockServer:
     def __init__(self):
+        raise_file_limit(4096)
         self.behaviours = {"mock": answer}
         self.api_key = None
         self.bodies = []   # of the streamed requests

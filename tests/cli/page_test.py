@@ -5,6 +5,7 @@ with, so that a script or a request from outside would fail the test.
 """
 
 import asyncio
+import itertools
 import json
 import sys
 import unittest
@@ -50,7 +51,7 @@ def stats(running=2, waiting=1):
         "sequences": sequences[:running + waiting],
         "kv_pages": {"total": 1000, "used": 13, "cached": 7, "free": 980},
         "tokens_per_second": {"prompt": 1.0, "generated": 2.0},
-        "totals": {"generated_tokens": 40, "prompt_tokens": 400},
+        "totals": {"generated_tokens": 40, "prompt_tokens": 400, "computed_tokens": 400},
         "latency_seconds": {"queue": percentiles, "time_to_first_token": percentiles,
                             "time_per_output_token": nothing, "request": nothing}}
 
@@ -68,8 +69,8 @@ class PageTest(unittest.TestCase):
             name = "/" if path.name == "index.html" else f"/{path.name}"
             self.server.files[name] = (TYPES[path.suffix], POLICY, path.read_bytes())
         self.stats = stats(running=0, waiting=0)
-        self.server.files["/stats"] = lambda: ("application/json", [],
-                                               json.dumps(self.stats).encode())
+        self.stats_file = lambda: ("application/json", [], json.dumps(self.stats).encode())
+        self.server.files["/stats"] = self.stats_file
         self.browser.problems.clear()
         self.browser.screen(1280, 800)
 
@@ -249,9 +250,23 @@ class Engine(PageTest):
         pages_drawn = 9 + 19 + 2
         self.browser.until(lambda: self.ink("loom") > pages_drawn * 50)
         self.browser.until(lambda: self.ink("history") > 0)
-        # Tokens that come raise the rate.
-        self.stats["totals"]["generated_tokens"] += 5000
-        self.browser.wait("parseFloat(document.getElementById('rate').innerText) > 0")
+        # Tokens that come with every look raise the rates: of those read, too, where the model
+        # runs more than it generates.
+        looks = itertools.count()
+
+        def rising(prompt_tokens):
+            def answer():
+                look = next(looks)
+                totals = {"generated_tokens": 1000 * look,
+                          "computed_tokens": (1000 + prompt_tokens) * look}
+                return "application/json", [], json.dumps(stats() | {"totals": totals}).encode()
+            return answer
+        self.server.files["/stats"] = rising(0)
+        self.browser.wait("parseFloat(document.getElementById('rate').innerText) > 0"
+                          " && document.getElementById('prompt-rate').innerText === '0'")
+        self.server.files["/stats"] = rising(3000)
+        self.browser.wait("parseFloat(document.getElementById('prompt-rate').innerText) > 0")
+        self.server.files["/stats"] = self.stats_file
         self.stats = stats(0, 0)
         self.browser.wait("document.getElementById('idle').style.opacity === '1'")
         self.assertEqual(self.browser.problems, [])

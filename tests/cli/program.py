@@ -11,9 +11,10 @@ from pathlib import Path
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 ATOM = os.environ.get("ATOM", "build/release/atom")
+SECONDS = 600  # no command takes long, except on a machine that does much else
 
 
-def atom(*arguments, stdin="", file_limit_bytes=None, timeout=300):
+def atom(*arguments, stdin="", file_limit_bytes=None, timeout=SECONDS):
     """Runs a command to its end: exit code, stdout and stderr as text."""
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))

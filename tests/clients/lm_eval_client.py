@@ -1,12 +1,16 @@
 """lm-eval's local-completions against a running server:
-lm_eval_client.py URL ATOM MODEL TOKENIZER TEXT TASKS [LIMIT]
+lm_eval_client.py URL ATOM MODEL TOKENIZER WIKITEXT TASKS [ITEMS [DOCUMENTS]]
 
-MODEL is what the server serves, TOKENIZER a folder with its tokenizer.json, TEXT a text file, TASKS
-a folder with piqa.jsonl as `atom eval tasks` reads it. The log-likelihoods that lm-eval gets through
-HTTP have to give the accuracies of `atom eval tasks` on the same items; the byte perplexity of the
-text is printed."""
+MODEL is what the server serves, TOKENIZER a folder with its tokenizer.json, WIKITEXT the raw test
+set of WikiText-2 or its beginning, TASKS a folder with piqa.jsonl as `atom eval tasks` reads it. What
+lm-eval makes of the log-likelihoods that it gets through HTTP has to be what `atom eval` says:
+  piqa      the accuracies of `atom eval tasks` on the same items
+  wikitext  the word perplexity, from the sums of `atom eval ppl --rolling` over the same documents"""
 
 import json
+import math
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +19,7 @@ from pathlib import Path
 import lm_eval
 from lm_eval.tasks import TaskManager
 
+MAX_LENGTH = 2048  # of a request; two less is what predicts a window
 PIQA = """task: atom_piqa
 dataset_path: json
 dataset_kwargs:
@@ -28,43 +33,73 @@ metric_list:
   - metric: acc
   - metric: acc_norm
 """
-ROLLING = """task: atom_text
+# lm-eval's own task, but for where its documents come from.
+WIKITEXT = """task: atom_wikitext
 dataset_path: json
 dataset_kwargs:
   data_files: {{test: {data}}}
 output_type: loglikelihood_rolling
 test_split: test
 doc_to_text: ""
-doc_to_target: text
+doc_to_target: !function preprocess_wikitext.wikitext_detokenizer
+process_results: !function preprocess_wikitext.process_results
 metric_list:
+  - metric: word_perplexity
   - metric: byte_perplexity
 """
 
 
+def documents(wikitext, count):
+    """The articles, each from its title on."""
+    pages = re.split(r"(?m)^(?= = [^=\n]+ = $)", Path(wikitext).read_text(encoding="utf-8"))
+    return [{"page": page} for page in pages if page.strip()][:count]
+
+
+def direct_json(atom, *arguments):
+    return json.loads(subprocess.run([atom, "eval", *map(str, arguments), "--json"], check=True,
+                                     capture_output=True).stdout)
+
+
+def direct_word_perplexity(atom, model, docs, folder):
+    sys.path.append(str(folder))
+    import preprocess_wikitext  # pylint: disable=import-outside-toplevel,import-error
+    likelihood = words = 0
+    for doc in docs:
+        text = folder / "document.txt"
+        text.write_text(preprocess_wikitext.wikitext_detokenizer(doc), encoding="utf-8")
+        likelihood += direct_json(atom, "ppl", model, "--text", text, "--rolling",
+                                  "--context", MAX_LENGTH - 2)["log_likelihood"]
+        words += preprocess_wikitext.process_results(doc, [0.0])["word_perplexity"][1]
+    return math.exp(-likelihood / words)
+
+
 def main():
-    url, atom, model, tokenizer, text, tasks = sys.argv[1:7]
-    limit = int(sys.argv[7]) if len(sys.argv) > 7 else 40
+    url, atom, model, tokenizer, wikitext, tasks = sys.argv[1:7]
+    items = int(sys.argv[7]) if len(sys.argv) > 7 else 40
+    docs = documents(wikitext, int(sys.argv[8]) if len(sys.argv) > 8 else 3)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "piqa.yaml").write_text(PIQA.format(data=Path(tasks, "piqa.jsonl").resolve()))
-        (folder / "text.jsonl").write_text(json.dumps(
-            {"text": Path(text).read_text(encoding="utf-8")[:8000]}) + "\n")
-        (folder / "text.yaml").write_text(ROLLING.format(data=folder / "text.jsonl"))
+        (folder / "wikitext.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+        (folder / "wikitext.yaml").write_text(WIKITEXT.format(data=folder / "wikitext.jsonl"))
+        shutil.copy(Path(lm_eval.__file__).parent / "tasks/wikitext/preprocess_wikitext.py", folder)
         results = lm_eval.simple_evaluate(
             model="local-completions",
             model_args={"model": "atom", "base_url": url.rstrip("/") + "/v1/completions",
                         "tokenizer": tokenizer, "tokenizer_backend": "huggingface",
-                        "num_concurrent": 8, "max_length": 2048},
-            tasks=["atom_piqa", "atom_text"], limit=limit, bootstrap_iters=0,
+                        "num_concurrent": 8, "max_length": MAX_LENGTH},
+            tasks=["atom_piqa", "atom_wikitext"], limit=items, bootstrap_iters=0,
             task_manager=TaskManager(include_path=str(folder)))["results"]
-    through_http = {name: results["atom_piqa"][f"{name},none"] for name in ("acc", "acc_norm")}
-    print("lm-eval through the server:", through_http, results["atom_text"])
-    direct = json.loads(subprocess.run(
-        [atom, "eval", "tasks", model, "--tasks", "piqa", "--data", tasks, "--limit", str(limit),
-         "--json"], check=True, capture_output=True).stdout)
-    print("atom eval tasks:", json.dumps(direct))
-    same = all(abs(direct["tasks"]["piqa"][name] - value) < 1e-9
-               for name, value in through_http.items())
+        perplexity = direct_word_perplexity(atom, model, docs, folder)
+    direct = direct_json(atom, "tasks", model, "--tasks", "piqa", "--data", tasks, "--limit",
+                         items)["tasks"]["piqa"]
+    same = True
+    for task, name, ours in (("atom_piqa", "acc", direct["acc"]),
+                             ("atom_piqa", "acc_norm", direct["acc_norm"]),
+                             ("atom_wikitext", "word_perplexity", perplexity)):
+        theirs = results[task][f"{name},none"]
+        print(f"{task} {name}: {theirs} through the server, {ours} by atom eval")
+        same &= math.isclose(theirs, ours, rel_tol=1e-4)
     return 0 if same else 1
 
 

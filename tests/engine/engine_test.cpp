@@ -25,7 +25,7 @@ using testing::must;
 using testing::RecordingSink;
 using Verdict = Submission::Verdict;
 
-constexpr std::chrono::milliseconds kLong{60000};
+constexpr std::chrono::milliseconds kLong{600000};
 
 class EngineTest : public ::testing::Test {
  protected:

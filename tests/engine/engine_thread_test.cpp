@@ -23,7 +23,7 @@ using testing::must;
 using testing::RecordingSink;
 using Verdict = Submission::Verdict;
 
-constexpr std::chrono::milliseconds kLong{60000};
+constexpr std::chrono::milliseconds kLong{600000};
 
 // Waits in every batch until the test lets it go on.
 class HeldRunner : public FakeRunner {

@@ -74,6 +74,19 @@ class Completions(ServerTest):
         self.assertEqual(sum((e["choices"][0]["logprobs"]["tokens"] for e in events), []),
                          logprobs["tokens"])
 
+    def test_the_token_that_ends_an_output_has_a_logprob(self):
+        """Clients that score a prompt with max_tokens = 1 take the last entry off."""
+        body = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        whole = self.server.complete(PROMPT, **body)["choices"][0]
+        first = self.server.post("/tokenize", {"prompt": whole["text"]})[1]["tokens"][5]
+        body["stop_token_ids"] = [first]
+        ended = self.server.complete(PROMPT, **body)["choices"][0]
+        self.assertEqual((ended["text"], ended["finish_reason"]), (PROMPT, "stop"))
+        self.assertEqual(ended["logprobs"], whole["logprobs"])
+        events = list(self.server.stream("/v1/completions", {"prompt": PROMPT, **body}))
+        self.assertEqual(sum((e["choices"][0]["logprobs"]["tokens"] for e in events), []),
+                         whole["logprobs"]["tokens"])
+
     def test_logprobs_do_not_depend_on_the_cache_or_the_batch(self):
         body = {"max_tokens": 4, "temperature": 0, "echo": True, "logprobs": 1}
         first = self.server.complete("The little dog was very happy to see", **body)
@@ -171,12 +184,10 @@ class Completions(ServerTest):
         status, headers, body = self.server.request("HEAD", "/health")
         self.assertEqual((status, body, headers["Content-Length"]), (200, b"", "15"))
 
-        before = self.server.get_json("/stats")
+        before = self.settled()
         self.server.complete(PROMPT, **GREEDY)
-        def finished():
-            return self.server.get_json("/stats")["totals"]["finished"]
-        self.eventually(lambda: finished() == before["totals"]["finished"] + 1, "not counted")
-        after = self.server.get_json("/stats")
+        after = self.settled()
+        self.assertEqual(after["totals"]["finished"], before["totals"]["finished"] + 1)
         self.assertEqual(after["totals"]["generated_tokens"]
                          - before["totals"]["generated_tokens"], 12)
         pages = after["kv_pages"]

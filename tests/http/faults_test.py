@@ -11,16 +11,12 @@ import time
 import unittest
 from pathlib import Path
 
-from server_process import SECONDS, STORIES, Server, ServerTest, streamed_text
+from server_process import SECONDS, STORIES, Server, ServerTest, post_bytes, streamed_text
 
 PROMPT = "Once upon a time"
 LONG = {"prompt": PROMPT, "max_tokens": 120, "temperature": 0, "ignore_eos": True}
-
-
-def post_bytes(body, path="/v1/completions"):
-    data = json.dumps(body).encode()
-    return (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(data)}\r\n\r\n").encode() + data
+# A million tokens: nobody waits for the end of this one.
+ENDLESS = {**LONG, "prompt": [PROMPT] * 64, "n": 128}
 
 
 def reset(client):
@@ -72,14 +68,8 @@ class Faults(ServerTest):
         self.others.ending.set()
         for thread in self.others.threads:
             thread.join(SECONDS)
-        self.eventually(lambda: self.figures("running", "waiting") == [0, 0], "work was left")
-        stats = self.server.get_json("/stats")
-        self.assertEqual(stats["kv_pages"]["used"], 0)
-        self.eventually(lambda: self.figures("connections")[0] <= 1, "connections were left")
-
-    def figures(self, *names):
-        stats = self.server.get_json("/stats")
-        return [stats[name] for name in names]
+        self.assertEqual(self.settled()["kv_pages"]["used"], 0)
+        self.eventually(lambda: self.gauges("connections")[0] <= 1, "connections were left")
 
     def test_clients_that_vanish(self):
         cancelled = self.server.get_json("/stats")["totals"]["cancelled"]
@@ -95,7 +85,7 @@ class Faults(ServerTest):
                     leave(client)
                     client.close()
         self.assert_idle_again()
-        self.assertGreater(self.server.get_json("/stats")["totals"]["cancelled"], cancelled)
+        self.assertGreater(self.settled()["totals"]["cancelled"], cancelled)
 
     def test_clients_that_vanish_in_mid_request(self):
         data = post_bytes(LONG)
@@ -105,19 +95,16 @@ class Faults(ServerTest):
         self.assert_idle_again()
 
     def test_a_client_that_reads_nothing_is_dropped(self):
-        before = self.dropped()
+        dropped = "atom_http_dropped_clients_total"
+        before = self.metric(dropped)
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", self.server.port))
         # Log-probabilities make more than the socket buffers on both sides hold.
         client.sendall(post_bytes({**LONG, "stream": True, "logprobs": 20, "n": 128}))
-        self.eventually(lambda: self.dropped() > before, "the stalled client was not dropped")
+        self.eventually(lambda: self.metric(dropped) > before, "the client was not dropped")
         client.close()
         self.assert_idle_again()
-
-    def dropped(self):
-        metrics = self.server.request("GET", "/metrics")[2].decode()
-        return int(float(metrics.split("\natom_http_dropped_clients_total ")[1].split("\n")[0]))
 
     def test_floods_of_nonsense(self):
         for data in b"\x00" * 65536, b"GET " + b"a" * 65536, post_bytes({"prompt": 1}) * 50, \
@@ -145,7 +132,7 @@ class Faults(ServerTest):
 class SlowRequests(unittest.TestCase):
     def test_slow_loris(self):
         """Many that send a byte now and then hold up nobody, and are shown out."""
-        server = Server(STORIES)
+        server = Server(STORIES, "--header-timeout", 1)
         self.addCleanup(server.stop)
         slow = [server.socket() for _ in range(50)]
         for client in slow:
@@ -153,7 +140,7 @@ class SlowRequests(unittest.TestCase):
         begin = time.monotonic()
         self.assertEqual(server.complete(PROMPT, max_tokens=5)["usage"]["completion_tokens"], 5)
         while slow:
-            time.sleep(0.5)
+            time.sleep(0.1)
             self.assertLess(time.monotonic() - begin, SECONDS)
             for client in list(slow):
                 try:
@@ -181,12 +168,8 @@ class SmallCache(ServerTest):
         alone = self.server.complete(**LONG)["choices"][0]["text"]
         together = self.server.complete(**{**LONG, "prompt": [PROMPT] * 12}, n=2)
         self.assertEqual([c["text"] for c in together["choices"]], [alone] * 24)
-        stats = self.server.get_json("/stats")
+        stats = self.settled()
         self.assertGreater(stats["totals"]["preemptions"], 0)
-        # An answer is complete a moment before the engine says that its pages are free.
-        deadline = time.monotonic() + SECONDS
-        while stats["kv_pages"]["used"] > 0 and time.monotonic() < deadline:
-            stats = self.server.get_json("/stats")
         self.assertEqual(stats["kv_pages"]["used"], 0)
 
 
@@ -200,16 +183,15 @@ class Logs(unittest.TestCase):
                 server.request("POST", "/v1/completions", {"prompt": "\n\"x", "n": 0},
                                {"X-Request-Id": "mine"})
                 with server.socket() as client:
-                    client.sendall(post_bytes({**LONG, "n": 64, "stream": True}))
+                    client.sendall(post_bytes({**ENDLESS, "stream": True}))
                     client.recv(10)
                 server.signal()
                 self.assertEqual(server.wait(), 0)
             finally:
                 server.stop()
-            # A line is written after its answer is sent: the next request's may come before it.
             lines = [json.loads(line) for line in path.read_text().splitlines()]
-            self.assertEqual(sorted(line["status"] for line in lines), [200, 400, 499])
             line = {line["status"]: line for line in lines}
+            self.assertEqual((len(lines), set(line)), (3, {200, 400, 499}))
             self.assertEqual(line[200]["generated_tokens"], 7)
             self.assertLessEqual(line[200]["first_token_ms"], line[200]["total_ms"])
             self.assertEqual(line[400]["id"], "mine")
@@ -271,12 +253,14 @@ class Signals(unittest.TestCase):
             idle.close()
 
     def test_a_second_signal_ends_at_once(self):
-        server = Server(STORIES, "--max-sequences", 1)
+        server = Server(STORIES, "--max-sequences", 1, "--write-timeout", 600)
         self.addCleanup(server.stop)
-        stream = server.stream("/v1/completions", {**LONG, "n": 128})
+        stream = server.stream("/v1/completions", ENDLESS)
         next(stream)
         server.signal(signal.SIGINT)
-        time.sleep(0.1)
+        # Signals that come before the first one is heard are one.
+        while server.request("GET", "/health")[0] != 503:
+            time.sleep(0.01)
         server.signal(signal.SIGINT)
         self.assertEqual(server.wait(), 130)
         stream.close()
@@ -286,15 +270,14 @@ class TimeLimit(ServerTest):
     arguments = ("--request-timeout", "0.2", "--max-sequences", 1)
 
     def test_generations_end_in_time(self):
-        body = {**LONG, "n": 128, "prompt": [PROMPT] * 64}
-        error = self.error(504, "/v1/completions", body)
+        error = self.error(504, "/v1/completions", ENDLESS)
         self.assertEqual(error["code"], "time_limit")
-        events = list(self.server.stream("/v1/completions", body))
+        events = list(self.server.stream("/v1/completions", ENDLESS))
         self.assertEqual(events[-1]["error"]["code"], "time_limit")
-        self.eventually(lambda: self.server.get_json("/stats")["kv_pages"]["used"] == 0,
-                        "pages were left")
-        self.assertEqual(self.server.post("/v1/completions", {
-            "prompt": PROMPT, "max_tokens": 1})[0], 200)
+        self.assertEqual(self.settled()["kv_pages"]["used"], 0)
+        # A short one makes it, unless the machine is busy with something else.
+        self.eventually(lambda: self.server.post("/v1/completions", {
+            "prompt": PROMPT, "max_tokens": 1})[0] == 200, "nothing is served any more")
 
 
 if __name__ == "__main__":

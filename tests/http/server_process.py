@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 STORIES = DATA / "model/stories260k.gguf"  # context of 128 tokens
 ATOM = sys.argv.pop(1) if len(sys.argv) > 1 else "build/release/atom"
-SECONDS = 120  # nothing here takes long, except on a machine that does much else
+SECONDS = 300  # nothing here takes long, except on a machine that does much else
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n"
@@ -130,6 +131,13 @@ class Server:
             connection.close()
 
 
+def post_bytes(body, path="/v1/completions"):
+    """A request as it goes over the wire."""
+    data = json.dumps(body).encode()
+    return (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n").encode() + data
+
+
 def streamed_text(events, index=0):
     """The text of one output of a completion's or chat's stream."""
     text = ""
@@ -160,11 +168,24 @@ class ServerTest(unittest.TestCase):
 
     def eventually(self, condition, what):
         """Waits until condition() holds."""
-        import time
         end = time.monotonic() + SECONDS
         while not condition():
             self.assertLess(time.monotonic(), end, what)
             time.sleep(0.01)
+
+    def settled(self):
+        """The server's figures once all that was asked before has ended and is counted."""
+        self.eventually(lambda: self.gauges("running", "waiting") == [0, 0], "work was left")
+        return self.server.get_json("/stats")
+
+    def gauges(self, *names):
+        stats = self.server.get_json("/stats")
+        return [stats[name] for name in names]
+
+    def metric(self, name):
+        """A sample of /metrics without labels."""
+        text = self.server.request("GET", "/metrics")[2].decode()
+        return float(text.split(f"\n{name} ")[1].split("\n")[0])
 
     def error(self, status, path, body, **headers):
         """The error object of a request that has to be refused with that status."""

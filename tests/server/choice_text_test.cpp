@@ -24,10 +24,14 @@ TEST(ChoiceText, TokensStandAtTheirCharacters) {
   ChoiceText choice(tokenizer(), true, {}, /*keep_logprobs=*/true, /*offset=*/10);
   const std::vector<int32_t> ids = ids_of("Où 🙂 là");
   for (const int32_t id : ids) EXPECT_TRUE(choice.push({.token = id, .logprob = -1.0f}));
-  choice.finish();
-  const TextPiece piece = choice.take();
+  choice.finish({.token = 7, .logprob = -2.0f});
+  TextPiece piece = choice.take();
   EXPECT_EQ(piece.text, "Où 🙂 là");
-  ASSERT_EQ(piece.logprobs.size(), ids.size());
+  // What ended the output stands behind its text.
+  ASSERT_EQ(piece.logprobs.size(), ids.size() + 1);
+  EXPECT_EQ(piece.logprobs.back().scored.token, 7);
+  EXPECT_EQ(piece.logprobs.back().offset, 10 + count_characters(piece.text));
+  piece.logprobs.pop_back();
   int64_t before = 10;
   for (size_t i = 0; i < ids.size(); ++i) {
     EXPECT_EQ(piece.logprobs[i].scored.token, ids[i]);

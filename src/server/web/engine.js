@@ -47,7 +47,7 @@ function prepared(canvas) {
 
 export class EngineView {
   #history = [];  // {at, generated}: tokens a second, oldest first
-  #totals = [];   // {at, generated, prompt} of the last second or so
+  #totals = [];   // {at, generated, read} of the last second or so
   #timer = 0;
   #running = null;
   #stats = null;
@@ -119,7 +119,7 @@ export class EngineView {
     this.loom.update(sequences);
     nodes.rate.textContent = rate(rates.generated);
     nodes["pulse-rate"].textContent = rate(rates.generated);
-    nodes["prompt-rate"].textContent = rate(rates.prompt);
+    nodes["prompt-rate"].textContent = rate(rates.read);
     const unlisted = sequences.length >= MOST_LISTED ? stats.running + stats.waiting - sequences.length : 0;
     const unseen = Math.max(0, unlisted) + this.loom.hidden;
     nodes.counts.textContent = `${stats.running} running · ${stats.waiting} waiting` +
@@ -146,16 +146,21 @@ export class EngineView {
     this.#drawHistory();
   }
 
-  // Tokens a second since the report before the last second.
+  // Tokens a second since the report before the last second: generated ones, and what the model read
+  // beside them, prompts above all (those found in the cache are not read).
   #rates(stats, now) {
-    const { generated_tokens: generated, prompt_tokens: prompt } = stats.totals;
+    const { generated_tokens: generated, computed_tokens: computed } = stats.totals;
+    const read = computed - generated;
     const totals = this.#totals;
     if (totals.length > 0 && totals.at(-1).generated > generated) totals.length = 0;  // a new server
-    totals.push({ at: now, generated, prompt });
+    totals.push({ at: now, generated, read });
     while (totals.length > 2 && totals[1].at <= now - RATE_OVER_MS) totals.shift();
     const seconds = (now - totals[0].at) / 1000;
-    if (seconds < 0.1) return { generated: 0, prompt: 0 };
-    return { generated: (generated - totals[0].generated) / seconds, prompt: (prompt - totals[0].prompt) / seconds };
+    if (seconds < 0.1) return { generated: 0, read: 0 };
+    return {
+      generated: (generated - totals[0].generated) / seconds,
+      read: Math.max(0, read - totals[0].read) / seconds,
+    };
   }
 
   #drawHistory() {
