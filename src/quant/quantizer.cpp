@@ -217,24 +217,24 @@ class ModelQuantizer {
   // nothing: by the norm in front of it, or by up_proj's rows. Where the router reads that norm,
   // its columns take the factors too.
   void balance(PackedLayer& layer, LayerStatistics& statistics) {
-    const auto scale = [&](std::span<const float> energy,
-                           std::initializer_list<SiteStatistics*> sites,
-                           std::span<PackedLinear* const> linears) {
+    const auto multiply = [&](std::span<PackedLinear* const> linears,
+                              std::span<const float> energy) {
       const std::vector<const PackedLinear*> readers(linears.begin(), linears.end());
       std::vector<float> factors = balance_factors(energy, readers, recipe_.balance);
       for (PackedLinear* linear : linears) multiply_columns(*linear, factors);
-      for (SiteStatistics* site : sites) site->divide(factors);
       return factors;
     };
     const auto divide = [](std::span<float> norm, std::span<const float> factors) {
       for (size_t k = 0; k < norm.size(); ++k) norm[k] /= factors[k];
     };
     PackedLinear* const qkv[] = {&layer.q, &layer.k, &layer.v};
-    divide(layer.attention_norm, scale(statistics.qkv.energy, {&statistics.qkv}, qkv));
+    std::vector<float> factors = multiply(qkv, statistics.qkv.energy);
+    statistics.qkv.divide(factors);
+    divide(layer.attention_norm, factors);
 
     std::vector<PackedLinear*> gate_up;
     for (PackedMlp& mlp : layer.mlps) gate_up.insert(gate_up.end(), {&mlp.gate, &mlp.up});
-    const std::vector<float> factors = scale(statistics.gate_up_energy(), {}, gate_up);
+    factors = multiply(gate_up, statistics.gate_up_energy());
     for (MlpStatistics& mlp : statistics.mlps) mlp.gate_up.divide(factors);
     divide(layer.mlp_norm, factors);
     for (size_t i = 0; i < layer.router.size(); ++i) {
@@ -242,8 +242,9 @@ class ModelQuantizer {
     }
     for (size_t e = 0; e < layer.mlps.size(); ++e) {
       PackedLinear* const down[] = {&layer.mlps[e].down};
-      SiteStatistics& site = statistics.mlps[e].down;
-      divide_rows(layer.mlps[e].up, scale(site.energy, {&site}, down));
+      factors = multiply(down, statistics.mlps[e].down.energy);
+      statistics.mlps[e].down.divide(factors);
+      divide_rows(layer.mlps[e].up, factors);
     }
   }
 
