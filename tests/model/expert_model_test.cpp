@@ -17,7 +17,7 @@ std::unique_ptr<ModelSource> mixtral() {
 
 // The message for a layer of model mixtral (D 64, F 96, 4 experts) that `damage` has changed.
 template <class Damage>
-std::string refusal(Damage damage) {
+std::string mixture_refusal(Damage damage) {
   const auto source = mixtral();
   PackedLayer layer = must(read_float_layer(*source, 0, DType::kF32));
   damage(layer);
@@ -25,19 +25,20 @@ std::string refusal(Damage damage) {
 }
 
 TEST(ExpertLayers, ErrorsNameTheExpert) {
-  EXPECT_EQ(refusal([](PackedLayer&) {}), "");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.router.pop_back(); }),
+  EXPECT_EQ(mixture_refusal([](PackedLayer&) {}), "");
+  EXPECT_EQ(mixture_refusal([](PackedLayer& layer) { layer.router.pop_back(); }),
             "model: layer 1: router: 255 elements, expected 256");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.router[7] = INFINITY; }),
+  EXPECT_EQ(mixture_refusal([](PackedLayer& layer) { layer.router[7] = INFINITY; }),
             "model: layer 1: router[7]: not finite");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.mlps.pop_back(); }),
+  EXPECT_EQ(mixture_refusal([](PackedLayer& layer) { layer.mlps.pop_back(); }),
             "model: layer 1: 3 feed-forward networks, expected 4");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.mlps[2].down.values.pop_back(); }),
+  EXPECT_EQ(mixture_refusal([](PackedLayer& layer) { layer.mlps[2].down.values.pop_back(); }),
             "model: layer 1: expert 2: down_proj: values: 6143 elements, expected 6144");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { std::swap(layer.mlps[3].up, layer.mlps[3].down); }),
-            "model: layer 1: expert 3: up_proj: shape [64, 96], expected [96, 64]");
+  EXPECT_EQ(
+      mixture_refusal([](PackedLayer& layer) { std::swap(layer.mlps[3].up, layer.mlps[3].down); }),
+      "model: layer 1: expert 3: up_proj: shape [64, 96], expected [96, 64]");
   const auto halves = must(read_float_layer(*mixtral(), 0, DType::kBF16));
-  EXPECT_EQ(refusal([&](PackedLayer& layer) { layer.mlps[1] = halves.mlps[1]; }),
+  EXPECT_EQ(mixture_refusal([&](PackedLayer& layer) { layer.mlps[1] = halves.mlps[1]; }),
             "model: layer 1: expert 1: gate_proj: format BF16 differs from its site's, F32");
 }
 
