@@ -10,7 +10,7 @@ import shutil
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA, CORPUS = ROOT / "tests/data/io", ROOT / "tests/fuzz/corpus"
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "mixtral"]
 REGEXES = [r"(a|b)*c{2,4}", r"\d{3}-\d{4}", r"[^\s\"\\]+@[\w.-]+", r"(?:yes|no|maybe)?", r"\u00e9\x41\u{1F600}.+?",
            r"^(?<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])$", r"([a-z]+,? ?){1,5}\.", r"[\D\W\S]\t\n\r\f\v\0", "[à-ÿ]+|日本"]
 
@@ -24,7 +24,7 @@ def fresh(target):
 
 def main():
     gguf = fresh("gguf")
-    for name in ["metadata", "llama", "qwen2"]:
+    for name in ["metadata", "llama", "qwen2", "mixtral"]:
         shutil.copy(DATA / f"{name}.gguf", gguf / f"{name}.gguf")
 
     safetensors = fresh("safetensors")

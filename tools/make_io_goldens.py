@@ -95,7 +95,20 @@ FAMILIES = {
               "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0,
                                   "original_max_position_embeddings": 16}},
     "qwen3": {"head_dim": 8, "tie_word_embeddings": False, "rope_theta": 1e6},
+    "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": None,
+                "tie_word_embeddings": False, "rope_theta": 1e6},
 }
+MLP = [("mlp.gate_proj", F, D), ("mlp.up_proj", F, D), ("mlp.down_proj", D, F)]
+
+
+def mlp_linears(family):
+    """Names, rows and columns of the linears behind a layer's attention."""
+    experts = FAMILIES[family].get("num_local_experts")
+    if experts is None:
+        return MLP
+    return [("block_sparse_moe.gate", experts, D)] + [
+        (f"block_sparse_moe.experts.{e}.{name}", rows, cols)
+        for e in range(experts) for name, (_, rows, cols) in zip(("w1", "w3", "w2"), MLP)]
 
 
 def bf16_bits(array):
@@ -117,7 +130,7 @@ def model_weights(family, head_dim):
         p = f"model.layers.{i}."
         for name, rows, cols in [("self_attn.q_proj", H * head_dim, D), ("self_attn.k_proj", KH * head_dim, D),
                                  ("self_attn.v_proj", KH * head_dim, D), ("self_attn.o_proj", D, H * head_dim),
-                                 ("mlp.gate_proj", F, D), ("mlp.up_proj", F, D), ("mlp.down_proj", D, F)]:
+                                 *mlp_linears(family)]:
             weights[f"{p}{name}.weight"] = draw(rows, cols)
             if family == "qwen2" and name[-6] in "qkv" and name.startswith("self_attn"):
                 weights[f"{p}{name}.bias"] = draw(rows)
@@ -172,10 +185,13 @@ GGUF_NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_
               "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
               "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
               "post_attention_layernorm": "ffn_norm", "self_attn.q_norm": "attn_q_norm",
+              "block_sparse_moe.gate": "ffn_gate_inp",
               "self_attn.k_norm": "attn_k_norm"}
 
 
 def gguf_name(name):
+    if name.startswith("blk."):
+        return name
     if name.startswith("model.layers."):
         _, _, layer, rest = name.split(".", 3)
         stem, suffix = rest.rsplit(".", 1)
@@ -184,13 +200,33 @@ def gguf_name(name):
             "lm_head.weight": "output.weight"}[name]
 
 
+EXPERT_NAMES = {"w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"}
+
+
+def stack_experts(weights):
+    """Layer 0's experts as files have them today, one tensor for all; layer 1's as they were before."""
+    stacked, stacks = {}, {}
+    for name, array in weights.items():
+        if ".experts." not in name:
+            stacked[name] = array
+            continue
+        _, _, layer, _, _, expert, linear, _ = name.split(".")
+        if layer == "0":
+            stacks.setdefault(f"blk.0.{EXPERT_NAMES[linear]}_exps.weight", []).append(array)
+        else:
+            stacked[f"blk.{layer}.{EXPERT_NAMES[linear]}.{expert}.weight"] = array
+    return {**stacked, **{name: np.stack(arrays) for name, arrays in stacks.items()}}
+
+
 def interleave(array, heads):
     """Llama files put channels i and i + DH/2 of a head side by side."""
     return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
 def write_gguf(path, family, weights, head_dim):
-    arch = "llama" if family == "mistral" else family
+    arch = "llama" if family in ("mistral", "mixtral") else family
+    if family == "mixtral":
+        weights = stack_experts(weights)
     writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(L)
     writer.add_context_length(64)
@@ -205,6 +241,9 @@ def write_gguf(path, family, weights, head_dim):
         writer.add_value_length(head_dim)
     if family == "mistral":
         writer.add_sliding_window(16)
+    if family == "mixtral":
+        writer.add_expert_count(FAMILIES[family]["num_local_experts"])
+        writer.add_expert_used_count(FAMILIES[family]["num_experts_per_tok"])
     theta = FAMILIES[family].get("rope_theta", 1e4)
     if family == "qwen2":
         theta = 1e6

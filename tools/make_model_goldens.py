@@ -58,6 +58,8 @@ MODELS = {
         tie_word_embeddings=False, head_dim=32, num_key_value_heads=4, rms_norm_eps=1e-6,
         **rope("yarn", theta=1000000.0, factor=2.0, original_max_position_embeddings=64)),
         torch.bfloat16),
+    "mixtral": ("Mixtral", dict(tie_word_embeddings=False, vocab_size=128, num_local_experts=4,
+                                num_experts_per_tok=2, **rope(theta=1000000.0)), torch.bfloat16),
 }
 
 
@@ -73,7 +75,7 @@ def randomize(model, generator):
             parameter.data = 0.5 * noise
         else:
             sharp = 1.6 if "q_proj" in name or "k_proj" in name else 1.0
-            parameter.data = sharp * noise / parameter.shape[1] ** 0.5
+            parameter.data = sharp * noise / parameter.shape[-1] ** 0.5
 
 
 def spell_as_before_version_5(path):

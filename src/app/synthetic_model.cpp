@@ -11,9 +11,11 @@ namespace {
 struct Shape {
   std::string_view name;
   int64_t layers, hidden, ffn, heads, kv_heads, vocab;
+  int64_t experts = 0, active_experts = 0;
 };
 constexpr Shape kShapes[] = {{"llama-2-7b", 32, 4096, 11008, 32, 32, 32000},
-                             {"llama-2-70b", 80, 8192, 28672, 64, 8, 32000}};
+                             {"llama-2-70b", 80, 8192, 28672, 64, 8, 32000},
+                             {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 32000, 8, 2}};
 
 constexpr int64_t kOutliers = 128;
 
@@ -59,44 +61,60 @@ PackedLinear random_bytes_linear(int64_t rows, int64_t cols, Random& random) {
 
 }  // namespace
 
-Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view name) {
+Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view name,
+                                            int64_t layers) {
   const Shape* shape = nullptr;
   for (const Shape& known : kShapes) {
     if (known.name == name) shape = &known;
   }
   if (shape == nullptr) {
-    return error(ErrorCode::kInvalidArgument, "shape '{}': not one of llama-2-7b, llama-2-70b",
-                 name);
+    return error(ErrorCode::kInvalidArgument,
+                 "shape '{}': not one of llama-2-7b, llama-2-70b, mixtral-8x7b", name);
+  }
+  if (layers < 0 || layers > shape->layers) {
+    return error(ErrorCode::kInvalidArgument, "shape '{}': {} layers are not within 1..{}", name,
+                 layers, shape->layers);
   }
   DecoderWeights model;
   ModelConfig& c = model.config;
-  c.layers = shape->layers;
+  c.layers = layers > 0 ? layers : shape->layers;
   c.hidden = shape->hidden;
   c.ffn = shape->ffn;
   c.heads = shape->heads;
   c.kv_heads = shape->kv_heads;
   c.head_dim = c.hidden / c.heads;
   c.vocab = shape->vocab;
+  c.experts = shape->experts;
+  c.active_experts = shape->active_experts;
+  if (c.experts > 0) c.family = ModelFamily::kMixtral;
   c.context = 4096;
   c.rope.rotary_dim = c.head_dim;
+  ATOM_TRY(check_runnable(backend, c));
   model.kv = {.kind = KvKind::kInt, .bits = 4, .centered = true, .hadamard = true};
 
   Random random(1);
   const auto ones = std::vector<float>(static_cast<size_t>(c.hidden), 1.0f);
   const int64_t q_rows = c.heads * c.head_dim, kv_rows = c.kv_heads * c.head_dim;
-  // One layer's codes on the host, loaded once a layer.
+  // One layer's codes on the host, loaded once a layer and expert.
   const PackedLinear qkv = random_two_level(q_rows + 2 * kv_rows, c.hidden, random);
   const PackedLinear o = random_two_level(c.hidden, q_rows, random);
   const PackedLinear gate_up = random_two_level(2 * c.ffn, c.hidden, random);
   const PackedLinear down = random_two_level(c.hidden, c.ffn, random);
+  std::vector<float> router(static_cast<size_t>(c.experts * c.hidden));
+  for (float& weight : router) weight = static_cast<float>(random.below(2001) - 1000) * 1e-4f;
   for (int64_t i = 0; i < c.layers; ++i) {
     LayerWeights layer;
     layer.attention_norm = layer.mlp_norm = ones;
     layer.k_mean.assign(static_cast<size_t>(kv_rows), 0.0f);
     layer.qkv = ATOM_TRY(backend.load_linear(qkv));
     layer.o = ATOM_TRY(backend.load_linear(o));
-    layer.gate_up = ATOM_TRY(backend.load_linear(gate_up));
-    layer.down = ATOM_TRY(backend.load_linear(down));
+    for (int64_t e = 0; e < c.mlps(); ++e) {
+      layer.gate_up.push_back(ATOM_TRY(backend.load_linear(gate_up)));
+      layer.down.push_back(ATOM_TRY(backend.load_linear(down)));
+    }
+    if (c.experts > 0) {
+      layer.router = ATOM_TRY(backend.load_linear(make_float_linear(router, c.experts, c.hidden)));
+    }
     model.layers.push_back(std::move(layer));
   }
   const PackedLinear head = random_bytes_linear(c.vocab, c.hidden, random);

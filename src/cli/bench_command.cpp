@@ -34,7 +34,8 @@ constexpr int64_t kMaxSequences = 512;
 
 struct BenchArguments {
   ModelArguments model;
-  std::string shape;  // instead of a model
+  std::string shape;   // instead of a model
+  int64_t layers = 0;  // of the shape; 0: all
   int64_t chunk = 512;
   int64_t prompt = 512;
   int64_t generate = 128;
@@ -158,13 +159,18 @@ Result<OpenedModel> open_bench_model(const BenchArguments& arguments) {
   if (arguments.shape.empty() == arguments.model.path.empty()) {
     return error(ErrorCode::kInvalidArgument, "bench model: give either MODEL or --shape");
   }
-  if (arguments.shape.empty()) return open_model(arguments.model);
+  if (arguments.shape.empty()) {
+    if (arguments.layers > 0) {
+      return error(ErrorCode::kInvalidArgument, "bench model: --layers is for a --shape");
+    }
+    return open_model(arguments.model);
+  }
   set_thread_count(arguments.model.threads);
   OpenedModel model;
   model.origin = arguments.shape;
   model.backend = ATOM_TRY(make_backend(arguments.model.device));
   model.weights = std::make_shared<const DecoderWeights>(
-      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape)));
+      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape, arguments.layers)));
   return model;
 }
 
@@ -194,6 +200,7 @@ Status bench_model(const BenchArguments& arguments) {
     print_json({{"model", model.origin},
                 {"device", model.backend->detail()},
                 {"threads", thread_count()},
+                {"layers", model.weights->config.layers},
                 {"prompt", arguments.prompt},
                 {"generate", arguments.generate},
                 {"depth", arguments.depth},
@@ -244,9 +251,14 @@ void add_bench_command(CLI::App& app, Action& action) {
   command->get_option("MODEL")->required(false);
   command
       ->add_option("--shape", arguments->shape,
-                   "Instead of MODEL: random weights of a known shape, llama-2-7b or llama-2-70b,\n"
-                   "in the formats of recipe w4a8")
+                   "Instead of MODEL: random weights of a known shape, llama-2-7b, llama-2-70b or\n"
+                   "mixtral-8x7b, in the formats of recipe w4a8")
       ->type_name("NAME");
+  command
+      ->add_option("--layers", arguments->layers,
+                   "Of a --shape: so many of its layers alone, where memory has no room for all")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->type_name("N");
   const auto count = [&](const char* name, int64_t& value, const char* text) {
     add_count(*command, name, value, 0, kMaxTokens, text);
   };

@@ -108,6 +108,8 @@ OrderedJson config_json(const ModelConfig& config) {
           {"layers", config.layers},
           {"hidden", config.hidden},
           {"ffn", config.ffn},
+          {"experts", config.experts},
+          {"active_experts", config.active_experts},
           {"heads", config.heads},
           {"kv_heads", config.kv_heads},
           {"head_dim", config.head_dim},
@@ -149,7 +151,8 @@ OrderedJson facts_json(const ModelFacts& facts) {
   return document;
 }
 
-// A row of the table: the same linear of consecutive layers with one format.
+// A row of the table: the same linear of consecutive layers, and of all their experts, with one
+// format.
 struct Row {
   std::string kind;  // "self_attn.q_proj"
   std::string format;
@@ -159,6 +162,13 @@ struct Row {
   int64_t bytes = 0;
 };
 
+// "self_attn.q_proj" as it is; "block_sparse_moe.experts.3.w1" without its number: "experts.*.w1".
+std::string kind_of(std::string_view name) {
+  constexpr std::string_view kExperts = "block_sparse_moe.experts.";
+  if (!name.starts_with(kExperts)) return std::string(name);
+  return fmt::format("experts.*{}", name.substr(name.find('.', kExperts.size())));
+}
+
 std::vector<Row> table_of(const ModelFacts& facts) {
   std::vector<Row> rows;
   for (const LinearFacts& linear : facts.linears) {
@@ -167,13 +177,13 @@ std::vector<Row> table_of(const ModelFacts& facts) {
             linear.rows, linear.cols,   linear.bits, linear.bytes};
     if (linear.name.starts_with(kLayers)) {
       const size_t dot = linear.name.find('.', kLayers.size());
-      row.kind = linear.name.substr(dot + 1);
+      row.kind = kind_of(std::string_view(linear.name).substr(dot + 1));
       row.first_layer = row.last_layer =
           std::atoll(linear.name.substr(kLayers.size(), dot - kLayers.size()).c_str());
     }
     const auto same = std::find_if(rows.begin(), rows.end(), [&](const Row& other) {
       return row.first_layer >= 0 && other.kind == row.kind && other.format == row.format &&
-             other.last_layer + 1 == row.first_layer;
+             (other.last_layer == row.first_layer || other.last_layer + 1 == row.first_layer);
     });
     if (same == rows.end()) {
       rows.push_back(std::move(row));
@@ -191,9 +201,12 @@ void print_facts(const ModelFacts& facts) {
              static_cast<double>(facts.disk_bytes) / 1e6);
   fmt::print(
       "family {}, {} layers, hidden {}, ffn {}, {} heads and {} for keys and values of {}, "
-      "vocabulary {}, context {}{}\n",
+      "vocabulary {}, context {}{}{}\n",
       family_name(c.family), c.layers, c.hidden, c.ffn, c.heads, c.kv_heads, c.head_dim, c.vocab,
-      c.context, c.tied_embeddings ? ", tied embeddings" : "");
+      c.context, c.tied_embeddings ? ", tied embeddings" : "",
+      c.experts > 0 ? fmt::format(", {} experts of which a token goes through {}", c.experts,
+                                  c.active_experts)
+                    : std::string());
   if (!facts.kv.empty()) {
     fmt::print("recipe {}: {}\n", facts.recipe.value("name", "?"),
                facts.recipe.value("description", ""));

@@ -20,7 +20,7 @@ std::vector<TensorSpec> checkpoint_floats(const CheckpointMeta& meta) {
   const auto prefix = static_cast<int64_t>(meta.prefix_tokens.size());
   std::vector<TensorSpec> tensors;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    for (TensorSpec& norm : layer_norms(config, layer)) tensors.push_back(std::move(norm));
+    for (TensorSpec& floats : layer_floats(config, layer)) tensors.push_back(std::move(floats));
     if (meta.kv.centered) {
       tensors.push_back(
           {layer_tensor(layer, "self_attn.k_mean"), {config.kv_heads * config.head_dim}});

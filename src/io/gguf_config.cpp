@@ -21,7 +21,9 @@ constexpr NamePair kLayerNames[] = {
     {"attn_output", "self_attn.o_proj"}, {"attn_q_norm", "self_attn.q_norm"},
     {"attn_k_norm", "self_attn.k_norm"}, {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"}};
+    {"ffn_down", "mlp.down_proj"},       {"ffn_gate_inp", "block_sparse_moe.gate"}};
+// Of an expert: "ffn_gate_exps" has those of all, older files have "ffn_gate.0", "ffn_gate.1", ...
+constexpr NamePair kExpertNames[] = {{"ffn_gate", "w1"}, {"ffn_up", "w3"}, {"ffn_down", "w2"}};
 
 Result<ModelFamily> parse_family(const GgufFile& file) {
   const std::string name = ATOM_TRY(file.get_string("general.architecture"));
@@ -140,6 +142,40 @@ Status parse_attention(const GgufFile& file, const std::string& prefix, ModelCon
   return {};
 }
 
+// A llama with experts is what Hugging Face calls mixtral: a softmax over all experts' scores, of
+// which the largest are used and made to sum to one. Other ways to mix are refused.
+Status parse_experts(const GgufFile& file, const std::string& prefix, ModelConfig& config) {
+  config.experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxConfigSize, 0));
+  if (config.experts == 0) return {};
+  if (config.family != ModelFamily::kLlama) {
+    return error(ErrorCode::kUnsupported,
+                 "{}: metadata '{}expert_count': {}: mixtures of experts are supported for llama "
+                 "files only",
+                 file.origin(), prefix, config.experts);
+  }
+  config.family = ModelFamily::kMixtral;
+  config.active_experts = ATOM_TRY(file.get_int(prefix + "expert_used_count", 1, kMaxConfigSize));
+  struct Switch {
+    const char* key;
+    double usual;
+  };
+  constexpr Switch kSwitches[] = {{"expert_shared_count", 0},
+                                  {"leading_dense_block_count", 0},
+                                  {"expert_group_count", 0},
+                                  {"expert_gating_func", 1},  // softmax
+                                  {"expert_weights_scale", 1}};
+  for (const auto& [key, usual] : kSwitches) {
+    const double value = ATOM_TRY(file.get_number(prefix + key, usual));
+    if (value == usual || value == 0) continue;  // 0: not set
+    return error(ErrorCode::kUnsupported, "{}: metadata '{}{}': {} is not supported", file.origin(),
+                 prefix, key, value);
+  }
+  const int64_t ffn =
+      ATOM_TRY(file.get_int(prefix + "expert_feed_forward_length", 0, kMaxConfigSize, config.ffn));
+  if (ffn > 0) config.ffn = ffn;
+  return {};
+}
+
 Result<int32_t> token_id(const GgufFile& file, std::string_view key) {
   constexpr int64_t kNone = UINT32_MAX;  // how older files say that there is no such token
   const int64_t id = ATOM_TRY(file.get_int(key, -1, kNone, -1));
@@ -148,6 +184,15 @@ Result<int32_t> token_id(const GgufFile& file, std::string_view key) {
                  id);
   }
   return id == kNone ? -1 : static_cast<int32_t>(id);
+}
+
+// The number that text begins with, taken off it.
+std::optional<int64_t> take_number(std::string_view& text) {
+  int64_t number = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (code != std::errc()) return std::nullopt;
+  text.remove_prefix(static_cast<size_t>(end - text.data()));
+  return number;
 }
 
 Result<std::optional<bool>> optional_bool(const GgufFile& file, std::string_view key) {
@@ -168,16 +213,11 @@ Result<ModelConfig> gguf_model_config(const GgufFile& file) {
                  "supported; merge them first",
                  file.origin(), parts);
   }
-  const int64_t experts = ATOM_TRY(file.get_int(prefix + "expert_count", 0, kMaxConfigSize, 0));
-  if (experts > 0) {
-    return error(ErrorCode::kUnsupported,
-                 "{}: metadata '{}expert_count': {}: mixtures of experts are not supported",
-                 file.origin(), prefix, experts);
-  }
   config.layers = ATOM_TRY(file.get_int(prefix + "block_count", 1, kMaxConfigSize));
   config.hidden = ATOM_TRY(file.get_int(prefix + "embedding_length", 1, kMaxConfigSize));
   config.ffn = ATOM_TRY(file.get_int(prefix + "feed_forward_length", 1, kMaxConfigSize));
   config.context = ATOM_TRY(file.get_int(prefix + "context_length", 1, kMaxConfigSize));
+  ATOM_TRY(parse_experts(file, prefix, config));
   ATOM_TRY(parse_attention(file, prefix, config));
   ATOM_TRY(parse_rope(file, prefix, config));
   const auto embeddings = file.tensors().find(std::string_view("token_embd.weight"));
@@ -233,30 +273,46 @@ Result<TextAssets> gguf_text_assets(const GgufFile& file) {
   return assets;
 }
 
-std::optional<std::string> hugging_face_name(std::string_view name) {
+std::vector<std::string> hugging_face_names(std::string_view name, int64_t experts) {
   const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos) return std::nullopt;
+  if (dot == std::string_view::npos) return {};
   const std::string_view suffix = name.substr(dot);  // ".weight" or ".bias"
   std::string_view stem = name.substr(0, dot);
-  if (suffix != ".weight" && suffix != ".bias") return std::nullopt;
+  if (suffix != ".weight" && suffix != ".bias") return {};
   constexpr std::string_view kLayerPrefix = "blk.";
   if (!stem.starts_with(kLayerPrefix)) {
     for (const NamePair& pair : kModelNames) {
-      if (pair.gguf == stem) return fmt::format("{}{}", pair.hugging_face, suffix);
+      if (pair.gguf == stem) return {fmt::format("{}{}", pair.hugging_face, suffix)};
     }
-    return std::nullopt;
+    return {};
   }
   stem.remove_prefix(kLayerPrefix.size());
-  int64_t layer = 0;
-  const auto [end, code] = std::from_chars(stem.data(), stem.data() + stem.size(), layer);
-  if (code != std::errc() || end == stem.data() + stem.size() || *end != '.') return std::nullopt;
-  stem.remove_prefix(static_cast<size_t>(end - stem.data()) + 1);
+  const std::optional<int64_t> layer = take_number(stem);
+  if (!layer || !stem.starts_with('.')) return {};
+  stem.remove_prefix(1);
   for (const NamePair& pair : kLayerNames) {
     if (pair.gguf == stem) {
-      return layer_tensor(layer, fmt::format("{}{}", pair.hugging_face, suffix));
+      return {layer_tensor(*layer, fmt::format("{}{}", pair.hugging_face, suffix))};
     }
   }
-  return std::nullopt;
+  const auto expert_name = [&](int64_t expert, std::string_view linear) {
+    return layer_tensor(*layer,
+                        fmt::format("block_sparse_moe.experts.{}.{}{}", expert, linear, suffix));
+  };
+  for (const NamePair& pair : kExpertNames) {
+    if (!stem.starts_with(pair.gguf)) continue;
+    std::string_view rest = stem.substr(pair.gguf.size());
+    std::vector<std::string> names;
+    if (rest == "_exps") {
+      for (int64_t e = 0; e < experts; ++e) names.push_back(expert_name(e, pair.hugging_face));
+    } else if (rest.starts_with('.')) {
+      rest.remove_prefix(1);
+      const std::optional<int64_t> expert = take_number(rest);
+      if (expert && rest.empty()) names.push_back(expert_name(*expert, pair.hugging_face));
+    }
+    return names;
+  }
+  return {};
 }
 
 }  // namespace atom

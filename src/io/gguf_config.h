@@ -11,12 +11,15 @@
 
 namespace atom {
 
-// Architectures llama (Mistral's files say llama too), qwen2 and qwen3; others are refused.
+// Architectures llama (Mistral's and Mixtral's files say llama too), qwen2 and qwen3; others are
+// refused.
 Result<ModelConfig> gguf_model_config(const GgufFile& file);
 // The tokenizer's arrays, special tokens and the chat template.
 Result<TextAssets> gguf_text_assets(const GgufFile& file);
-// "blk.0.attn_q.weight" -> "model.layers.0.self_attn.q_proj.weight"; empty for unknown names.
-std::optional<std::string> hugging_face_name(std::string_view gguf_name);
+// The tensors that one of a GGUF file stands for: "blk.0.attn_q.weight" is
+// "model.layers.0.self_attn.q_proj.weight"; "blk.0.ffn_up_exps.weight" has w3 of every expert, one
+// after another. Empty for unknown names. experts: E of the model.
+std::vector<std::string> hugging_face_names(std::string_view gguf_name, int64_t experts);
 
 inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
 

@@ -35,13 +35,25 @@ Result<std::unique_ptr<ModelSource>> GgufSource::create(GgufFile file) {
 Status GgufSource::map_names() {
   for (const auto& [name, tensor] : file_.tensors()) {
     if (name == kGgufRopeFactors) continue;  // part of the configuration
-    const std::optional<std::string> known = hugging_face_name(name);
-    if (!known) {
+    const std::vector<std::string> known = hugging_face_names(name, config_.experts);
+    if (known.empty()) {
       return error(ErrorCode::kUnsupported, "{}: tensor '{}': not known in a {} model", origin(),
                    printable(name), family_name(config_.family));
     }
-    if (!tensors_.emplace(*known, &tensor).second) {
-      return error(ErrorCode::kCorrupt, "{}: tensor '{}' stands there twice", origin(), *known);
+    Place place{&tensor, tensor.shape};
+    if (name.find("_exps.") != std::string::npos) {
+      const auto count = static_cast<int64_t>(known.size());
+      if (tensor.shape.size() != 3 || tensor.shape[0] != count) {
+        return error(ErrorCode::kCorrupt, "{}: tensor '{}': shape {} is not that of {} experts",
+                     origin(), name, shape_text(tensor.shape), count);
+      }
+      place.shape.erase(place.shape.begin());
+    }
+    for (const std::string& own_name : known) {
+      if (!tensors_.emplace(own_name, place).second) {
+        return error(ErrorCode::kCorrupt, "{}: tensor '{}' stands there twice", origin(), own_name);
+      }
+      place.first_row += place.shape[0];
     }
   }
   return {};
@@ -49,13 +61,13 @@ Status GgufSource::map_names() {
 
 Status GgufSource::check_tensors() const {
   std::vector<TensorSpec> found;
-  for (const auto& [name, tensor] : tensors_) found.push_back({name, tensor->shape});
+  for (const auto& [name, place] : tensors_) found.push_back({name, place.shape});
   return check_model_tensors(config_, found, origin());
 }
 
-Result<const GgufTensor*> GgufSource::find(std::string_view name) const {
+Result<const GgufSource::Place*> GgufSource::find(std::string_view name) const {
   const auto it = tensors_.find(name);
-  if (it != tensors_.end()) return it->second;
+  if (it != tensors_.end()) return &it->second;
   return error(ErrorCode::kNotFound, "{}: tensor '{}' is missing", origin(), name);
 }
 
@@ -70,7 +82,7 @@ Result<std::vector<int64_t>> GgufSource::shape(std::string_view name) const {
 }
 
 Result<std::string> GgufSource::stored_type(std::string_view name) const {
-  return std::string(ATOM_TRY(find(name))->type->name);
+  return std::string(ATOM_TRY(find(name))->tensor->type->name);
 }
 
 bool GgufSource::is_permuted(std::string_view name) const {
@@ -79,9 +91,10 @@ bool GgufSource::is_permuted(std::string_view name) const {
 }
 
 Status GgufSource::read(std::string_view name, std::span<float> out) const {
-  const GgufTensor& tensor = *ATOM_TRY(find(name));
+  const Place& place = *ATOM_TRY(find(name));
+  const GgufTensor& tensor = *place.tensor;
   int64_t elements = 1;
-  for (const int64_t size : tensor.shape) elements *= size;
+  for (const int64_t size : place.shape) elements *= size;
   if (static_cast<int64_t>(out.size()) != elements) {
     return error(ErrorCode::kInvalidArgument, "{}: tensor '{}': {} values, not {}", origin(), name,
                  elements, out.size());
@@ -96,12 +109,13 @@ Status GgufSource::read(std::string_view name, std::span<float> out) const {
     }
     return {};
   }
-  const int64_t row_values = tensor.shape.back(), rows = elements / row_values;
+  const int64_t row_values = place.shape.back(), rows = elements / row_values;
   const int64_t step = std::max<int64_t>(1, kValuesPerTask / row_values);
   parallel_for((rows + step - 1) / step, [&](int64_t task) {
     const int64_t begin = task * step, end = std::min(rows, begin + step);
     if (!permuted) {
-      GgufFile::decode_rows(tensor, begin, end - begin, out.data() + begin * row_values);
+      GgufFile::decode_rows(tensor, place.first_row + begin, end - begin,
+                            out.data() + begin * row_values);
       return;
     }
     for (int64_t row = begin; row < end; ++row) {

@@ -27,14 +27,20 @@ class GgufSource final : public ModelSource {
   explicit GgufSource(GgufFile file) : file_(std::move(file)) {}
   Status map_names();
   Status check_tensors() const;
-  Result<const GgufTensor*> find(std::string_view name) const;
+  // Where a tensor stands: a tensor of the file, or some rows of one that stacks experts.
+  struct Place {
+    const GgufTensor* tensor = nullptr;
+    std::vector<int64_t> shape;
+    int64_t first_row = 0;
+  };
+  Result<const Place*> find(std::string_view name) const;
   // Whether the file keeps the rows of each head in another order than Hugging Face.
   bool is_permuted(std::string_view name) const;
 
   GgufFile file_;
   ModelConfig config_;
   bool interleaved_ = false;  // llama files put channels that rotate together side by side
-  std::map<std::string, const GgufTensor*, std::less<>> tensors_;  // by Hugging Face name
+  std::map<std::string, Place, std::less<>> tensors_;  // by Hugging Face name
 };
 
 }  // namespace atom

@@ -13,12 +13,13 @@ constexpr const char* kExtension = "atom_model";
 
 Result<ModelFamily> parse_family(const JsonView& view) {
   const std::string type = ATOM_TRY(view.get_string("model_type"));
-  for (const ModelFamily family :
-       {ModelFamily::kLlama, ModelFamily::kMistral, ModelFamily::kQwen2, ModelFamily::kQwen3}) {
+  for (const ModelFamily family : {ModelFamily::kLlama, ModelFamily::kMistral, ModelFamily::kQwen2,
+                                   ModelFamily::kQwen3, ModelFamily::kMixtral}) {
     if (type == family_name(family)) return family;
   }
   return error(ErrorCode::kUnsupported,
-               "{}: model_type: '{}' is not supported (llama, mistral, qwen2 and qwen3 are)",
+               "{}: model_type: '{}' is not supported (llama, mistral, qwen2, qwen3 and mixtral "
+               "are)",
                view.place(), printable(type));
 }
 
@@ -32,6 +33,8 @@ const char* class_name(ModelFamily family) {
       return "Qwen2ForCausalLM";
     case ModelFamily::kQwen3:
       return "Qwen3ForCausalLM";
+    case ModelFamily::kMixtral:
+      return "MixtralForCausalLM";
   }
   return "?";
 }
@@ -50,10 +53,12 @@ Status check_supported(const JsonView& view, ModelFamily family) {
     }
   }
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
+    if (family == ModelFamily::kMixtral) break;
     const int64_t experts = ATOM_TRY(view.get_int(key, 0, kMaxConfigSize, 0));
     if (experts > 0) {
-      return error(ErrorCode::kUnsupported, "{}: {}: {}: mixtures of experts are not supported",
-                   view.place(), key, experts);
+      return error(ErrorCode::kUnsupported,
+                   "{}: {}: {}: mixtures of experts of family {} are not supported (mixtral's are)",
+                   view.place(), key, experts, family_name(family));
     }
   }
   const std::string activation = ATOM_TRY(view.get_string("hidden_act", "silu"));
@@ -114,7 +119,8 @@ Status parse_rope_scaling(const JsonView& scaling, RopeConfig& rope) {
 // `rope_theta` and `rope_scaling` of old, or transformers 5's `rope_parameters` that holds both.
 Status parse_rope(const JsonView& view, ModelConfig& config) {
   RopeConfig& rope = config.rope;
-  rope.theta = ATOM_TRY(view.get_number("rope_theta", 10000.0));
+  const double class_default = config.family == ModelFamily::kMixtral ? 1e6 : 10000.0;
+  rope.theta = ATOM_TRY(view.get_number("rope_theta", class_default));
   double partial = ATOM_TRY(view.get_number("partial_rotary_factor", 1.0));
   const char* key = view.has("rope_scaling") ? "rope_scaling" : "rope_parameters";
   if (view.has(key)) {
@@ -146,12 +152,13 @@ Status parse_rope(const JsonView& view, ModelConfig& config) {
 Result<int64_t> parse_sliding_window(const JsonView& view, ModelFamily family, int64_t layers) {
   if (family == ModelFamily::kLlama) return 0;
   const bool absent = !view.is_object() || !view.json().contains("sliding_window");
+  const int64_t class_default = family == ModelFamily::kMixtral ? 0 : 4096;
   const int64_t window =
-      absent ? 4096 : ATOM_TRY(view.get_int("sliding_window", 0, kMaxConfigSize, 0));
-  if (family == ModelFamily::kMistral) {
+      absent ? class_default : ATOM_TRY(view.get_int("sliding_window", 0, kMaxConfigSize, 0));
+  if (family == ModelFamily::kMistral || family == ModelFamily::kMixtral) {
     if (view.has("layer_types")) {
-      return error(ErrorCode::kUnsupported, "{}: layer_types is not supported for mistral",
-                   view.place());
+      return error(ErrorCode::kUnsupported, "{}: layer_types is not supported for {}", view.place(),
+                   family_name(family));
     }
     return window;
   }
@@ -209,7 +216,12 @@ Status parse_sizes(const JsonView& view, ModelConfig& config) {
       view.get_int("head_dim", 1, kMaxConfigSize, wide_heads ? 128 : config.hidden / config.heads));
   config.vocab = ATOM_TRY(view.get_int("vocab_size", 1, kMaxConfigSize));
   config.context = ATOM_TRY(view.get_int("max_position_embeddings", 1, kMaxConfigSize));
-  config.norm_eps = ATOM_TRY(view.get_number("rms_norm_eps", 1e-6));
+  const bool mixtral = config.family == ModelFamily::kMixtral;
+  config.norm_eps = ATOM_TRY(view.get_number("rms_norm_eps", mixtral ? 1e-5 : 1e-6));
+  if (mixtral) {
+    config.experts = ATOM_TRY(view.get_int("num_local_experts", 1, kMaxConfigSize, 8));
+    config.active_experts = ATOM_TRY(view.get_int("num_experts_per_tok", 1, kMaxConfigSize, 2));
+  }
   return {};
 }
 
@@ -222,6 +234,7 @@ Status parse_switches(const JsonView& view, ModelConfig& config) {
       config.mlp_bias = ATOM_TRY(view.get_bool("mlp_bias", false));
       break;
     case ModelFamily::kMistral:
+    case ModelFamily::kMixtral:
       break;
     case ModelFamily::kQwen2:
       config.qkv_bias = true;
@@ -335,6 +348,10 @@ Json hf_config_json(const ModelConfig& c) {
   if (c.family == ModelFamily::kQwen2 || c.family == ModelFamily::kQwen3) {
     json["use_sliding_window"] = c.sliding_window > 0;
     json["max_window_layers"] = c.sliding_window > 0 ? 0 : c.layers;
+  }
+  if (c.family == ModelFamily::kMixtral) {
+    json["num_local_experts"] = c.experts;
+    json["num_experts_per_tok"] = c.active_experts;
   }
   const Result<ModelConfig> plain = parse_hf_config(json, "synthesised config");
   if (plain.ok() && *plain == c) return json;

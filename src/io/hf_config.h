@@ -8,10 +8,10 @@
 
 namespace atom {
 
-// Reads a config.json of a llama, mistral, qwen2 or qwen3 model, with the defaults and the meaning
-// that transformers gives its fields. Everything that would change the computation and that we do
-// not do (other architectures, experts, other activations, windows that differ between layers) is
-// refused. The result is validated.
+// Reads a config.json of a llama, mistral, qwen2, qwen3 or mixtral model, with the defaults and the
+// meaning that transformers gives its fields. Everything that would change the computation and that
+// we do not do (other architectures, other mixtures of experts, other activations, windows that
+// differ between layers) is refused. The result is validated.
 Result<ModelConfig> parse_hf_config(const Json& document, const std::string& origin);
 
 // Adds the end-of-sequence tokens that a generation_config.json names.

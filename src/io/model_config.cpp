@@ -62,6 +62,20 @@ void check_rope(const RopeConfig& rope, int64_t head_dim, Checker& check) {
   }
 }
 
+void check_experts(const ModelConfig& config, Checker& check) {
+  if (config.family != ModelFamily::kMixtral) {
+    check.require(
+        config.experts == 0, "experts",
+        fmt::format("{} in a model of family {}", config.experts, family_name(config.family)));
+    return;
+  }
+  check.range("experts", config.experts, 1, 256);
+  check.range("experts a token", config.active_experts, 1, config.experts);
+  // Bounds the list of a model's tensors, whatever its config.json says.
+  check.range("experts in all layers", config.layers * config.experts, 1, 65536);
+  check.require(!config.mlp_bias, "experts", "biases of experts are not supported");
+}
+
 }  // namespace
 
 const char* family_name(ModelFamily family) {
@@ -74,6 +88,8 @@ const char* family_name(ModelFamily family) {
       return "qwen2";
     case ModelFamily::kQwen3:
       return "qwen3";
+    case ModelFamily::kMixtral:
+      return "mixtral";
   }
   return "?";
 }
@@ -96,6 +112,7 @@ Status validate(const ModelConfig& config, const std::string& origin) {
       fmt::format("{} is not a multiple of {} key/value heads", config.heads, config.kv_heads));
   check.require(config.head_dim % 2 == 0, "head dimension",
                 fmt::format("{} is odd", config.head_dim));
+  check_experts(config, check);
   check_rope(config.rope, config.head_dim, check);
   check.range("bos token", int64_t{config.bos_id}, -1, config.vocab - 1);
   for (const int32_t id : config.eos_ids) {

@@ -1,4 +1,4 @@
-// The shape of a Llama-family decoder, however its file spells it.
+// The shape of a Llama-family decoder, dense or a mixture of experts, however its file spells it.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace atom {
 
-enum class ModelFamily : uint8_t { kLlama, kMistral, kQwen2, kQwen3 };
+enum class ModelFamily : uint8_t { kLlama, kMistral, kQwen2, kQwen3, kMixtral };
 const char* family_name(ModelFamily family);  // as Hugging Face's model_type: "llama"
 
 enum class RopeScaling : uint8_t { kNone, kLinear, kLlama3, kYarn };
@@ -35,13 +35,15 @@ struct ModelConfig {
   ModelFamily family = ModelFamily::kLlama;
   int64_t layers = 0;          // L
   int64_t hidden = 0;          // D
-  int64_t ffn = 0;             // F
+  int64_t ffn = 0;             // F, of each expert where there are experts
   int64_t heads = 0;           // H
   int64_t kv_heads = 0;        // KH
   int64_t head_dim = 0;        // DH
   int64_t vocab = 0;           // V
   int64_t context = 0;         // longest sequence the model was made for
   int64_t sliding_window = 0;  // tokens a query sees back; 0: all
+  int64_t experts = 0;         // E feed-forward networks a layer behind a router; 0: one, dense
+  int64_t active_experts = 0;  // of them, those that each token goes through
   double norm_eps = 1e-5;
   bool tied_embeddings = false;
   bool qkv_bias = false;
@@ -51,6 +53,9 @@ struct ModelConfig {
   RopeConfig rope;
   int32_t bos_id = -1;
   std::vector<int32_t> eos_ids;
+
+  // Feed-forward networks a layer.
+  int64_t mlps() const { return experts > 0 ? experts : 1; }
 
   bool operator==(const ModelConfig&) const = default;
 };

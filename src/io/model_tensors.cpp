@@ -13,27 +13,36 @@ std::string layer_tensor(int64_t layer, std::string_view suffix) {
 
 std::vector<LinearSpec> layer_linears(const ModelConfig& c, int64_t layer) {
   const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  return {
+  std::vector<LinearSpec> linears = {
       {layer_tensor(layer, "self_attn.q_proj"), q, c.hidden, c.qkv_bias},
       {layer_tensor(layer, "self_attn.k_proj"), kv, c.hidden, c.qkv_bias},
       {layer_tensor(layer, "self_attn.v_proj"), kv, c.hidden, c.qkv_bias},
       {layer_tensor(layer, "self_attn.o_proj"), c.hidden, q, c.o_bias},
-      {layer_tensor(layer, "mlp.gate_proj"), c.ffn, c.hidden, c.mlp_bias},
-      {layer_tensor(layer, "mlp.up_proj"), c.ffn, c.hidden, c.mlp_bias},
-      {layer_tensor(layer, "mlp.down_proj"), c.hidden, c.ffn, c.mlp_bias},
   };
+  const auto add_mlp = [&](const std::string& prefix, const char* gate, const char* up,
+                           const char* down) {
+    linears.push_back({layer_tensor(layer, prefix + gate), c.ffn, c.hidden, c.mlp_bias});
+    linears.push_back({layer_tensor(layer, prefix + up), c.ffn, c.hidden, c.mlp_bias});
+    linears.push_back({layer_tensor(layer, prefix + down), c.hidden, c.ffn, c.mlp_bias});
+  };
+  if (c.experts == 0) add_mlp("mlp.", "gate_proj", "up_proj", "down_proj");
+  for (int64_t e = 0; e < c.experts; ++e) {
+    add_mlp(fmt::format("block_sparse_moe.experts.{}.", e), "w1", "w3", "w2");
+  }
+  return linears;
 }
 
-std::vector<TensorSpec> layer_norms(const ModelConfig& c, int64_t layer) {
-  std::vector<TensorSpec> norms = {
+std::vector<TensorSpec> layer_floats(const ModelConfig& c, int64_t layer) {
+  std::vector<TensorSpec> floats = {
       {layer_tensor(layer, "input_layernorm.weight"), {c.hidden}},
       {layer_tensor(layer, "post_attention_layernorm.weight"), {c.hidden}},
   };
   if (c.qk_norm) {
-    norms.push_back({layer_tensor(layer, "self_attn.q_norm.weight"), {c.head_dim}});
-    norms.push_back({layer_tensor(layer, "self_attn.k_norm.weight"), {c.head_dim}});
+    floats.push_back({layer_tensor(layer, "self_attn.q_norm.weight"), {c.head_dim}});
+    floats.push_back({layer_tensor(layer, "self_attn.k_norm.weight"), {c.head_dim}});
   }
-  return norms;
+  if (c.experts > 0) floats.push_back({layer_tensor(layer, kRouterTensor), {c.experts, c.hidden}});
+  return floats;
 }
 
 std::vector<TensorSpec> model_tensors(const ModelConfig& c) {
@@ -49,7 +58,7 @@ std::vector<TensorSpec> model_tensors(const ModelConfig& c) {
       tensors.push_back({linear.name + ".weight", {linear.rows, linear.cols}});
       if (linear.bias) tensors.push_back({linear.name + ".bias", {linear.rows}});
     }
-    for (TensorSpec& norm : layer_norms(c, layer)) tensors.push_back(std::move(norm));
+    for (TensorSpec& floats : layer_floats(c, layer)) tensors.push_back(std::move(floats));
   }
   return tensors;
 }

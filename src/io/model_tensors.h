@@ -22,10 +22,12 @@ struct LinearSpec {
   bool bias = false;
 };
 
-// The seven linears of a layer, in the order q, k, v, o, gate, up, down.
+// The linears of a layer, in the order q, k, v, o, then gate, up, down; these three for each expert
+// where there are experts.
 std::vector<LinearSpec> layer_linears(const ModelConfig& config, int64_t layer);
-// The norms of a layer: input, post-attention, and q and k where there are such.
-std::vector<TensorSpec> layer_norms(const ModelConfig& config, int64_t layer);
+// What stays in floats in every checkpoint: the norms (input, post-attention, and q and k where
+// there are such) and the router [E, D] of a mixture of experts.
+std::vector<TensorSpec> layer_floats(const ModelConfig& config, int64_t layer);
 // All tensors of an unquantized model: embeddings, layers, last norm, lm_head unless tied.
 std::vector<TensorSpec> model_tensors(const ModelConfig& config);
 
@@ -40,6 +42,9 @@ std::string shape_text(const std::vector<int64_t>& shape);
 inline constexpr std::string_view kEmbedTensor = "model.embed_tokens";
 inline constexpr std::string_view kHeadTensor = "lm_head";
 inline constexpr std::string_view kLastNormTensor = "model.norm.weight";
+
+// Within a layer: the router of a mixture of experts.
+inline constexpr std::string_view kRouterTensor = "block_sparse_moe.gate.weight";
 
 // Tensor names of layer i: layer_tensor(3, "self_attn.q_proj.weight").
 std::string layer_tensor(int64_t layer, std::string_view suffix);

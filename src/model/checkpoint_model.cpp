@@ -27,7 +27,7 @@ auto perms_of(Layer& layer, const ModelConfig& config) {
 
 template <class Values>
 struct NamedFloats {
-  const char* name;
+  std::string_view name;
   Values* values;
   std::vector<int64_t> shape;
   bool present;
@@ -36,20 +36,15 @@ template <class Layer>
 auto floats_of(Layer& layer, const ModelConfig& config, bool centered, int64_t prefix) {
   using Named = NamedFloats<std::remove_reference_t<decltype((layer.k_mean))>>;
   const int64_t heads = config.kv_heads, dim = config.head_dim;
-  return std::array<Named, 7>{
+  return std::array<Named, 8>{
       {{"input_layernorm.weight", &layer.attention_norm, {config.hidden}, true},
        {"post_attention_layernorm.weight", &layer.mlp_norm, {config.hidden}, true},
        {"self_attn.q_norm.weight", &layer.q_norm, {dim}, config.qk_norm},
        {"self_attn.k_norm.weight", &layer.k_norm, {dim}, config.qk_norm},
+       {kRouterTensor, &layer.router, {config.experts, config.hidden}, config.experts > 0},
        {"self_attn.k_mean", &layer.k_mean, {heads * dim}, centered},
        {"self_attn.prefix_k", &layer.prefix_k, {prefix, heads, dim}, prefix > 0},
        {"self_attn.prefix_v", &layer.prefix_v, {prefix, heads, dim}, prefix > 0}}};
-}
-
-// In the order of layer_linears().
-template <class Layer>
-auto linears_of(Layer& layer) {
-  return std::array{&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down};
 }
 
 std::vector<int32_t> identity(int64_t channels) {
@@ -63,7 +58,7 @@ std::vector<int32_t> identity(int64_t channels) {
 Status write_checkpoint_layer(CheckpointWriter& writer, const ModelConfig& config, int64_t index,
                               const PackedLayer& layer) {
   const std::vector<LinearSpec> names = layer_linears(config, index);
-  const auto linears = linears_of(layer);
+  const std::vector<const PackedLinear*> linears = layer.linears();
   for (size_t i = 0; i < linears.size(); ++i) {
     ATOM_TRY(writer.add_linear(names[i].name, *linears[i]));
   }
@@ -85,8 +80,9 @@ Result<PackedLayer> read_checkpoint_layer(const Checkpoint& checkpoint, int64_t 
   const CheckpointMeta& meta = checkpoint.meta();
   const auto prefix = static_cast<int64_t>(meta.prefix_tokens.size());
   PackedLayer layer;
+  layer.mlps.resize(static_cast<size_t>(meta.config.mlps()));
   const std::vector<LinearSpec> names = layer_linears(meta.config, index);
-  const auto linears = linears_of(layer);
+  const std::vector<PackedLinear*> linears = layer.linears();
   for (size_t i = 0; i < linears.size(); ++i) {
     *linears[i] = ATOM_TRY(checkpoint.linear(names[i].name));
   }
@@ -103,6 +99,7 @@ Result<PackedLayer> read_checkpoint_layer(const Checkpoint& checkpoint, int64_t 
 
 Result<DecoderWeights> load_checkpoint_model(Backend& backend, const Checkpoint& checkpoint) {
   const CheckpointMeta& meta = checkpoint.meta();
+  ATOM_TRY(check_runnable(backend, meta.config).with_context(checkpoint.origin()));
   DecoderWeights weights;
   weights.config = meta.config;
   weights.kv = meta.kv;

@@ -50,21 +50,24 @@ Result<PackedLinear> read_float_linear(const ModelSource& source, const LinearSp
 Result<PackedLayer> read_float_layer(const ModelSource& source, int64_t index, DType storage) {
   const ModelConfig& config = source.config();
   PackedLayer layer;
-  PackedLinear* const linears[] = {&layer.q,    &layer.k,  &layer.v,   &layer.o,
-                                   &layer.gate, &layer.up, &layer.down};
+  layer.mlps.resize(static_cast<size_t>(config.mlps()));
+  const std::vector<PackedLinear*> linears = layer.linears();
   const std::vector<LinearSpec> specs = layer_linears(config, index);
-  ATOM_CHECK(specs.size() == std::size(linears), "a layer has seven linears");
+  ATOM_CHECK(specs.size() == linears.size(), "a name for every linear");
   for (size_t i = 0; i < specs.size(); ++i) {
     *linears[i] = ATOM_TRY(read_float_linear(source, specs[i], storage));
   }
-  const auto norm = [&](const char* name, int64_t channels) {
-    return read_values(source, layer_tensor(index, name), channels);
+  const auto floats = [&](std::string_view name, int64_t count) {
+    return read_values(source, layer_tensor(index, name), count);
   };
-  layer.attention_norm = ATOM_TRY(norm("input_layernorm.weight", config.hidden));
-  layer.mlp_norm = ATOM_TRY(norm("post_attention_layernorm.weight", config.hidden));
+  layer.attention_norm = ATOM_TRY(floats("input_layernorm.weight", config.hidden));
+  layer.mlp_norm = ATOM_TRY(floats("post_attention_layernorm.weight", config.hidden));
   if (config.qk_norm) {
-    layer.q_norm = ATOM_TRY(norm("self_attn.q_norm.weight", config.head_dim));
-    layer.k_norm = ATOM_TRY(norm("self_attn.k_norm.weight", config.head_dim));
+    layer.q_norm = ATOM_TRY(floats("self_attn.q_norm.weight", config.head_dim));
+    layer.k_norm = ATOM_TRY(floats("self_attn.k_norm.weight", config.head_dim));
+  }
+  if (config.experts > 0) {
+    layer.router = ATOM_TRY(floats(kRouterTensor, config.experts * config.hidden));
   }
   ATOM_TRY(validate(layer, config, 0, source.origin(), index));
   return layer;
@@ -74,6 +77,7 @@ Result<DecoderWeights> load_float_ends(Backend& backend, const ModelSource& sour
                                        const KvFormat& kv) {
   const ModelConfig& config = source.config();
   ATOM_TRY(validate(kv, config.head_dim).with_context(source.origin()));
+  ATOM_TRY(check_runnable(backend, config).with_context(source.origin()));
   DecoderWeights weights;
   weights.config = config;
   weights.kv = kv;

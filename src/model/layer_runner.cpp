@@ -21,18 +21,28 @@ Result<std::unique_ptr<LayerRunner>> LayerRunner::create(Backend& backend,
   runner->qkv_ = ATOM_TRY(backend.make_tensor(max_tokens, qkv_cols));
   runner->q_ = ATOM_TRY(backend.make_tensor(max_tokens, q_cols));
   runner->attended_ = ATOM_TRY(backend.make_tensor(max_tokens, q_cols));
-  runner->gate_up_ = ATOM_TRY(backend.make_tensor(max_tokens, 2 * config.ffn));
+  if (config.experts == 0) {
+    runner->gate_up_ = ATOM_TRY(backend.make_tensor(max_tokens, 2 * config.ffn));
+    return runner;
+  }
+  const int64_t rows = max_tokens * config.active_experts;
+  runner->gate_up_ = ATOM_TRY(backend.make_tensor(rows, 2 * config.ffn));
+  runner->routing_ =
+      ATOM_TRY(backend.make_routing(config.experts, config.active_experts, max_tokens));
+  runner->scores_ = ATOM_TRY(backend.make_tensor(max_tokens, config.experts));
+  runner->expert_output_ = ATOM_TRY(backend.make_tensor(rows, config.hidden));
   return runner;
 }
 
 Status LayerRunner::prepare(const LayerWeights& layer) {
-  for (const LinearWeights* linear :
-       {layer.qkv.get(), layer.o.get(), layer.gate_up.get(), layer.down.get()}) {
-    if (find_input(*linear) != nullptr) continue;
-    inputs_.push_back(
-        ATOM_TRY(backend_.make_activations(linear->format(), linear->cols(), max_tokens_)));
-  }
-  return {};
+  ATOM_TRY(add_input(*layer.qkv, max_tokens_, inputs_));
+  ATOM_TRY(add_input(*layer.o, max_tokens_, inputs_));
+  ATOM_TRY(add_input(*layer.gate_up[0], max_tokens_, inputs_));
+  if (layer.router == nullptr) return add_input(*layer.down[0], max_tokens_, inputs_);
+  const int64_t rows = max_tokens_ * config_.active_experts;
+  ATOM_TRY(add_input(*layer.router, max_tokens_, inputs_));
+  ATOM_TRY(add_input(*layer.gate_up[0], rows, routed_inputs_));
+  return add_input(*layer.down[0], rows, routed_inputs_);
 }
 
 void LayerRunner::attention(const LayerWeights& layer, int64_t cache_layer, const Batch& batch,
@@ -40,7 +50,7 @@ void LayerRunner::attention(const LayerWeights& layer, int64_t cache_layer, cons
   const int64_t tokens = batch.size();
   const auto norm_eps = static_cast<float>(config_.norm_eps);
 
-  Activations& normed = input_of(*layer.qkv);
+  Activations& normed = input_of(inputs_, *layer.qkv);
   backend_.rmsnorm_quantize(
       {.x = &x, .weight = layer.attention_norm, .eps = norm_eps, .tokens = tokens}, layer.qkv_perm,
       normed);
@@ -71,34 +81,74 @@ void LayerRunner::attention(const LayerWeights& layer, int64_t cache_layer, cons
        .rotary_dim = config_.rope.rotary_dim,
        .cache = &cache});
 
-  Activations& attended = input_of(*layer.o);
+  Activations& attended = input_of(inputs_, *layer.o);
   backend_.quantize(*attended_, tokens, layer.o_perm, attended);
   if (hook) hook(InputSite::kO, attended, tokens);
   backend_.linear(
       {.x = &attended, .w = layer.o.get(), .y = &x, .tokens = tokens, .accumulate = true});
 }
 
-void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook,
-                      bool advance) {
-  Activations& normed = input_of(*layer.gate_up);
+void LayerRunner::normalize(const LayerWeights& layer, const Tensor& x, int64_t tokens,
+                            std::span<const int32_t> perm, Activations& y) {
   backend_.rmsnorm_quantize({.x = &x,
                              .weight = layer.mlp_norm,
                              .eps = static_cast<float>(config_.norm_eps),
                              .tokens = tokens},
-                            layer.gate_up_perm, normed);
-  if (hook) hook(InputSite::kGateUp, normed, tokens);
-  backend_.linear({.x = &normed, .w = layer.gate_up.get(), .y = gate_up_.get(), .tokens = tokens});
+                            perm, y);
+}
 
-  Activations& gated = input_of(*layer.down);
+void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook,
+                      bool advance) {
+  if (layer.router != nullptr) return mixture(layer, tokens, x, hook, advance);
+  const LinearWeights& gate_up = *layer.gate_up[0];
+  const LinearWeights& down = *layer.down[0];
+  Activations& normed = input_of(inputs_, gate_up);
+  normalize(layer, x, tokens, layer.gate_up_perm, normed);
+  if (hook) hook(InputSite::kGateUp, normed, tokens);
+  backend_.linear({.x = &normed, .w = &gate_up, .y = gate_up_.get(), .tokens = tokens});
+
+  Activations& gated = input_of(inputs_, down);
   backend_.silu_mul_quantize({.gate_up = gate_up_.get(), .tokens = tokens}, gated);
   if (hook) hook(InputSite::kDown, gated, tokens);
   if (!advance) return;
-  backend_.linear(
-      {.x = &gated, .w = layer.down.get(), .y = &x, .tokens = tokens, .accumulate = true});
+  backend_.linear({.x = &gated, .w = &down, .y = &x, .tokens = tokens, .accumulate = true});
 }
 
-Activations* LayerRunner::find_input(const LinearWeights& linear) {
-  for (const auto& input : inputs_) {
+// The router reads what the norm gives before it is rounded, so the norm runs a second time for it.
+void LayerRunner::mixture(const LayerWeights& layer, int64_t tokens, Tensor& x,
+                          const SiteHook& hook, bool advance) {
+  const int64_t rows = tokens * routing_->active();
+  Activations& exact = input_of(inputs_, *layer.router);
+  normalize(layer, x, tokens, {}, exact);
+  backend_.linear({.x = &exact, .w = layer.router.get(), .y = scores_.get(), .tokens = tokens});
+  backend_.route(*scores_, tokens, *routing_);
+
+  const LinearWeights& gate_up = *layer.gate_up[0];
+  Activations& normed = input_of(inputs_, gate_up);
+  normalize(layer, x, tokens, layer.gate_up_perm, normed);
+  Activations& routed = input_of(routed_inputs_, gate_up);
+  backend_.gather_routed(normed, *routing_, tokens, routed);
+  if (hook) hook(InputSite::kGateUp, routed, rows);
+  backend_.grouped_linear({.x = &routed,
+                           .w = layer.gate_up,
+                           .routing = routing_.get(),
+                           .y = gate_up_.get(),
+                           .tokens = tokens});
+
+  Activations& gated = input_of(routed_inputs_, *layer.down[0]);
+  backend_.silu_mul_quantize({.gate_up = gate_up_.get(), .tokens = rows}, gated);
+  if (hook) hook(InputSite::kDown, gated, rows);
+  if (!advance) return;
+  backend_.grouped_linear({.x = &gated,
+                           .w = layer.down,
+                           .routing = routing_.get(),
+                           .y = expert_output_.get(),
+                           .tokens = tokens});
+  backend_.combine(*expert_output_, *routing_, tokens, x);
+}
+
+Activations* LayerRunner::find_input(const Inputs& inputs, const LinearWeights& linear) {
+  for (const auto& input : inputs) {
     if (input->format() == linear.format() && input->channels() == linear.cols()) {
       return input.get();
     }
@@ -106,10 +156,16 @@ Activations* LayerRunner::find_input(const LinearWeights& linear) {
   return nullptr;
 }
 
-Activations& LayerRunner::input_of(const LinearWeights& linear) {
-  Activations* input = find_input(linear);
+Activations& LayerRunner::input_of(const Inputs& inputs, const LinearWeights& linear) {
+  Activations* input = find_input(inputs, linear);
   ATOM_CHECK(input != nullptr, "prepare() was not called for this layer's formats");
   return *input;
+}
+
+Status LayerRunner::add_input(const LinearWeights& linear, int64_t rows, Inputs& inputs) {
+  if (find_input(inputs, linear) != nullptr) return {};
+  inputs.push_back(ATOM_TRY(backend_.make_activations(linear.format(), linear.cols(), rows)));
+  return {};
 }
 
 }  // namespace atom

@@ -21,7 +21,8 @@ enum class InputSite : uint8_t { kQkv, kO, kGateUp, kDown };
 inline constexpr int kInputSites = 4;
 
 // Called when a site's input is ready and before its linear reads it: [tokens, K] in the site's
-// permuted order. It may look at the input, or put another one in its place.
+// permuted order. It may look at the input, or put another one in its place. In a mixture of
+// experts the inputs of gate_up and down are routed rows, `tokens` of them (LayerRunner::routing).
 using SiteHook = std::function<void(InputSite site, Activations& input, int64_t tokens)>;
 
 class LayerRunner {
@@ -38,33 +39,48 @@ class LayerRunner {
   // into cache_layer of the cache.
   void attention(const LayerWeights& layer, int64_t cache_layer, const Batch& batch, KvCache& cache,
                  Tensor& x, const SiteHook& hook = {});
-  // x += down_proj(silu(gate) * up) of norm(x), for the first `tokens` rows. advance = false stops
-  // at down_proj's input and leaves x alone: for those who only watch the sites.
+  // x += down_proj(silu(gate) * up) of norm(x), for the first `tokens` rows, or the weighted sum of
+  // this over a token's experts. advance = false stops at down_proj's input and leaves x alone: for
+  // those who only watch the sites.
   void mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook = {},
            bool advance = true);
 
   // What the last attention() projected: [>=T, (H + 2 KH) * DH], q heads, k heads, v heads, before
   // norms and RoPE.
   const Tensor& qkv() const { return *qkv_; }
+  // Where the last mlp() of a mixture of experts sent its tokens. REQUIRED: a config with experts.
+  const Routing& routing() const { return *routing_; }
   std::span<const float> cos_sin() const { return cos_sin_; }
   int64_t max_tokens() const { return max_tokens_; }
   int64_t positions() const { return positions_; }
 
  private:
   LayerRunner(Backend& backend, const ModelConfig& config, int64_t max_tokens, int64_t positions);
-  Activations* find_input(const LinearWeights& linear);
-  Activations& input_of(const LinearWeights& linear);
+  // Inputs that sites take turns with: one a format and width.
+  using Inputs = std::vector<std::unique_ptr<Activations>>;
+  static Activations* find_input(const Inputs& inputs, const LinearWeights& linear);
+  static Activations& input_of(const Inputs& inputs, const LinearWeights& linear);
+  Status add_input(const LinearWeights& linear, int64_t rows, Inputs& inputs);
+  void normalize(const LayerWeights& layer, const Tensor& x, int64_t tokens,
+                 std::span<const int32_t> perm, Activations& y);
+  void mixture(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook,
+               bool advance);
 
   Backend& backend_;
   ModelConfig config_;
   int64_t max_tokens_;
   int64_t positions_;
-  std::vector<float> cos_sin_;                        // [positions, rotary_dim / 2, 2]
-  std::unique_ptr<Tensor> qkv_;                       // [max_tokens, (H + 2 KH) * DH]
-  std::unique_ptr<Tensor> q_;                         // [max_tokens, H * DH]
-  std::unique_ptr<Tensor> attended_;                  // [max_tokens, H * DH]
-  std::unique_ptr<Tensor> gate_up_;                   // [max_tokens, 2 F]
-  std::vector<std::unique_ptr<Activations>> inputs_;  // one a format and width; sites take turns
+  std::vector<float> cos_sin_;        // [positions, rotary_dim / 2, 2]
+  std::unique_ptr<Tensor> qkv_;       // [max_tokens, (H + 2 KH) * DH]
+  std::unique_ptr<Tensor> q_;         // [max_tokens, H * DH]
+  std::unique_ptr<Tensor> attended_;  // [max_tokens, H * DH]
+  std::unique_ptr<Tensor> gate_up_;   // [max_tokens * A, 2 F]
+  Inputs inputs_;                     // of max_tokens rows
+  // Mixtures of experts alone:
+  std::unique_ptr<Routing> routing_;
+  std::unique_ptr<Tensor> scores_;         // [max_tokens, E]
+  std::unique_ptr<Tensor> expert_output_;  // [max_tokens * A, D]
+  Inputs routed_inputs_;                   // of max_tokens * A rows
 };
 
 }  // namespace atom

@@ -37,7 +37,8 @@ Status check_permutation(const std::vector<int32_t>& perm, int64_t channels, con
   return {};
 }
 
-Status check_linear(const PackedLinear& linear, int64_t rows, int64_t cols, const char* name) {
+Status check_linear(const PackedLinear& linear, int64_t rows, int64_t cols,
+                    const std::string& name) {
   if (linear.rows != rows || linear.cols != cols) {
     return error(ErrorCode::kCorrupt, "{}: shape [{}, {}], expected [{}, {}]", name, linear.rows,
                  linear.cols, rows, cols);
@@ -45,15 +46,38 @@ Status check_linear(const PackedLinear& linear, int64_t rows, int64_t cols, cons
   return validate(linear).with_context(name);
 }
 
+Status check_format(const PackedLinear& first, const PackedLinear& other, const std::string& name) {
+  if (other.format == first.format) return {};
+  return error(ErrorCode::kUnsupported, "{}: format {} differs from its site's, {}", name,
+               describe(other.format), describe(first.format));
+}
+
 // What concatenate_rows takes for granted.
-Status check_fusible(const PackedLinear& first, const PackedLinear& other, const char* name) {
-  if (other.format != first.format) {
-    return error(ErrorCode::kUnsupported, "{}: format {} differs from its site's, {}", name,
-                 describe(other.format), describe(first.format));
-  }
+Status check_fusible(const PackedLinear& first, const PackedLinear& other,
+                     const std::string& name) {
+  ATOM_TRY(check_format(first, other, name));
   if (other.bias.empty() != first.bias.empty()) {
     return error(ErrorCode::kUnsupported, "{}: a site's linears must all have a bias or none",
                  name);
+  }
+  return {};
+}
+
+Status check_mlps(const PackedLayer& layer, const ModelConfig& c) {
+  ATOM_TRY(check_vector(layer.router, c.experts * c.hidden, "router"));
+  if (static_cast<int64_t>(layer.mlps.size()) != c.mlps()) {
+    return error(ErrorCode::kCorrupt, "{} feed-forward networks, expected {}", layer.mlps.size(),
+                 c.mlps());
+  }
+  for (size_t e = 0; e < layer.mlps.size(); ++e) {
+    const PackedMlp& mlp = layer.mlps[e];
+    const std::string prefix = c.experts > 0 ? fmt::format("expert {}: ", e) : std::string();
+    ATOM_TRY(check_linear(mlp.gate, c.ffn, c.hidden, prefix + "gate_proj"));
+    ATOM_TRY(check_linear(mlp.up, c.ffn, c.hidden, prefix + "up_proj"));
+    ATOM_TRY(check_linear(mlp.down, c.hidden, c.ffn, prefix + "down_proj"));
+    ATOM_TRY(check_fusible(mlp.gate, mlp.up, prefix + "up_proj"));
+    ATOM_TRY(check_format(layer.mlps[0].gate, mlp.gate, prefix + "gate_proj"));
+    ATOM_TRY(check_format(layer.mlps[0].down, mlp.down, prefix + "down_proj"));
   }
   return {};
 }
@@ -74,12 +98,9 @@ Status check_layer(const PackedLayer& layer, const ModelConfig& c, int64_t prefi
   ATOM_TRY(check_linear(layer.k, kv_rows, c.hidden, "k_proj"));
   ATOM_TRY(check_linear(layer.v, kv_rows, c.hidden, "v_proj"));
   ATOM_TRY(check_linear(layer.o, c.hidden, q_rows, "o_proj"));
-  ATOM_TRY(check_linear(layer.gate, c.ffn, c.hidden, "gate_proj"));
-  ATOM_TRY(check_linear(layer.up, c.ffn, c.hidden, "up_proj"));
-  ATOM_TRY(check_linear(layer.down, c.hidden, c.ffn, "down_proj"));
   ATOM_TRY(check_fusible(layer.q, layer.k, "k_proj"));
   ATOM_TRY(check_fusible(layer.q, layer.v, "v_proj"));
-  return check_fusible(layer.gate, layer.up, "up_proj");
+  return check_mlps(layer, c);
 }
 
 // The rows of several linears as one linear of the backend's.
@@ -88,12 +109,27 @@ Result<std::unique_ptr<LinearWeights>> load_fused(
   return backend.load_linear(concatenate_rows(std::span(parts.begin(), parts.size())));
 }
 
+template <class Layer>
+auto linears_of(Layer& layer) {
+  std::vector linears = {&layer.q, &layer.k, &layer.v, &layer.o};
+  for (auto& mlp : layer.mlps) {
+    for (auto* linear : {&mlp.gate, &mlp.up, &mlp.down}) linears.push_back(linear);
+  }
+  return linears;
+}
+
 }  // namespace
+
+std::vector<PackedLinear*> PackedLayer::linears() { return linears_of(*this); }
+std::vector<const PackedLinear*> PackedLayer::linears() const { return linears_of(*this); }
 
 int64_t DecoderWeights::bytes() const {
   int64_t total = embed->bytes() + (lm_head == embed ? 0 : lm_head->bytes());
   for (const LayerWeights& layer : layers) {
-    total += layer.qkv->bytes() + layer.o->bytes() + layer.gate_up->bytes() + layer.down->bytes();
+    total += layer.qkv->bytes() + layer.o->bytes();
+    for (const auto& linear : layer.gate_up) total += linear->bytes();
+    for (const auto& linear : layer.down) total += linear->bytes();
+    if (layer.router) total += layer.router->bytes();
   }
   return total;
 }
@@ -104,12 +140,24 @@ Status validate(const PackedLayer& layer, const ModelConfig& config, int64_t pre
       .with_context(fmt::format("{}: layer {}", origin, index));
 }
 
+Status check_runnable(Backend& backend, const ModelConfig& config) {
+  if (config.experts == 0) return {};
+  return backend.make_routing(config.experts, config.active_experts, 1).status();
+}
+
 Result<LayerWeights> load_layer(Backend& backend, PackedLayer layer) {
   LayerWeights loaded;
   loaded.qkv = ATOM_TRY(load_fused(backend, {&layer.q, &layer.k, &layer.v}));
   loaded.o = ATOM_TRY(backend.load_linear(layer.o));
-  loaded.gate_up = ATOM_TRY(load_fused(backend, {&layer.gate, &layer.up}));
-  loaded.down = ATOM_TRY(backend.load_linear(layer.down));
+  for (const PackedMlp& mlp : layer.mlps) {
+    loaded.gate_up.push_back(ATOM_TRY(load_fused(backend, {&mlp.gate, &mlp.up})));
+    loaded.down.push_back(ATOM_TRY(backend.load_linear(mlp.down)));
+  }
+  if (!layer.router.empty()) {
+    const auto hidden = static_cast<int64_t>(layer.mlp_norm.size());
+    const auto experts = static_cast<int64_t>(layer.mlps.size());
+    loaded.router = ATOM_TRY(backend.load_linear(make_float_linear(layer.router, experts, hidden)));
+  }
   static_cast<LayerVectors&>(loaded) = std::move(static_cast<LayerVectors&>(layer));
   return loaded;
 }

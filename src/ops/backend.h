@@ -13,6 +13,17 @@
 //   | silu_mul_quantize  silu(gate) * up, quantize                           -> Activations
 //   |- linear down       adds into x
 //
+// Where a mixture of experts stands in place of the last four, each token goes through A of E
+// experts: its row becomes A routed rows, and routed rows stand expert after expert.
+//
+//   | rmsnorm_quantize   to floats; linear router                            -> scores [T, E]
+//   | route              the A largest scores of a token and their softmax   -> Routing
+//   | rmsnorm_quantize   for the experts, then gather_routed                 -> [T A] Activations
+//   |- grouped_linear    gate_up, each expert for its rows                   -> [T A, 2F]
+//   | silu_mul_quantize
+//   |- grouped_linear    down, each expert for its rows                      -> [T A, D]
+//   | combine            a token's A rows, weighted, added into x
+//
 // Integer results (codes, integer sums) are bit-identical on every backend for the same operator
 // input; docs/quantization.md gives the float expressions before each rounding, step by step, so
 // that they are too. What follows the integer sums is held to tolerances against the ref backend.
@@ -59,6 +70,24 @@ class LinearWeights {
   virtual int64_t rows() const = 0;   // N
   virtual int64_t cols() const = 0;   // K
   virtual int64_t bytes() const = 0;  // resident
+};
+
+// Which experts the tokens of a batch go through, in the backend's memory. Nothing between route()
+// and combine() needs it on the host.
+class Routing {
+ public:
+  virtual ~Routing() = default;
+  virtual int64_t experts() const = 0;     // E
+  virtual int64_t active() const = 0;      // A of them for each token
+  virtual int64_t max_tokens() const = 0;  // T
+};
+
+// A routing brought to the host, for tests and for the quantizer.
+struct HostRouting {
+  std::vector<int32_t> offsets;  // [E + 1]: expert e has routed rows [offsets[e], offsets[e + 1])
+  std::vector<int32_t> tokens;   // [T A]: the token of each routed row; ascending for one expert
+  std::vector<int32_t> rows;     // [T, A]: where a token's rows stand, the best expert's first
+  std::vector<float> weights;    // [T, A]
 };
 
 struct KvCacheShape {
@@ -109,6 +138,14 @@ struct LinearArgs {
   Tensor* y = nullptr;  // [>=T, N]
   int64_t tokens = 0;
   bool accumulate = false;  // y += instead of y =
+};
+
+struct GroupedLinearArgs {
+  const Activations* x = nullptr;                                // [>=T A, K]
+  std::span<const std::unique_ptr<const LinearWeights>> w = {};  // [E] of one format and shape
+  const Routing* routing = nullptr;
+  Tensor* y = nullptr;  // [>=T A, N]
+  int64_t tokens = 0;   // T
 };
 
 struct RopeAppendArgs {
@@ -164,11 +201,15 @@ class Backend {
                                                                 int64_t max_tokens) = 0;
   virtual Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) = 0;
+  // REQUIRES: 1 <= active <= experts.
+  virtual Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t active,
+                                                        int64_t max_tokens) = 0;
 
   // --- host access (synchronous). rows: how many leading rows to copy.
   virtual void write(Tensor& to, std::span<const float> from) = 0;
   virtual void read(const Tensor& from, int64_t rows, std::span<float> to) = 0;
   virtual HostActivations read(const Activations& from, int64_t tokens) = 0;
+  virtual HostRouting read(const Routing& from, int64_t tokens) = 0;
 
   // Runs `operators`, which calls operators and does nothing else: for the same cache, state and
   // logits the same operators with the same arguments, but for the contents of a batch of so many
@@ -189,6 +230,16 @@ class Backend {
                         Activations& y) = 0;
   virtual void silu_mul_quantize(const SiluMulArgs& args, Activations& y) = 0;
   virtual void linear(const LinearArgs& args) = 0;
+  // Sends each token to the experts of its largest scores [>=T, E], of equal ones to the first,
+  // with weights that are the softmax over these scores alone. A NaN is below every number.
+  virtual void route(const Tensor& scores, int64_t tokens, Routing& routing) = 0;
+  // y's routed row i = x's row of that row's token; formats are equal.
+  virtual void gather_routed(const Activations& x, const Routing& routing, int64_t tokens,
+                             Activations& y) = 0;
+  // y[i] = w[e] x[i] for the routed rows i of each expert e.
+  virtual void grouped_linear(const GroupedLinearArgs& args) = 0;
+  // y[t] += the sum of x's routed rows of token t, times their weights, the best expert's first.
+  virtual void combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) = 0;
   virtual void rope_append_kv(const RopeAppendArgs& args) = 0;
   virtual void paged_attention(const AttentionArgs& args) = 0;
   // y[i] = x[rows[i]].

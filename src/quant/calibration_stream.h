@@ -34,6 +34,12 @@ class CalibrationStream {
   Status run(const LayerWeights& layer, bool keep, const SiteHook& hook, Progress& progress,
              const WindowHook& on_window = {});
 
+  // The rows of each expert in the inputs of gate_up and down of the window that runs, [E + 1];
+  // inside a hook.
+  std::vector<int32_t> expert_offsets() const {
+    return backend_.read(runner_->routing(), tokens_).offsets;
+  }
+
   int64_t windows() const { return static_cast<int64_t>(windows_.size()); }
   int64_t window_tokens() const { return tokens_; }
 

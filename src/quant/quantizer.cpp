@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/log.h"
 #include "model/float_loader.h"
 #include "model/rope.h"
 #include "quant/calibration_stream.h"
@@ -16,6 +17,8 @@ namespace atom {
 namespace {
 
 constexpr int64_t kMeanWindows = 8;  // of calibration text behind the mean of the keys
+// An expert that fewer calibration tokens went through says little about its inputs.
+constexpr int64_t kFewestExpertRows = 128;
 
 double weighted_error(std::span<const float> weights, const PackedLinear& packed,
                       std::span<const float> energy) {
@@ -136,10 +139,12 @@ class ModelQuantizer {
     PackedLayer layer = ATOM_TRY(read_float_layer(source_, index, DType::kF32));
     if (recipe_.kv.hadamard) fold_value_hadamard(layer, config_);
     LayerStatistics statistics;
+    statistics.mlps.resize(layer.mlps.size());
     if (float_stream_) statistics = ATOM_TRY(float_pass(layer, progress));
     if (recipe_.balance > 0) balance(layer, statistics);
     if (recipe_.reorder) reorder(layer, statistics);
     if (quantized_stream_) statistics = ATOM_TRY(quantized_pass(index, layer, progress));
+    if (float_stream_ && config_.experts > 0) replace_poor_statistics(index, statistics);
     PackedLayer quantized = ATOM_TRY(quantize_linears(index, layer, statistics));
     ATOM_TRY(sink_.add_layer(index, quantized));
     if (quantized_stream_) {
@@ -159,7 +164,7 @@ class ModelQuantizer {
     int64_t window = 0, keys = 0;
     const auto prefix = static_cast<int64_t>(report_.prefix_tokens.size());
     const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
-      float_statistics_->add(site, input, tokens);
+      add_statistics(*float_statistics_, *float_stream_, site, input, tokens);
       if (site != InputSite::kQkv || mean.empty() || window >= kMeanWindows) return;
       const std::vector<float> k = probe(layer, input, tokens, prefix, true, false).k;
       for (size_t i = 0; i < k.size(); ++i) mean[i % mean.size()] += k[i];
@@ -174,6 +179,13 @@ class ModelQuantizer {
     // model holds them minus the mean and rotated.
     to_cache_form(layer.prefix_k, config_, recipe_.kv, layer.k_mean);
     return float_statistics_->finish();
+  }
+
+  void add_statistics(StatisticsCollector& statistics, const CalibrationStream& stream,
+                      InputSite site, const Activations& input, int64_t rows) const {
+    const bool routed =
+        config_.experts > 0 && (site == InputSite::kGateUp || site == InputSite::kDown);
+    statistics.add(site, input, rows, routed ? stream.expert_offsets() : std::vector<int32_t>());
   }
 
   KeysAndValues probe(const PackedLayer& layer, const Activations& input, int64_t tokens,
@@ -202,50 +214,91 @@ class ModelQuantizer {
   }
 
   // Moves range from activations to weights, or back, at the sites whose input can be scaled for
-  // nothing: by the norm in front of it, or by up_proj's rows.
+  // nothing: by the norm in front of it, or by up_proj's rows. Where the router reads that norm,
+  // its columns take the factors too.
   void balance(PackedLayer& layer, LayerStatistics& statistics) {
-    const auto factors_for = [&](InputSite site, std::initializer_list<PackedLinear*> linears) {
-      SiteStatistics& of_site = statistics[index_of(site)];
+    const auto multiply = [&](std::span<PackedLinear* const> linears,
+                              std::span<const float> energy) {
       const std::vector<const PackedLinear*> readers(linears.begin(), linears.end());
-      std::vector<float> factors = balance_factors(of_site.energy, readers, recipe_.balance);
+      std::vector<float> factors = balance_factors(energy, readers, recipe_.balance);
       for (PackedLinear* linear : linears) multiply_columns(*linear, factors);
-      of_site.divide(factors);
       return factors;
     };
     const auto divide = [](std::span<float> norm, std::span<const float> factors) {
       for (size_t k = 0; k < norm.size(); ++k) norm[k] /= factors[k];
     };
-    divide(layer.attention_norm, factors_for(InputSite::kQkv, {&layer.q, &layer.k, &layer.v}));
-    divide(layer.mlp_norm, factors_for(InputSite::kGateUp, {&layer.gate, &layer.up}));
-    divide_rows(layer.up, factors_for(InputSite::kDown, {&layer.down}));
+    PackedLinear* const qkv[] = {&layer.q, &layer.k, &layer.v};
+    std::vector<float> factors = multiply(qkv, statistics.qkv.energy);
+    statistics.qkv.divide(factors);
+    divide(layer.attention_norm, factors);
+
+    std::vector<PackedLinear*> gate_up;
+    for (PackedMlp& mlp : layer.mlps) gate_up.insert(gate_up.end(), {&mlp.gate, &mlp.up});
+    factors = multiply(gate_up, statistics.gate_up_energy());
+    for (MlpStatistics& mlp : statistics.mlps) mlp.gate_up.divide(factors);
+    divide(layer.mlp_norm, factors);
+    for (size_t i = 0; i < layer.router.size(); ++i) {
+      layer.router[i] *= factors[i % factors.size()];
+    }
+    for (size_t e = 0; e < layer.mlps.size(); ++e) {
+      PackedLinear* const down[] = {&layer.mlps[e].down};
+      factors = multiply(down, statistics.mlps[e].down.energy);
+      statistics.mlps[e].down.divide(factors);
+      divide_rows(layer.mlps[e].up, factors);
+    }
   }
 
+  // One order for the input that experts share; for down's an order an expert, since their hidden
+  // channels have nothing in common and the rows of gate and up take any order for nothing.
   void reorder(PackedLayer& layer, LayerStatistics& statistics) {
-    std::array<std::vector<int32_t>, kInputSites> perms;
-    for (size_t s = 0; s < kInputSites; ++s) {
-      perms[s] = order_by_salience(statistics[s].energy);
-      statistics[s].permute(perms[s]);
+    layer.qkv_perm = order_by_salience(statistics.qkv.energy);
+    layer.o_perm = order_by_salience(statistics.o.energy);
+    layer.gate_up_perm = order_by_salience(statistics.gate_up_energy());
+    statistics.qkv.permute(layer.qkv_perm);
+    statistics.o.permute(layer.o_perm);
+    for (PackedLinear* linear : {&layer.q, &layer.k, &layer.v}) {
+      permute_columns(*linear, layer.qkv_perm);
     }
-    const std::vector<int32_t>& qkv = perms[index_of(InputSite::kQkv)];
-    const std::vector<int32_t>& gate_up = perms[index_of(InputSite::kGateUp)];
-    const std::vector<int32_t>& down = perms[index_of(InputSite::kDown)];
-    for (PackedLinear* linear : {&layer.q, &layer.k, &layer.v}) permute_columns(*linear, qkv);
-    permute_columns(layer.o, perms[index_of(InputSite::kO)]);
-    for (PackedLinear* linear : {&layer.gate, &layer.up}) {
-      permute_columns(*linear, gate_up);
-      permute_rows(*linear, down);  // so that down_proj's input comes out in its order
+    permute_columns(layer.o, layer.o_perm);
+    for (size_t e = 0; e < layer.mlps.size(); ++e) {
+      PackedMlp& mlp = layer.mlps[e];
+      MlpStatistics& of_mlp = statistics.mlps[e];
+      const std::vector<int32_t> down = order_by_salience(of_mlp.down.energy);
+      of_mlp.gate_up.permute(layer.gate_up_perm);
+      of_mlp.down.permute(down);
+      for (PackedLinear* linear : {&mlp.gate, &mlp.up}) {
+        permute_columns(*linear, layer.gate_up_perm);
+        permute_rows(*linear, down);  // so that down_proj's input comes out in its order
+      }
+      permute_columns(mlp.down, down);
     }
-    permute_columns(layer.down, down);
-    layer.qkv_perm = qkv;
-    layer.o_perm = perms[index_of(InputSite::kO)];
-    layer.gate_up_perm = gate_up;
+  }
+
+  // Experts that the text hardly reached: gate and up are fitted to what the others were given, and
+  // down, whose input no other expert has, is rounded to nearest.
+  void replace_poor_statistics(int64_t index, LayerStatistics& statistics) const {
+    std::string poor;
+    std::optional<SiteStatistics> shared;
+    for (size_t e = 0; e < statistics.mlps.size(); ++e) {
+      MlpStatistics& mlp = statistics.mlps[e];
+      if (mlp.rows >= kFewestExpertRows) continue;
+      if (!shared) shared = statistics.gate_up();
+      poor += fmt::format("{}{} ({})", poor.empty() ? "" : ", ", e, mlp.rows);
+      mlp.gate_up = *shared;
+      mlp.down = {};
+    }
+    if (poor.empty()) return;
+    log_warning(
+        "layer {}: experts that fewer than {} calibration tokens went through: {}; their gate and "
+        "up use the statistics of all experts, their down is rounded to nearest",
+        index, kFewestExpertRows, poor);
   }
 
   // Float weights, inputs quantized as the recipe says: what the Hessians of GPTQ are made of.
   Result<LayerStatistics> quantized_pass(int64_t index, const PackedLayer& layer,
                                          Progress& progress) {
     PackedLayer mixed = layer;
-    for (const auto& [site, linear] : linears_of(mixed)) {
+    for (const auto& [site, mlp, linear] : linears_of(mixed)) {
       const LinearFormat target = ATOM_TRY(recipe_.format_for(site, index, linear->cols));
       linear->format.act = target.act;
       linear->format.weight.group = target.weight.group;
@@ -256,7 +309,7 @@ class ModelQuantizer {
     if (prefix_stream_) quantized_stream_->set_prefix(layer.prefix_k, layer.prefix_v);
     ATOM_TRY(quantized_statistics_->begin());
     const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
-      quantized_statistics_->add(site, input, tokens);
+      add_statistics(*quantized_statistics_, *quantized_stream_, site, input, tokens);
     };
     ATOM_TRY(quantized_stream_->run(weights, false, hook, progress));
     return quantized_statistics_->finish();
@@ -266,22 +319,25 @@ class ModelQuantizer {
                                        const LayerStatistics& statistics) {
     PackedLayer quantized;
     static_cast<LayerVectors&>(quantized) = layer;
+    quantized.router = layer.router;
+    quantized.mlps.resize(layer.mlps.size());
     const std::vector<LinearSpec> names = layer_linears(config_, index);
-    const auto from = linears_of(layer), to = linears_of(quantized);
+    const std::vector<SiteLinear> from = linears_of(layer), to = linears_of(quantized);
     std::optional<GptqFactor> factor;
     for (size_t i = 0; i < from.size(); ++i) {
-      const auto [site, linear] = from[i];
-      const SiteStatistics& site_statistics = statistics[index_of(site)];
+      const auto [site, mlp, linear] = from[i];
+      const SiteStatistics& site_statistics = statistics.of(site, mlp);
       WeightQuantSpec how;
       how.format = ATOM_TRY(recipe_.format_for(site, index, linear->cols));
       how.scale_rule = recipe_.scale_rule;
       how.clip = recipe_.clip;
-      if (recipe_.gptq && (i == 0 || site != from[i - 1].first)) {
+      const bool new_input = i == 0 || site != from[i - 1].site || mlp != from[i - 1].mlp;
+      if (new_input) factor.reset();
+      if (new_input && recipe_.gptq && !site_statistics.hessian.empty()) {
         factor = ATOM_TRY(factor_hessian(site_statistics.hessian, linear->cols, recipe_.damping));
       }
-      PackedLinear packed =
-          quantize_weights(linear->values, linear->rows, linear->cols, how,
-                           recipe_.gptq ? &*factor : nullptr, site_statistics.energy);
+      PackedLinear packed = quantize_weights(linear->values, linear->rows, linear->cols, how,
+                                             factor ? &*factor : nullptr, site_statistics.energy);
       packed.bias = linear->bias;
       ATOM_TRY(validate(packed).with_context(names[i].name));
       report_.linears.push_back(
@@ -290,16 +346,28 @@ class ModelQuantizer {
            .bits = effective_bits(how.format.weight, linear->cols),
            .weights = linear->rows * linear->cols,
            .error = weighted_error(linear->values, packed, site_statistics.energy)});
-      *to[i].second = std::move(packed);
+      *to[i].linear = std::move(packed);
     }
     return quantized;
   }
 
-  static std::vector<std::pair<InputSite, PackedLinear*>> linears_of(PackedLayer& layer) {
-    return {{InputSite::kQkv, &layer.q},       {InputSite::kQkv, &layer.k},
-            {InputSite::kQkv, &layer.v},       {InputSite::kO, &layer.o},
-            {InputSite::kGateUp, &layer.gate}, {InputSite::kGateUp, &layer.up},
-            {InputSite::kDown, &layer.down}};
+  struct SiteLinear {
+    InputSite site;
+    size_t mlp;
+    PackedLinear* linear;
+  };
+  // In the order of layer_linears().
+  static std::vector<SiteLinear> linears_of(PackedLayer& layer) {
+    std::vector<SiteLinear> linears = {{InputSite::kQkv, 0, &layer.q},
+                                       {InputSite::kQkv, 0, &layer.k},
+                                       {InputSite::kQkv, 0, &layer.v},
+                                       {InputSite::kO, 0, &layer.o}};
+    for (size_t e = 0; e < layer.mlps.size(); ++e) {
+      linears.push_back({InputSite::kGateUp, e, &layer.mlps[e].gate});
+      linears.push_back({InputSite::kGateUp, e, &layer.mlps[e].up});
+      linears.push_back({InputSite::kDown, e, &layer.mlps[e].down});
+    }
+    return linears;
   }
 
   const ModelSource& source_;

@@ -9,7 +9,7 @@
 //                   Hessians too
 //   quantized pass  (HessianInputs::kQuantized) the quantized model's stream runs through the float
 //                   layer with its activations and KV cache quantized: Hessians
-//   GPTQ            codes of the seven linears
+//   GPTQ            codes of the linears
 //   advance         (HessianInputs::kQuantized) the quantized model's stream runs through the
 //                   quantized layer
 #pragma once

@@ -1,6 +1,7 @@
 #include "quant/site_statistics.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/parallel.h"
 #include "quant/transforms.h"
@@ -23,6 +24,10 @@ void add_energy(std::span<const float> x, std::span<double> energy) {
   });
 }
 
+void add_to(std::vector<float>& sum, const std::vector<float>& values) {
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += values[i];
+}
+
 }  // namespace
 
 void SiteStatistics::permute(std::span<const int32_t> perm) {
@@ -37,54 +42,131 @@ void SiteStatistics::divide(std::span<const float> factors) {
   for (size_t i = 0; i < hessian.size(); ++i) hessian[i] /= factors[i / k] * factors[i % k];
 }
 
+const SiteStatistics& LayerStatistics::of(InputSite site, size_t mlp) const {
+  switch (site) {
+    case InputSite::kQkv:
+      return qkv;
+    case InputSite::kO:
+      return o;
+    case InputSite::kGateUp:
+      return mlps[mlp].gate_up;
+    case InputSite::kDown:
+      break;
+  }
+  return mlps[mlp].down;
+}
+
+std::vector<float> LayerStatistics::gate_up_energy() const {
+  std::vector<float> energy = mlps[0].gate_up.energy;
+  for (size_t e = 1; e < mlps.size(); ++e) add_to(energy, mlps[e].gate_up.energy);
+  return energy;
+}
+
+SiteStatistics LayerStatistics::gate_up() const {
+  SiteStatistics all = mlps[0].gate_up;
+  for (size_t e = 1; e < mlps.size(); ++e) {
+    add_to(all.energy, mlps[e].gate_up.energy);
+    add_to(all.hessian, mlps[e].gate_up.hessian);
+  }
+  return all;
+}
+
 StatisticsCollector::StatisticsCollector(Backend& backend, const ModelConfig& config,
                                          int64_t tokens, bool full)
-    : backend_(backend),
-      tokens_(tokens),
-      full_(full),
-      widths_{config.hidden, config.heads * config.head_dim, config.hidden, config.ffn} {}
+    : backend_(backend), tokens_(tokens), full_(full) {
+  const int64_t routed = config.experts > 0 ? tokens * config.active_experts : tokens;
+  const auto set = [&](InputSite site, int64_t width, int64_t rows, int64_t sums) {
+    Site& of_site = sites_[index_of(site)];
+    of_site.width = width;
+    of_site.rows = rows;
+    of_site.sums.resize(static_cast<size_t>(sums));
+  };
+  set(InputSite::kQkv, config.hidden, tokens, 1);
+  set(InputSite::kO, config.heads * config.head_dim, tokens, 1);
+  set(InputSite::kGateUp, config.hidden, routed, config.mlps());
+  set(InputSite::kDown, config.ffn, routed, config.mlps());
+}
 
 Status StatisticsCollector::begin() {
-  for (size_t s = 0; s < kInputSites; ++s) {
-    const int64_t k = widths_[s];
-    if (values_[s] == nullptr) {
-      values_[s] = ATOM_TRY(backend_.make_tensor(tokens_, k));
-      if (full_) gram_[s] = ATOM_TRY(backend_.make_tensor(k, k));
+  for (Site& site : sites_) {
+    const int64_t k = site.width;
+    if (site.values == nullptr) site.values = ATOM_TRY(backend_.make_tensor(site.rows, k));
+    if (full_ && site.part == nullptr && site.sums.size() > 1) {
+      site.part = ATOM_TRY(backend_.make_tensor(tokens_, k));
     }
-    if (full_) {
-      backend_.write(*gram_[s], std::vector<float>(static_cast<size_t>(k * k), 0.0f));
-    } else {
-      energy_[s].assign(static_cast<size_t>(k), 0.0);
+    for (Sum& sum : site.sums) {
+      sum.rows = 0;
+      if (!full_) {
+        sum.energy.assign(static_cast<size_t>(k), 0.0);
+        continue;
+      }
+      if (sum.gram == nullptr) sum.gram = ATOM_TRY(backend_.make_tensor(k, k));
+      backend_.write(*sum.gram, std::vector<float>(static_cast<size_t>(k * k), 0.0f));
     }
   }
   return {};
 }
 
-void StatisticsCollector::add(InputSite site, const Activations& input, int64_t tokens) {
-  const size_t s = index_of(site);
-  backend_.dequantize(input, tokens, *values_[s]);
-  if (full_) {
-    backend_.accumulate_gram(*values_[s], tokens, *gram_[s]);
-    return;
+void StatisticsCollector::add_gram(Site& site, Sum& sum, int64_t first, int64_t rows) {
+  if (site.part == nullptr) return backend_.accumulate_gram(*site.values, rows, *sum.gram);
+  rows_.resize(static_cast<size_t>(rows));
+  std::iota(rows_.begin(), rows_.end(), static_cast<int32_t>(first));
+  backend_.gather_rows(*site.values, rows_, *site.part);
+  backend_.accumulate_gram(*site.part, rows, *sum.gram);
+}
+
+void StatisticsCollector::add(InputSite site, const Activations& input, int64_t rows,
+                              std::span<const int32_t> offsets) {
+  Site& of_site = sites_[index_of(site)];
+  const auto k = static_cast<size_t>(of_site.width);
+  ATOM_CHECK(offsets.empty() ? of_site.sums.size() == 1 : of_site.sums.size() + 1 == offsets.size(),
+             "rows of other experts");
+  backend_.dequantize(input, rows, *of_site.values);
+  if (!full_) {
+    host_.resize(static_cast<size_t>(rows) * k);
+    backend_.read(*of_site.values, rows, host_);
   }
-  host_.resize(static_cast<size_t>(tokens * widths_[s]));
-  backend_.read(*values_[s], tokens, host_);
-  add_energy(host_, energy_[s]);
+  for (size_t e = 0; e < of_site.sums.size(); ++e) {
+    Sum& sum = of_site.sums[e];
+    const int64_t first = offsets.empty() ? 0 : offsets[e];
+    const int64_t count = (offsets.empty() ? rows : offsets[e + 1]) - first;
+    if (count == 0) continue;
+    sum.rows += count;
+    if (full_) {
+      add_gram(of_site, sum, first, count);
+    } else {
+      add_energy(
+          std::span(host_).subspan(static_cast<size_t>(first) * k, static_cast<size_t>(count) * k),
+          sum.energy);
+    }
+  }
+}
+
+SiteStatistics StatisticsCollector::finish(const Site& site, const Sum& sum) const {
+  const auto k = static_cast<size_t>(site.width);
+  SiteStatistics statistics;
+  statistics.energy.resize(k);
+  if (!full_) {
+    for (size_t i = 0; i < k; ++i) statistics.energy[i] = static_cast<float>(sum.energy[i]);
+    return statistics;
+  }
+  statistics.hessian.resize(k * k);
+  backend_.read(*sum.gram, site.width, statistics.hessian);
+  for (size_t i = 0; i < k; ++i) statistics.energy[i] = statistics.hessian[i * k + i];
+  return statistics;
 }
 
 LayerStatistics StatisticsCollector::finish() {
+  const auto site = [&](InputSite which) -> const Site& { return sites_[index_of(which)]; };
+  const Site& gate_up = site(InputSite::kGateUp);
+  const Site& down = site(InputSite::kDown);
   LayerStatistics statistics;
-  for (size_t s = 0; s < kInputSites; ++s) {
-    const auto k = static_cast<size_t>(widths_[s]);
-    SiteStatistics& site = statistics[s];
-    site.energy.resize(k);
-    if (!full_) {
-      for (size_t i = 0; i < k; ++i) site.energy[i] = static_cast<float>(energy_[s][i]);
-      continue;
-    }
-    site.hessian.resize(k * k);
-    backend_.read(*gram_[s], widths_[s], site.hessian);
-    for (size_t i = 0; i < k; ++i) site.energy[i] = site.hessian[i * k + i];
+  statistics.qkv = finish(site(InputSite::kQkv), site(InputSite::kQkv).sums[0]);
+  statistics.o = finish(site(InputSite::kO), site(InputSite::kO).sums[0]);
+  for (size_t e = 0; e < down.sums.size(); ++e) {
+    statistics.mlps.push_back({.rows = down.sums[e].rows,
+                               .gate_up = finish(gate_up, gate_up.sums[e]),
+                               .down = finish(down, down.sums[e])});
   }
   return statistics;
 }

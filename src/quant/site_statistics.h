@@ -1,4 +1,4 @@
-// What the calibration text teaches about the four inputs of a layer's linears.
+// What the calibration text teaches about the inputs of a layer's linears.
 #pragma once
 
 #include <array>
@@ -25,29 +25,60 @@ struct SiteStatistics {
   // The same of the input with channel k divided by factors[k].
   void divide(std::span<const float> factors);
 };
-using LayerStatistics = std::array<SiteStatistics, kInputSites>;
 
-// Adds up X^T X, or its diagonal alone, of every site while windows run.
+// Of one feed-forward network: of the tokens that went through it.
+struct MlpStatistics {
+  int64_t rows = 0;
+  SiteStatistics gate_up, down;
+};
+
+struct LayerStatistics {
+  SiteStatistics qkv, o;
+  std::vector<MlpStatistics> mlps;  // one, or one an expert
+
+  const SiteStatistics& of(InputSite site, size_t mlp) const;
+  // Over all experts. They share gate_up's input and so the order and balance of its channels.
+  std::vector<float> gate_up_energy() const;
+  SiteStatistics gate_up() const;
+};
+
+// Adds up X^T X, or its diagonal alone, of every site while windows run; in a mixture of experts of
+// every expert.
 class StatisticsCollector {
  public:
-  // tokens: the most that one call of add() brings. full: Hessians, not only their diagonals.
+  // tokens: the most that run at once. full: Hessians, not only their diagonals.
   StatisticsCollector(Backend& backend, const ModelConfig& config, int64_t tokens, bool full);
 
   // Starts from zero; takes the memory the first time.
   Status begin();
-  // As a SiteHook.
-  void add(InputSite site, const Activations& input, int64_t tokens);
+  // As a SiteHook. offsets: [E + 1] the rows of each expert (HostRouting), or empty: all are one's.
+  void add(InputSite site, const Activations& input, int64_t rows,
+           std::span<const int32_t> offsets);
   LayerStatistics finish();
 
  private:
+  // X^T X of one input.
+  struct Sum {
+    int64_t rows = 0;
+    std::unique_ptr<Tensor> gram;  // [K, K] where full
+    std::vector<double> energy;    // [K] where not
+  };
+  struct Site {
+    int64_t width = 0;               // K
+    int64_t rows = 0;                // of an input at most
+    std::unique_ptr<Tensor> values;  // [rows, K]
+    std::unique_ptr<Tensor> part;    // [T, K] the rows of one expert
+    std::vector<Sum> sums;           // one, or one an expert
+  };
+  void add_gram(Site& site, Sum& sum, int64_t first, int64_t rows);
+  SiteStatistics finish(const Site& site, const Sum& sum) const;
+
   Backend& backend_;
   int64_t tokens_;
   bool full_;
-  std::array<int64_t, kInputSites> widths_;
-  std::array<std::unique_ptr<Tensor>, kInputSites> values_;  // [T, K]
-  std::array<std::unique_ptr<Tensor>, kInputSites> gram_;    // [K, K]
-  std::array<std::vector<double>, kInputSites> energy_;
+  std::array<Site, kInputSites> sites_;
   std::vector<float> host_;
+  std::vector<int32_t> rows_;
 };
 
 }  // namespace atom

@@ -105,6 +105,31 @@ TEST(HfConfig, SlidingWindows) {
             "c: sliding_window: 1 of 2 layers use it: mixtures are not supported");
 }
 
+TEST(HfConfig, Experts) {
+  const ModelConfig mixtral = parse(base("mixtral"));
+  EXPECT_EQ(mixtral.experts, 8);
+  EXPECT_EQ(mixtral.active_experts, 2);
+  EXPECT_EQ(mixtral.sliding_window, 0);
+  EXPECT_EQ(mixtral.norm_eps, 1e-5);
+  EXPECT_EQ(mixtral.rope.theta, 1e6);
+  EXPECT_EQ(parse(with("mixtral", {{"sliding_window", 64}})).sliding_window, 64);
+  EXPECT_EQ(parse(base("llama")).experts, 0);
+  EXPECT_EQ(error_of("mixtral", {{"num_local_experts", 0}}),
+            "c: num_local_experts: 0 is not within 1..2147483647");
+  EXPECT_EQ(error_of("mixtral", {{"num_local_experts", 1000000000}}),
+            "c: experts: 1000000000 is not within 1..256");
+  EXPECT_EQ(error_of("mixtral", {{"num_local_experts", "8"}}),
+            "c: num_local_experts: expected an integer, found \"8\"");
+  EXPECT_EQ(error_of("mixtral", {{"num_experts_per_tok", 9}}),
+            "c: experts a token: 9 is not within 1..8");
+  EXPECT_EQ(error_of("mixtral", {{"num_experts_per_tok", -1}}),
+            "c: num_experts_per_tok: -1 is not within 1..2147483647");
+  EXPECT_EQ(error_of("mixtral", {{"num_hidden_layers", 4096}, {"num_local_experts", 256}}),
+            "c: experts in all layers: 1048576 is not within 1..65536");
+  EXPECT_EQ(error_of("mixtral", {{"atom_model", {{"mlp_bias", true}}}}),
+            "c: experts: biases of experts are not supported");
+}
+
 TEST(HfConfig, EndTokensComeFromBothFiles) {
   ModelConfig config = parse(with("llama", {{"eos_token_id", {7, 8}}}));
   EXPECT_EQ(config.eos_ids, (std::vector<int32_t>{7, 8}));
@@ -116,10 +141,12 @@ TEST(HfConfig, EndTokensComeFromBothFiles) {
 }
 
 TEST(HfConfig, WhatWeDoNotDoIsRefusedByName) {
-  EXPECT_EQ(error_of("mixtral", Json::object()),
-            "c: model_type: 'mixtral' is not supported (llama, mistral, qwen2 and qwen3 are)");
+  EXPECT_EQ(
+      error_of("gemma", Json::object()),
+      "c: model_type: 'gemma' is not supported (llama, mistral, qwen2, qwen3 and mixtral are)");
   EXPECT_EQ(error_of("llama", {{"num_local_experts", 8}}),
-            "c: num_local_experts: 8: mixtures of experts are not supported");
+            "c: num_local_experts: 8: mixtures of experts of family llama are not supported "
+            "(mixtral's are)");
   EXPECT_EQ(error_of("llama", {{"architectures", {"LlamaForSequenceClassification"}}}),
             "c: architectures: LlamaForCausalLM is not among them");
   EXPECT_EQ(error_of("llama", {{"hidden_act", "gelu"}}),
@@ -177,6 +204,9 @@ TEST(HfConfig, WhatWeWriteReadsBackEqual) {
   config.rope.original_context = 77;
   config.rope.attention_factor = 1.5;
   EXPECT_TRUE(round_trip());
+  config = parse(with("mixtral", {{"num_local_experts", 5}, {"num_experts_per_tok", 3}}));
+  EXPECT_TRUE(round_trip());
+  EXPECT_FALSE(hf_config_json(config).contains("atom_model"));
 }
 
 }  // namespace

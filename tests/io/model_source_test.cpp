@@ -68,7 +68,7 @@ TEST_P(BothForms, ConfigJsonSaysTheConfiguration) {
 }
 
 INSTANTIATE_TEST_SUITE_P(ModelSource, BothForms,
-                         ::testing::Values("llama", "mistral", "qwen2", "qwen3"),
+                         ::testing::Values("llama", "mistral", "qwen2", "qwen3", "mixtral"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(ModelSource, ConfigurationsOfTheFamilies) {
@@ -93,6 +93,9 @@ TEST(ModelSource, ConfigurationsOfTheFamilies) {
   const ModelConfig qwen3 = open_model_source(data_path("qwen3.gguf")).value()->config();
   EXPECT_TRUE(!qwen3.tied_embeddings && !qwen3.qkv_bias && qwen3.qk_norm);
   EXPECT_EQ(qwen3.head_dim, 8);
+  const ModelConfig mixtral = open_model_source(data_path("mixtral.gguf")).value()->config();
+  EXPECT_EQ(mixtral.experts, 3);
+  EXPECT_EQ(mixtral.active_experts, 2);
 }
 
 TEST(ModelSource, TextAssets) {
@@ -133,9 +136,10 @@ TEST(ModelSource, EveryTruncationOfAModelIsAnError) {
   }
 }
 
-// The bytes of llama.gguf with every occurrence of one string replaced by another of its length.
-std::string altered_error(const std::string& from, const std::string& to) {
-  std::string text = read_data("llama.gguf");
+// The bytes of a file with every occurrence of one string replaced by another of its length.
+std::string altered_error(const std::string& from, const std::string& to,
+                          const std::string& file = "llama.gguf") {
+  std::string text = read_data(file);
   EXPECT_EQ(from.size(), to.size());
   EXPECT_NE(text.find(from), std::string::npos);
   for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + 1)) {
@@ -160,14 +164,39 @@ TEST(ModelSource, GgufThatIsNoModelOfOursIsRefused) {
     bytes.header(0, 2).text_value("general.architecture", architecture).uint32(key, 8);
     return open_gguf_source(as_bytes(bytes.text()), "f").status().message();
   };
-  EXPECT_EQ(minimal("llama", "llama.expert_count"),
-            "f: metadata 'llama.expert_count': 8: mixtures of experts are not supported");
   EXPECT_EQ(minimal("llama", "split.count"),
             "f: metadata 'split.count': 8: models split over several GGUF files are not supported; "
             "merge them first");
   EXPECT_EQ(minimal("gemma", "x"),
             "f: metadata 'general.architecture': 'gemma' is not supported (llama, qwen2 and qwen3 "
             "are)");
+}
+
+TEST(ModelSource, GgufExpertsThatDoNotFitAreRefused) {
+  const auto altered = [](const std::string& from, const std::string& to) {
+    return altered_error(from, to, "mixtral.gguf");
+  };
+  EXPECT_EQ(altered("llama.expert_used_count", "llama.expert_used_kount"),
+            "f: metadata 'llama.expert_used_count' is missing");
+  // A number stands behind its key and a type of four bytes.
+  const std::string type("\4\0\0\0", 4);
+  const auto with_number = [&](const std::string& key, char from, char to) {
+    return altered(key + type + from, key + type + to);
+  };
+  EXPECT_EQ(with_number("llama.expert_used_count", 2, 0),
+            "f: metadata 'llama.expert_used_count': 0 is not within 1..2147483647");
+  EXPECT_EQ(with_number("llama.expert_used_count", 2, 4),
+            "f: experts a token: 4 is not within 1..3");
+  EXPECT_EQ(with_number("llama.expert_count", 3, 4),
+            "f: tensor 'blk.0.ffn_down_exps.weight': shape [3, 16, 24] is not that of 4 experts");
+  EXPECT_EQ(with_number("llama.expert_count", 3, 0),
+            "f: tensor 'blk.0.ffn_down_exps.weight': not known in a llama model");
+  EXPECT_EQ(altered("blk.1.ffn_up.2.weight", "blk.1.ffn_up.1.weight"),
+            "f: tensor 'blk.1.ffn_up.1.weight' stands there twice");
+  EXPECT_EQ(altered("blk.1.ffn_up.2.weight", "blk.1.ffn_up.3.weight"),
+            "f: tensor 'model.layers.1.block_sparse_moe.experts.2.w3.weight' is missing");
+  EXPECT_EQ(altered("blk.1.ffn_up.2.weight", "blk.1.ffn_up.x.weight"),
+            "f: tensor 'blk.1.ffn_up.x.weight': not known in a mixtral model");
 }
 
 TEST(ModelSource, FoldersThatDoNotFitTheirConfigAreRefused) {

@@ -80,7 +80,7 @@ TEST_F(CheckpointModel, LayersComeBackAsTheyWere) {
     EXPECT_TRUE(found.qkv_perm.empty());  // the identity
     EXPECT_EQ(found.q.values16, wanted.q.values16);
     EXPECT_EQ(found.o.values16, wanted.o.values16);
-    EXPECT_EQ(found.down.values16, wanted.down.values16);
+    EXPECT_EQ(found.mlps[0].down.values16, wanted.mlps[0].down.values16);
   }
 }
 

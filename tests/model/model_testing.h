@@ -28,7 +28,7 @@
 namespace atom::testing {
 
 inline const char* const kTinyModels[] = {"llama",   "llama_linear", "llama_llama3", "llama_yarn",
-                                          "mistral", "qwen2",        "qwen3"};
+                                          "mistral", "qwen2",        "qwen3",        "mixtral"};
 inline const char* const kBackends[] = {"ref", "cpu"};
 
 inline std::filesystem::path model_data(const std::string& name) {

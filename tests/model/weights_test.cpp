@@ -55,13 +55,13 @@ TEST(LayerWeights, ErrorsNameThePart) {
             "model: layer 7: o_perm[0]: 128 is not a channel");
   EXPECT_EQ(refusal([](PackedLayer& layer) { layer.qkv_perm.assign(3, 0); }),
             "model: layer 7: qkv_perm: 3 elements, expected 64");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { std::swap(layer.o, layer.down); }),
+  EXPECT_EQ(refusal([](PackedLayer& layer) { std::swap(layer.o, layer.mlps[0].down); }),
             "model: layer 7: o_proj: shape [64, 96], expected [64, 128]");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.down.values.pop_back(); }),
+  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.mlps[0].down.values.pop_back(); }),
             "model: layer 7: down_proj: values: 6143 elements, expected 6144");
   EXPECT_EQ(refusal([](PackedLayer& layer) { layer.v = read_layer("qwen3", 0, DType::kBF16).v; }),
             "model: layer 7: v_proj: format BF16 differs from its site's, F32");
-  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.up.bias.assign(96, 0.0f); }),
+  EXPECT_EQ(refusal([](PackedLayer& layer) { layer.mlps[0].up.bias.assign(96, 0.0f); }),
             "model: layer 7: up_proj: a site's linears must all have a bias or none");
 }
 
@@ -104,17 +104,17 @@ TEST(LayerWeights, PermutedChannelsComputeTheSame) {
       PackedLayer layer = must(read_float_layer(*source, i, DType::kF32));
       layer.qkv_perm = shuffled(layer.q.cols);
       layer.o_perm = shuffled(layer.o.cols);
-      layer.gate_up_perm = shuffled(layer.gate.cols);
-      const std::vector<int32_t> down_perm = shuffled(layer.down.cols);
+      layer.gate_up_perm = shuffled(layer.mlps[0].gate.cols);
+      const std::vector<int32_t> down_perm = shuffled(layer.mlps[0].down.cols);
       for (PackedLinear* linear : {&layer.q, &layer.k, &layer.v}) {
         permute_cols(*linear, layer.qkv_perm);
       }
       permute_cols(layer.o, layer.o_perm);
-      for (PackedLinear* linear : {&layer.gate, &layer.up}) {
+      for (PackedLinear* linear : {&layer.mlps[0].gate, &layer.mlps[0].up}) {
         permute_cols(*linear, layer.gate_up_perm);
         permute_rows(*linear, down_perm);
       }
-      permute_cols(layer.down, down_perm);
+      permute_cols(layer.mlps[0].down, down_perm);
       ASSERT_EQ(validate(layer, weights.config, 0, "", i).message(), "");
       weights.layers.push_back(must(load_layer(*backend, std::move(layer))));
     }

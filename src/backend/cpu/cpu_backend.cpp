@@ -11,6 +11,7 @@
 #include "backend/cpu/objects.h"
 #include "base/parallel.h"
 #include "ops/numerics.h"
+#include "ops/routing.h"
 
 namespace atom {
 namespace cpu {
@@ -30,6 +31,18 @@ void for_tokens(int64_t tokens, Body&& body) {
     const int64_t end = std::min(tokens, (i + 1) * kTogether);
     for (int64_t t = i * kTogether; t < end; ++t) body(t);
   });
+}
+
+// Where row `first` of rows of `stride` values stands in a buffer that may be empty.
+template <class T>
+const T* at_row(const AlignedBuffer<T>& buffer, int64_t first, int64_t stride) {
+  return buffer.data() == nullptr ? nullptr : buffer.data() + first * stride;
+}
+
+const HostRouting& routed(const Routing& routing, int64_t tokens) {
+  const auto& table = static_cast<const RoutingTable&>(routing);
+  ATOM_CHECK(tokens == table.tokens(), "not the tokens that were routed");
+  return table.table();
 }
 
 const int32_t* perm_or_null(std::span<const int32_t> perm) {
@@ -68,6 +81,10 @@ class CpuBackend final : public Backend {
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CpuKvCache::create(shape));
   }
+  Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t active,
+                                                int64_t max_tokens) override {
+    return std::unique_ptr<Routing>(std::make_unique<RoutingTable>(experts, active, max_tokens));
+  }
 
   void write(Tensor& to, std::span<const float> from) override {
     auto& tensor = static_cast<CpuTensor&>(to);
@@ -81,6 +98,7 @@ class CpuBackend final : public Backend {
     std::copy_n(tensor.row(0), rows * from.cols(), to.data());
   }
   HostActivations read(const Activations& from, int64_t tokens) override;
+  HostRouting read(const Routing& from, int64_t tokens) override { return routed(from, tokens); }
 
   void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override;
   void rmsnorm(const RmsNormArgs& args, Tensor& y) override;
@@ -89,7 +107,12 @@ class CpuBackend final : public Backend {
   void quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
-  void linear(const LinearArgs& args) override;
+  void linear(const LinearArgs& args) override { linear_rows(args, 0); }
+  void route(const Tensor& scores, int64_t tokens, Routing& routing) override;
+  void gather_routed(const Activations& x, const Routing& routing, int64_t tokens,
+                     Activations& y) override;
+  void grouped_linear(const GroupedLinearArgs& args) override;
+  void combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) override;
   void rope_append_kv(const RopeAppendArgs& args) override { cpu::rope_append_kv(kernels_, args); }
   void paged_attention(const AttentionArgs& args) override {
     cpu::paged_attention(kernels_, args, attention_);
@@ -103,8 +126,10 @@ class CpuBackend final : public Backend {
   void quantize_rows(int64_t tokens, Activations& to, FillRow&& fill);
   void quantize_row(CpuActivations& acts, int64_t t, const float* values);
   void dequantize_row(const CpuActivations& acts, int64_t t, float* to) const;
-  void integer_linear(const LinearArgs& args);
-  void float_product(const LinearArgs& args, const float* x, int64_t first_channel);
+  // A linear of rows [first, first + args.tokens) of x and y.
+  void linear_rows(const LinearArgs& args, int64_t first);
+  void integer_linear(const LinearArgs& args, int64_t first);
+  void float_product(const LinearArgs& args, int64_t first, const float* x, int64_t first_channel);
 
   const Kernels& kernels_;
   HugePageArena weights_;
@@ -247,7 +272,7 @@ void CpuBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
   });
 }
 
-void CpuBackend::integer_linear(const LinearArgs& args) {
+void CpuBackend::integer_linear(const LinearArgs& args, int64_t first) {
   const auto& w = static_cast<const CpuLinear&>(*args.w);
   const auto& x = static_cast<const CpuActivations&>(*args.x);
   auto& y = static_cast<CpuTensor&>(*args.y);
@@ -268,15 +293,15 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
   job.outlier_scales = w.outlier_scales.data();
   job.bias = w.bias.data();
   job.rows = w.rows();
-  job.acts = x.codes.data();
+  job.acts = at_row(x.codes, first, x.layout.code_stride);
   job.act_stride = x.layout.code_stride;
   job.act_outlier_offset = x.layout.outlier_offset;
-  job.act_scales = x.scales.data();
+  job.act_scales = at_row(x.scales, first, x.layout.groups);
   job.act_groups = x.layout.groups;
-  job.act_sums = x.sums.data();
-  job.act_outlier_scales = x.outlier_scales.data();
-  job.act_outlier_sums = x.outlier_sums.data();
-  job.y = y.row(0);
+  job.act_sums = at_row(x.sums, first, x.layout.sum_groups);
+  job.act_outlier_scales = at_row(x.outlier_scales, first, 1);
+  job.act_outlier_sums = at_row(x.outlier_sums, first, 1);
+  job.y = y.row(first);
   job.y_stride = y.cols();
   job.accumulate = args.accumulate;
   constexpr int64_t kPanelsAtOnce = 4, kTokensAtOnce = 512;
@@ -294,15 +319,16 @@ void CpuBackend::integer_linear(const LinearArgs& args) {
 }
 
 // y (+)= the product of the float channels: all of a float format's from first_channel = 0 on, or
-// the float outliers. x: [T, K - first_channel].
-void CpuBackend::float_product(const LinearArgs& args, const float* x, int64_t first_channel) {
+// the float outliers. x: [T, K - first_channel]; y's rows from `first` on.
+void CpuBackend::float_product(const LinearArgs& args, int64_t first, const float* x,
+                               int64_t first_channel) {
   const auto& w = static_cast<const CpuLinear&>(*args.w);
   auto& y = static_cast<CpuTensor&>(*args.y);
   const WeightFormat& format = w.format().weight;
   const int64_t channels = w.cols() - first_channel;
   const FloatProduct product = {.x = x,
                                 .x_stride = channels,
-                                .y = y.row(0),
+                                .y = y.row(first),
                                 .y_stride = y.cols(),
                                 .tokens = args.tokens,
                                 .rows = w.rows(),
@@ -325,31 +351,79 @@ void CpuBackend::float_product(const LinearArgs& args, const float* x, int64_t f
   });
   if (first_channel > 0 || w.bias.empty()) return;
   for_tokens(args.tokens, [&](int64_t t) {
-    for (int64_t n = 0; n < w.rows(); ++n) y.row(t)[n] += w.bias[n];
+    for (int64_t n = 0; n < w.rows(); ++n) y.row(first + t)[n] += w.bias[n];
   });
 }
 
-void CpuBackend::linear(const LinearArgs& args) {
+void CpuBackend::linear_rows(const LinearArgs& args, int64_t first) {
   const LinearFormat& format = args.w->format();
   const auto& x = static_cast<const CpuActivations&>(*args.x);
   ATOM_CHECK(readable(x.format(), format) && args.w->cols() == x.channels() &&
-                 args.w->rows() == args.y->cols() && args.tokens <= args.y->rows() &&
-                 args.tokens <= x.max_tokens(),
+                 args.w->rows() == args.y->cols() && first + args.tokens <= args.y->rows() &&
+                 first + args.tokens <= x.max_tokens(),
              "linear: operands do not fit together");
-  if (!format.act.quantized) return float_product(args, x.values.data(), 0);
+  if (!format.act.quantized) return float_product(args, first, x.value_row(first), 0);
   if (format.weight.kind == WeightKind::kFloat) {
     if (floats_.size() < args.tokens * x.channels() &&
         !floats_.allocate(args.tokens * x.channels())) {
       ATOM_CHECK(false, "no memory for dequantized activations");
     }
     for_tokens(args.tokens,
-               [&](int64_t t) { dequantize_row(x, t, floats_.data() + t * x.channels()); });
-    return float_product(args, floats_.data(), 0);
+               [&](int64_t t) { dequantize_row(x, first + t, floats_.data() + t * x.channels()); });
+    return float_product(args, first, floats_.data(), 0);
   }
-  integer_linear(args);
+  integer_linear(args, first);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
-    float_product(args, x.values.data(), args.w->cols() - format.weight.outliers);
+    float_product(args, first, x.value_row(first), args.w->cols() - format.weight.outliers);
   }
+}
+
+void CpuBackend::route(const Tensor& scores, int64_t tokens, Routing& routing) {
+  const auto& from = static_cast<const CpuTensor&>(scores);
+  ATOM_CHECK(tokens <= from.rows() && from.cols() == routing.experts(), "route: shape of scores");
+  static_cast<RoutingTable&>(routing).route(
+      {from.row(0), static_cast<size_t>(tokens * from.cols())}, tokens);
+}
+
+void CpuBackend::gather_routed(const Activations& x, const Routing& routing, int64_t tokens,
+                               Activations& y) {
+  const auto& from = static_cast<const CpuActivations&>(x);
+  auto& to = static_cast<CpuActivations&>(y);
+  const std::vector<int32_t>& sources = routed(routing, tokens).tokens;
+  const auto rows = static_cast<int64_t>(sources.size());
+  ATOM_CHECK(x.format() == y.format() && x.channels() == y.channels() && tokens <= x.max_tokens() &&
+                 rows <= y.max_tokens(),
+             "gather_routed: operands do not fit together");
+  for_tokens(rows, [&](int64_t i) { to.copy_row(i, from, sources[static_cast<size_t>(i)]); });
+}
+
+// Expert after expert, each as a linear of its rows alone: all threads share its panels, and an
+// expert that no token chose is not read at all.
+void CpuBackend::grouped_linear(const GroupedLinearArgs& args) {
+  const std::vector<int32_t>& offsets = routed(*args.routing, args.tokens).offsets;
+  ATOM_CHECK(args.w.size() + 1 == offsets.size(), "grouped_linear: a linear for each expert");
+  for (size_t e = 0; e < args.w.size(); ++e) {
+    const int64_t rows = offsets[e + 1] - offsets[e];
+    if (rows == 0) continue;
+    linear_rows({.x = args.x, .w = args.w[e].get(), .y = args.y, .tokens = rows}, offsets[e]);
+  }
+}
+
+void CpuBackend::combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) {
+  const auto& from = static_cast<const CpuTensor&>(x);
+  auto& to = static_cast<CpuTensor&>(y);
+  const HostRouting& table = routed(routing, tokens);
+  const int64_t active = routing.active();
+  ATOM_CHECK(tokens * active <= x.rows() && tokens <= y.rows() && x.cols() == y.cols(),
+             "combine: operands do not fit together");
+  for_tokens(tokens, [&](int64_t t) {
+    float* row = to.row(t);
+    for (int64_t i = t * active; i < (t + 1) * active; ++i) {
+      const float weight = table.weights[static_cast<size_t>(i)];
+      const float* part = from.row(table.rows[static_cast<size_t>(i)]);
+      for (int64_t c = 0; c < y.cols(); ++c) row[c] += weight * part[c];
+    }
+  });
 }
 
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {

@@ -13,6 +13,8 @@ constexpr int64_t kTileTokens = 512;
 constexpr int64_t kTileRows = 384;
 constexpr int64_t kFewTokens = 4;  // where a matrix product spends its time on copying operands
 constexpr int64_t kFewTokensRows = 32;
+constexpr int64_t kNarrowRows = 32;  // a router's
+constexpr int64_t kNarrowTokens = 16;
 constexpr int64_t kGramTile = 192;
 constexpr int64_t kGramTokens = 1024;
 
@@ -31,9 +33,30 @@ void mirror(const float* from, int64_t rows, int64_t cols, bool diagonal, int64_
   }
 }
 
+// Few rows, each token for itself: where a router sends a token does not depend on the batch.
+void narrow_linear(const Kernels& kernels, const FloatProduct& p, const ExpandRows& expand) {
+  parallel_for((p.tokens + kNarrowTokens - 1) / kNarrowTokens, [&](int64_t item) {
+    struct Narrow;
+    const float* w = expand(0, p.rows, thread_scratch<float, Narrow>(p.rows * p.channels));
+    const int64_t end = std::min(p.tokens, (item + 1) * kNarrowTokens);
+    for (int64_t t = item * kNarrowTokens; t < end; ++t) {
+      kernels.float_rows({.x = p.x + t * p.x_stride,
+                          .x_stride = p.x_stride,
+                          .tokens = 1,
+                          .w = w,
+                          .rows = p.rows,
+                          .channels = p.channels,
+                          .y = p.y + t * p.y_stride,
+                          .y_stride = p.y_stride,
+                          .accumulate = p.accumulate});
+    }
+  });
+}
+
 }  // namespace
 
 void float_linear(const Kernels& kernels, const FloatProduct& p, const ExpandRows& expand) {
+  if (p.rows <= kNarrowRows) return narrow_linear(kernels, p, expand);
   const int64_t tile_rows = p.tokens <= kFewTokens ? kFewTokensRows : kTileRows;
   const int64_t row_tiles = (p.rows + tile_rows - 1) / tile_rows;
   const int64_t token_tiles = (p.tokens + kTileTokens - 1) / kTileTokens;

@@ -1,5 +1,7 @@
 #include "backend/cpu/objects.h"
 
+#include <algorithm>
+
 namespace atom::cpu {
 
 Result<std::unique_ptr<CpuTensor>> CpuTensor::create(int64_t rows, int64_t cols) {
@@ -59,6 +61,20 @@ Result<std::unique_ptr<CpuActivations>> CpuActivations::create(const LinearForma
                  channels);
   }
   return acts;
+}
+
+void CpuActivations::copy_row(int64_t t, const CpuActivations& from, int64_t from_t) {
+  const auto copy = [&](const auto& source, auto& to, int64_t stride) {
+    if (to.data() != nullptr) {
+      std::copy_n(source.data() + from_t * stride, stride, to.data() + t * stride);
+    }
+  };
+  copy(from.codes, codes, layout.code_stride);
+  copy(from.scales, scales, layout.groups);
+  copy(from.sums, sums, layout.sum_groups);
+  copy(from.outlier_scales, outlier_scales, 1);
+  copy(from.outlier_sums, outlier_sums, 1);
+  copy(from.values, values, layout.value_stride);
 }
 
 }  // namespace atom::cpu

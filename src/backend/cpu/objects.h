@@ -62,6 +62,8 @@ class CpuActivations final : public Activations {
   AlignedBuffer<float> values;          // [T, K] of float formats, [T, Ko] of float outliers
 
   const float* value_row(int64_t t) const { return values.data() + t * layout.value_stride; }
+  // Takes over a token of activations of the same format and width.
+  void copy_row(int64_t t, const CpuActivations& from, int64_t from_t);
 
  private:
   CpuActivations(const LinearFormat& format, int64_t channels, int64_t max_tokens)

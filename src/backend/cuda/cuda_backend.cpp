@@ -50,6 +50,10 @@ bool readable(const LinearFormat& acts, const LinearFormat& linear) {
                                  acts.weight.outlier_kind == linear.weight.outlier_kind);
 }
 
+[[noreturn]] void no_experts() {
+  detail::check_failed(__FILE__, __LINE__, "experts", "mixtures of experts are refused");
+}
+
 class CudaBackend final : public Backend {
  public:
   static Result<std::unique_ptr<Backend>> create(const CudaOptions& options);
@@ -75,6 +79,11 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CudaKvCache::create(shape));
   }
+  Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t, int64_t) override {
+    return error(ErrorCode::kUnsupported,
+                 "a mixture of {} experts: not supported on device cuda; use --device cpu",
+                 experts);
+  }
 
   void run_step(const StepArgs& args, const std::function<void()>& operators) override;
 
@@ -90,6 +99,14 @@ class CudaBackend final : public Backend {
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
   void linear(const LinearArgs& args) override;
+  // make_routing refuses, so that none of these is reached.
+  HostRouting read(const Routing&, int64_t) override { no_experts(); }
+  void route(const Tensor&, int64_t, Routing&) override { no_experts(); }
+  void gather_routed(const Activations&, const Routing&, int64_t, Activations&) override {
+    no_experts();
+  }
+  void grouped_linear(const GroupedLinearArgs&) override { no_experts(); }
+  void combine(const Tensor&, const Routing&, int64_t, Tensor&) override { no_experts(); }
   void rope_append_kv(const RopeAppendArgs& args) override;
   void paged_attention(const AttentionArgs& args) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;

@@ -9,6 +9,7 @@
 #include "backend/ref/ref_objects.h"
 #include "base/parallel.h"
 #include "ops/numerics.h"
+#include "ops/routing.h"
 
 namespace atom {
 namespace ref {
@@ -21,6 +22,10 @@ const RefActivations& cast(const Activations& acts) {
   return static_cast<const RefActivations&>(acts);
 }
 const RefLinear& cast(const LinearWeights& w) { return static_cast<const RefLinear&>(w); }
+RoutingTable& cast(Routing& routing) { return static_cast<RoutingTable&>(routing); }
+const RoutingTable& cast(const Routing& routing) {
+  return static_cast<const RoutingTable&>(routing);
+}
 
 // Makes an object whose constructor allocates all that it will ever hold.
 template <class Object, class Base, class... Args>
@@ -77,6 +82,11 @@ class RefBackend final : public Backend {
                            {2, shape.layers, shape.prefix_tokens, shape.kv_heads, shape.head_dim}));
     return make_object<RefKvCache, KvCache>("KV cache", shape);
   }
+  Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t active,
+                                                int64_t max_tokens) override {
+    ATOM_TRY(check_product("routing", {active, max_tokens}));
+    return make_object<RoutingTable, Routing>("routing", experts, active, max_tokens);
+  }
 
   void write(Tensor& to, std::span<const float> from) override {
     ATOM_CHECK(from.size() <= cast(to).all().size(), "more values than the tensor holds");
@@ -90,6 +100,10 @@ class RefBackend final : public Backend {
   HostActivations read(const Activations& from, int64_t tokens) override {
     ATOM_CHECK(tokens <= from.max_tokens(), "more tokens than there are");
     return cast(from).to_host(tokens);
+  }
+  HostRouting read(const Routing& from, int64_t tokens) override {
+    ATOM_CHECK(tokens == cast(from).tokens(), "not the tokens that were routed");
+    return cast(from).table();
   }
 
   void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override {
@@ -152,7 +166,58 @@ class RefBackend final : public Backend {
     }
   }
 
-  void linear(const LinearArgs& args) override {
+  void linear(const LinearArgs& args) override { linear_rows(args, 0); }
+
+  void route(const Tensor& scores, int64_t tokens, Routing& routing) override {
+    ATOM_CHECK(tokens <= scores.rows() && scores.cols() == routing.experts(),
+               "route: shape of scores");
+    cast(routing).route(cast(scores).all(), tokens);
+  }
+
+  void gather_routed(const Activations& x, const Routing& routing, int64_t tokens,
+                     Activations& y) override {
+    check_routed(routing, tokens, y.max_tokens());
+    ATOM_CHECK(x.format() == y.format() && x.channels() == y.channels(),
+               "gather_routed: x and y differ");
+    ATOM_CHECK(tokens <= x.max_tokens(), "gather_routed: more tokens than x holds");
+    const std::vector<int32_t>& sources = cast(routing).table().tokens;
+    for (size_t i = 0; i < sources.size(); ++i) {
+      cast(y).copy(static_cast<int64_t>(i), cast(x), sources[i]);
+    }
+  }
+
+  void grouped_linear(const GroupedLinearArgs& args) override {
+    check_routed(*args.routing, args.tokens, args.y->rows());
+    ATOM_CHECK(static_cast<int64_t>(args.w.size()) == args.routing->experts(),
+               "grouped_linear: a linear for each expert");
+    const std::vector<int32_t>& offsets = cast(*args.routing).table().offsets;
+    for (size_t e = 0; e < args.w.size(); ++e) {
+      const int64_t count = offsets[e + 1] - offsets[e];
+      linear_rows({.x = args.x, .w = args.w[e].get(), .y = args.y, .tokens = count}, offsets[e]);
+    }
+  }
+
+  void combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) override {
+    check_routed(routing, tokens, x.rows());
+    ATOM_CHECK(tokens <= y.rows() && x.cols() == y.cols(), "combine: shape of y");
+    const HostRouting& table = cast(routing).table();
+    const auto active = static_cast<size_t>(routing.active());
+    for (int64_t t = 0; t < tokens; ++t) {
+      const std::span<float> to = cast(y).row(t);
+      const size_t first = static_cast<size_t>(t) * active;
+      for (size_t c = 0; c < to.size(); ++c) {
+        double sum = to[c];
+        for (size_t i = first; i < first + active; ++i) {
+          sum += static_cast<double>(table.weights[i]) *
+                 static_cast<double>(cast(x).row(table.rows[i])[c]);
+        }
+        to[c] = static_cast<float>(sum);
+      }
+    }
+  }
+
+  // A linear of rows [first, first + args.tokens).
+  void linear_rows(const LinearArgs& args, int64_t first) {
     const RefLinear& w = cast(*args.w);
     const RefActivations& x = cast(*args.x);
     ATOM_CHECK(x.channels() == w.cols(), "linear: K of x and w differ");
@@ -161,12 +226,12 @@ class RefBackend final : public Backend {
                    (x.format().weight.outliers == w.format().weight.outliers &&
                     x.format().weight.outlier_kind == w.format().weight.outlier_kind),
                "linear: x was quantized for other outliers");
-    ATOM_CHECK(args.y->cols() == w.rows() && args.tokens <= args.y->rows() &&
-                   args.tokens <= x.max_tokens(),
+    const int64_t end = first + args.tokens;
+    ATOM_CHECK(args.y->cols() == w.rows() && end <= args.y->rows() && end <= x.max_tokens(),
                "linear: shape of y");
     parallel_for(w.rows(), [&](int64_t n) {
       const std::span<const float> row = w.row(n);
-      for (int64_t t = 0; t < args.tokens; ++t) {
+      for (int64_t t = first; t < end; ++t) {
         const std::span<const double> values = x.values(t);
         double sum = 0;
         for (size_t k = 0; k < row.size(); ++k) sum += values[k] * row[k];
@@ -252,6 +317,10 @@ class RefBackend final : public Backend {
     ATOM_CHECK(args.tokens <= args.x->rows(), "rmsnorm: more tokens than rows");
     ATOM_CHECK(static_cast<int64_t>(args.weight.size()) == args.x->cols(),
                "rmsnorm: size of the weight");
+  }
+  static void check_routed(const Routing& routing, int64_t tokens, int64_t rows) {
+    ATOM_CHECK(tokens == cast(routing).tokens(), "not the tokens that were routed");
+    ATOM_CHECK(tokens * routing.active() <= rows, "more routed rows than there is room for");
   }
   static void check_gather(int64_t channels, int64_t tokens, std::span<const int32_t> perm,
                            const Activations& y) {

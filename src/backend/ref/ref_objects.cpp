@@ -48,6 +48,18 @@ void RefActivations::store(int64_t token, std::span<const float> x) {
   }
 }
 
+void RefActivations::copy(int64_t token, const RefActivations& from, int64_t from_token) {
+  const auto copy_row = [&](const auto& source, auto& to, int64_t size) {
+    if (!to.empty()) {
+      std::copy_n(source.begin() + from_token * size, size, to.begin() + token * size);
+    }
+  };
+  copy_row(from.codes_, codes_, channels_);
+  copy_row(from.scales_, scales_, groups_);
+  copy_row(from.outlier_scales_, outlier_scales_, 1);
+  copy_row(from.values_, values_, channels_);
+}
+
 std::span<const double> RefActivations::values(int64_t token) const {
   return std::span(values_).subspan(static_cast<size_t>(token * channels_),
                                     static_cast<size_t>(channels_));

@@ -41,6 +41,8 @@ class RefActivations final : public Activations {
 
   // Quantizes one token's channels, which stand in permuted order already: x [K].
   void store(int64_t token, std::span<const float> x);
+  // Takes over a token of activations of the same format and width.
+  void copy(int64_t token, const RefActivations& from, int64_t from_token);
   // What the codes of a token stand for, exactly: [K].
   std::span<const double> values(int64_t token) const;
   HostActivations to_host(int64_t tokens) const;
