@@ -59,6 +59,14 @@ __device__ inline void box_store(const CUtensorMap* map, int column, int row, ui
       "r"(column), "r"(row), "r"(from)
       : "memory");
 }
+// The same, adding to the matrix's elements: each sum is rounded once.
+__device__ inline void box_add(const CUtensorMap* map, int column, int row, uint32_t from) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], "
+      "[%3];" ::"l"(map),
+      "r"(column), "r"(row), "r"(from)
+      : "memory");
+}
 __device__ inline void bulk_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
