@@ -6,6 +6,7 @@
 #include "backend/cuda/attention/attention.h"
 #include "backend/cuda/device_batch.h"
 #include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
@@ -58,7 +59,7 @@ class CudaBackend final : public Backend {
   std::string_view name() const override { return "cuda"; }
   std::string detail() const override {
     return fmt::format("cuda {}{}", device_info().name,
-                       options_.exact_attention ? ", exact attention" : "");
+                       exact_attention_ ? ", exact attention" : "");
   }
 
   Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
@@ -98,7 +99,8 @@ class CudaBackend final : public Backend {
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
 
  private:
-  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+  explicit CudaBackend(const CudaOptions& options)
+      : options_(options), exact_attention_(options.exact_attention || !device_info().hopper()) {}
   void use_batch(const Batch& batch);
   const int32_t* on_device(std::span<const int32_t> values);
   Status reserve_products(int64_t count);
@@ -106,6 +108,7 @@ class CudaBackend final : public Backend {
   bool launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
   CudaOptions options_;
+  bool exact_attention_;  // asked for, or all that this chip has
   cudaStream_t stream_ = nullptr;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   DeviceArray<float> products_;  // of a linear that is yet to be added
@@ -141,7 +144,7 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
   must(batch_.set(batch, stream_));
   step_ = &batch;
   // Prompts differ too much to be worth recording.
-  if (!batch_.chunks().empty() || options_.exact_attention) {
+  if (!batch_.chunks().empty() || exact_attention_) {
     operators();
   } else {
     graphs_.run({.cache = static_cast<const CudaKvCache*>(args.cache)->serial(),
@@ -261,13 +264,15 @@ void CudaBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
                        stream_);
 }
 
-// The tuned kernel of w4a8 inputs, where it serves the case. An empty weight: no norm.
+// The tuned kernel of w4a8 inputs, where the chip has it and it serves the case. An empty weight:
+// no norm.
 bool CudaBackend::launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm,
                                    CudaActivations& y) {
   const ActFormat& act = y.format().act;
   const int64_t channels = y.channels(), outliers = y.format().weight.outliers;
-  if (!y.places.blocked || act.bits != 8 || act.rule != ActRule::kSymmetric || act.search ||
-      channels % 16 != 0 || outliers % 4 != 0 || channels > kMostNormChannels) {
+  if (!device_info().hopper() || !y.places.blocked || act.bits != 8 ||
+      act.rule != ActRule::kSymmetric || act.search || channels % 16 != 0 || outliers % 4 != 0 ||
+      channels > kMostNormChannels) {
     return false;
   }
   must(launch_rmsnorm_quantize({.norm = !args.weight.empty(),
@@ -308,7 +313,7 @@ void CudaBackend::quantize(const Tensor& x, int64_t tokens, std::span<const int3
                            Activations& y) {
   ATOM_CHECK(tokens <= x.rows() && y.channels() == x.cols(), "quantize: shapes");
   QuantizeParams params = quantize_params(cast(y), tokens, perm);
-  if (launch_fast_rows({.x = &x, .tokens = tokens}, perm, cast(y))) return;
+  if (launch_fast_rows({.x = &x, .weight = {}, .tokens = tokens}, perm, cast(y))) return;
   params.x = cast(x).data();
   launch_quantize_rows(params, stream_);
 }
@@ -387,7 +392,8 @@ void CudaBackend::linear(const LinearArgs& args) {
     // The GEMM writes whole tiles by the copy engine. Where that may not add as well, a sum apart
     // is faster than adding element by element.
     const int64_t outputs = args.tokens * w.rows;
-    const bool apart = args.accumulate && w.rows % 4 == 0 && !options_.add_in_gemm;
+    const bool hopper = device_info().hopper();
+    const bool apart = hopper && args.accumulate && w.rows % 4 == 0 && !options_.add_in_gemm;
     if (apart) must(reserve_products(outputs));
     const GemmArgs gemm = {
         .rows = w.rows,
@@ -406,7 +412,8 @@ void CudaBackend::linear(const LinearArgs& args) {
         .accumulate = args.accumulate && !apart,
         .add_by_copy = options_.add_in_gemm,
         .workspace = gemm_workspace_.data()};
-    must(launch_gemm(gemm, choose_gemm(gemm), stream_));
+    must(hopper ? launch_gemm(gemm, choose_gemm(gemm), stream_)
+                : launch_gemm_sm80(Sm80Format::kW4A8, gemm, stream_));
     if (apart) launch_add({.x = products_.data(), .y = y.data(), .count = outputs}, stream_);
     return;
   }
@@ -510,7 +517,7 @@ void CudaBackend::paged_attention(const AttentionArgs& args) {
                     .chunks = batch_.chunks(),
                     .token_sequences = batch_.token_sequences(),
                     .tokens = tokens,
-                    .exact = options_.exact_attention},
+                    .exact = exact_attention_},
                    attention_workspace_.data(), stream_);
 }
 

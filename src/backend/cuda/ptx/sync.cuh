@@ -80,6 +80,12 @@ __device__ inline void bulk_store_wait_read() {
 __device__ inline void copy16(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
+__device__ inline void copy16_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until all but the thread's last kPending groups are there.
+template <int kPending>
+__device__ inline void copy16_wait_for() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 __device__ inline void copy16_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // --- warps and warpgroups
