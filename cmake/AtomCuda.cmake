@@ -1,6 +1,9 @@
 # CUDA: the compiler, the options of our device code, and the function that declares a family.
 
-set(ATOM_CUDA_ARCHS "90a" CACHE STRING "GPU architectures to build for, e.g. 80;89;90a;100a")
+set(ATOM_CUDA_ARCHS "90a" CACHE STRING "GPU architectures to build for: 90a, and any of 80;86;89;100a;120a")
+if(NOT "90a" IN_LIST ATOM_CUDA_ARCHS)
+  message(FATAL_ERROR "ATOM_CUDA_ARCHS is '${ATOM_CUDA_ARCHS}': 90a must be among them")
+endif()
 
 if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   find_program(ATOM_NVCC nvcc HINTS /usr/local/cuda/bin REQUIRED)

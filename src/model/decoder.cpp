@@ -8,6 +8,17 @@ namespace {
 // Beyond this the table of cosines alone would take gigabytes.
 constexpr int64_t kMaxPositions = int64_t{1} << 22;
 
+// Where all linears round their inputs to codes, halves between operators are precise enough.
+Precision scratch_precision(const DecoderWeights& weights) {
+  for (const LayerWeights& layer : weights.layers) {
+    for (const LinearWeights* linear :
+         {layer.qkv.get(), layer.o.get(), layer.gate_up.get(), layer.down.get()}) {
+      if (!linear->format().act.quantized) return Precision::kFull;
+    }
+  }
+  return Precision::kHalf;
+}
+
 }  // namespace
 
 Decoder::Decoder(Backend& backend, std::shared_ptr<const DecoderWeights> weights,
@@ -27,7 +38,8 @@ Result<std::unique_ptr<Decoder>> Decoder::create(Backend& backend,
     return error(ErrorCode::kInvalidArgument, "a context of {} tokens is not within 1..{}",
                  own.positions, kMaxPositions);
   }
-  decoder->layers_ = ATOM_TRY(LayerRunner::create(backend, config, own.max_tokens, own.positions));
+  decoder->layers_ = ATOM_TRY(LayerRunner::create(backend, config, own.max_tokens, own.positions,
+                                                  scratch_precision(*decoder->weights_)));
   for (const LayerWeights& layer : decoder->weights_->layers) {
     ATOM_TRY(decoder->layers_->prepare(layer));
   }

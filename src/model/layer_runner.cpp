@@ -12,17 +12,18 @@ LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, int64_t ma
 
 Result<std::unique_ptr<LayerRunner>> LayerRunner::create(Backend& backend,
                                                          const ModelConfig& config,
-                                                         int64_t max_tokens, int64_t positions) {
+                                                         int64_t max_tokens, int64_t positions,
+                                                         Precision scratch) {
   ATOM_CHECK(max_tokens > 0 && positions > 0, "a runner needs room for a token");
   std::unique_ptr<LayerRunner> runner(new LayerRunner(backend, config, max_tokens, positions));
   const int64_t q_cols = config.heads * config.head_dim;
   const int64_t qkv_cols = q_cols + 2 * config.kv_heads * config.head_dim;
   runner->cos_sin_ = make_cos_sin(config.rope, positions);
-  runner->qkv_ = ATOM_TRY(backend.make_tensor(max_tokens, qkv_cols));
+  runner->qkv_ = ATOM_TRY(backend.make_tensor(max_tokens, qkv_cols, scratch));
   runner->q_ = ATOM_TRY(backend.make_tensor(max_tokens, q_cols));
   runner->attended_ = ATOM_TRY(backend.make_tensor(max_tokens, q_cols));
   if (config.experts == 0) {
-    runner->gate_up_ = ATOM_TRY(backend.make_tensor(max_tokens, 2 * config.ffn));
+    runner->gate_up_ = ATOM_TRY(backend.make_tensor(max_tokens, 2 * config.ffn, scratch));
     return runner;
   }
   const int64_t rows = max_tokens * config.active_experts;

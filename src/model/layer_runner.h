@@ -27,9 +27,11 @@ using SiteHook = std::function<void(InputSite site, Activations& input, int64_t 
 
 class LayerRunner {
  public:
-  // max_tokens: of a batch. positions: RoPE positions that batches may use, from 0 on.
+  // max_tokens: of a batch. positions: RoPE positions that batches may use, from 0 on. scratch: of
+  // what one operator hands to the next: kHalf suits layers whose activations are quantized.
   static Result<std::unique_ptr<LayerRunner>> create(Backend& backend, const ModelConfig& config,
-                                                     int64_t max_tokens, int64_t positions);
+                                                     int64_t max_tokens, int64_t positions,
+                                                     Precision scratch = Precision::kFull);
 
   // Makes room for the inputs of a layer's linears; does nothing for formats it has seen. REQUIRED
   // before a layer of new formats is run.

@@ -44,6 +44,15 @@
 
 namespace atom {
 
+// How precisely a tensor keeps its elements.
+enum class Precision : uint8_t {
+  kFull,  // floats
+  // Halves do as well: only linear without accumulate writes the tensor, and only rope_append_kv
+  // (as qkv) and silu_mul_quantize read it. A backend may store it in F16, where what is beyond
+  // 65504 becomes infinite; operators then see the rounded numbers.
+  kHalf,
+};
+
 // A dense row-major matrix in the backend's memory. CPU backends use kF32 throughout.
 class Tensor {
  public:
@@ -194,7 +203,8 @@ class Backend {
   virtual std::string detail() const = 0;     // "cpu avx512-vnni, 2 threads"
 
   // --- objects. Formats were validated by the caller (tensor/formats.h).
-  virtual Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) = 0;
+  virtual Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
+                                                      Precision precision = Precision::kFull) = 0;
   // format: of the linears that will read them.
   virtual Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
                                                                 int64_t channels,

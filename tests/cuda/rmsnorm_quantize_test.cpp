@@ -38,6 +38,8 @@ void check(const Case& c) {
     std::swap(perm[i - 1], perm[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
   }
   for (float& w : weight) w = static_cast<float>(0.5 + random.uniform());
+  std::vector<float> gathered;
+  for (const uint16_t source : perm) gathered.push_back(weight[source]);
 
   WeightFormat format{.kind = WeightKind::kTwoLevel,
                       .bits = 4,
@@ -48,7 +50,7 @@ void check(const Case& c) {
   const int64_t capacity = (c.tokens + 255) / 256 * 256;
   const auto d_x = to_device(raw);
   const auto d_perm = to_device(perm);
-  const auto d_weight = to_device(weight);
+  const auto d_weight = to_device(gathered);
   auto codes = DeviceArray<int8_t>::allocate(shape.act_blocks() * capacity * 128).value();
   codes.fill_bytes(0x55);
   auto scales = to_device(std::vector<float>(static_cast<size_t>(capacity), NAN));

@@ -14,6 +14,7 @@ struct KvCase {
   KvFormat format;
   int64_t head_dim = 64;
   bool head_norms = false;
+  Precision precision = Precision::kFull;  // of qkv
 };
 
 constexpr int64_t kKvHeads = 2;
@@ -49,6 +50,7 @@ class KvProbe {
         case_(c),
         cos_sin_(make_cos_sin(kPositions, c.head_dim)),
         qkv_(random_matrix(3, (kHeads + 2 * kKvHeads) * c.head_dim, 61)) {
+    if (c.precision == Precision::kHalf) qkv_ = halves_of(qkv_);
     identity_.resize(cos_sin_.size());
     for (size_t i = 0; i < identity_.size(); i += 2) identity_[i] = 1.0f;
     const std::vector<SequenceSpec> sequences(3);
@@ -80,7 +82,7 @@ class KvProbe {
         qkv.at(t, j) = *value;
       }
     }
-    const auto input = make_input(backend_, qkv);
+    const auto input = make_input(backend_, qkv, case_.precision);
     const auto q = make_output(backend_, 3, kHeads * case_.head_dim);
     backend_.rope_append_kv({.batch = &now_.batch,
                              .qkv = input.get(),
@@ -138,6 +140,8 @@ class KvProbe {
     return x;
   }
 
+  const Matrix& qkv() const { return qkv_; }
+
  private:
   Backend& backend_;
   const KvCase& case_;
@@ -156,6 +160,11 @@ std::vector<KvCase> kv_cases() {
       if (head_dim != 64 && format.bits != 4) continue;
       cases.push_back({format, head_dim, static_cast<int>(cases.size()) % 2 == 1});
     }
+  }
+  const KvFormat rotated = {.kind = KvKind::kInt, .bits = 4, .hadamard = true};
+  cases.push_back({rotated, 256, true});
+  for (const int64_t head_dim : {64, 96, 128}) {
+    cases.push_back({head_dim == 96 ? KvFormat{} : rotated, head_dim, false, Precision::kHalf});
   }
   return cases;
 }
@@ -230,7 +239,7 @@ TEST(RopeAppendKv, ValueCodesAreExact) {
   for_each_case([](const KvCase& c, KvProbe& probe, const Backend&) {
     probe.append(nullptr);
     const Matrix out = probe.attend(random_matrix(3, kHeads * c.head_dim, 66), 0.01, 1);
-    const Matrix qkv = random_matrix(3, (kHeads + 2 * kKvHeads) * c.head_dim, 61);
+    const Matrix& qkv = probe.qkv();
     for (int64_t t = 0; t < 3; ++t) {
       for (int64_t h = 0; h < kHeads; ++h) {
         const auto v =

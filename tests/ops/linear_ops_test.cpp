@@ -24,6 +24,7 @@ struct LinearCase {
   Scales scales = Scales::kRandom;
   bool bias = false;
   bool accumulate = false;
+  Precision precision = Precision::kFull;  // of y
 };
 
 // K for a format: a few groups and the outliers, with the raggedest tail that validate allows.
@@ -38,7 +39,7 @@ Matrix run(Backend& backend, const LinearCase& c, const PackedLinear& packed, co
   EXPECT_EQ(weights->rows(), c.shape.rows);
   EXPECT_EQ(weights->cols(), c.cols);
   backend.quantize(*make_input(backend, x), c.shape.tokens, {}, *acts);
-  const auto out = make_output(backend, c.shape.tokens, c.shape.rows);
+  const auto out = make_output(backend, c.shape.tokens, c.shape.rows, c.precision);
   if (c.accumulate) backend.write(*out, y.values);
   backend.linear({.x = acts.get(),
                   .w = weights.get(),
@@ -58,7 +59,9 @@ void compare_with_ref(const LinearCase& c) {
   const Matrix want = run(ref_backend(), c, packed, x, y);
   for (Backend* backend : other_backends()) {
     SCOPED_TRACE(backend->detail());
-    expect_close(run(*backend, c, packed, x, y), want, kLinearLimit);
+    // Rounding to F16 is off by 2^-11 of an element at most.
+    expect_close(run(*backend, c, packed, x, y), want,
+                 c.precision == Precision::kHalf ? 0x1p-21 : kLinearLimit);
   }
 }
 
@@ -87,7 +90,8 @@ std::vector<LinearCase> all_quantized_cases() {
                      .cols = columns(format.weight),
                      .shape = kShapes[i % std::size(kShapes)],
                      .bias = i % 3 == 0,
-                     .accumulate = i % 4 == 1});
+                     .accumulate = i % 4 == 1,
+                     .precision = i % 4 == 2 ? Precision::kHalf : Precision::kFull});
   };
   struct Outliers {
     OutlierKind kind;

@@ -8,7 +8,7 @@
 namespace atom {
 namespace {
 
-constexpr float kSentinel = -12345.5f;
+constexpr float kSentinel = -12344.0f;  // exact in F16
 
 float power_of_two(Random& random) {
   return std::ldexp(1.0f, static_cast<int>(random.below(3)) - 1);
@@ -172,18 +172,24 @@ PackedLinear random_linear(const LinearFormat& format, int64_t rows, int64_t col
 
 // --- running ops
 
-std::unique_ptr<Tensor> make_input(Backend& backend, const Matrix& values) {
-  auto tensor = backend.make_tensor(values.rows, values.cols);
+Matrix halves_of(Matrix values) {
+  for (float& v : values.values) v = f16_to_f32(f32_to_f16(std::clamp(v, -65504.0f, 65504.0f)));
+  return values;
+}
+
+std::unique_ptr<Tensor> make_input(Backend& backend, const Matrix& values, Precision precision) {
+  auto tensor = backend.make_tensor(values.rows, values.cols, precision);
   EXPECT_TRUE(tensor.ok()) << tensor.status().message();
   backend.write(**tensor, values.values);
   return std::move(tensor).value();
 }
 
-std::unique_ptr<Tensor> make_output(Backend& backend, int64_t rows, int64_t cols) {
+std::unique_ptr<Tensor> make_output(Backend& backend, int64_t rows, int64_t cols,
+                                    Precision precision) {
   Matrix poison(rows + kSentinelRows, cols);
   std::ranges::fill(poison.values, std::numeric_limits<float>::quiet_NaN());
   std::fill_n(poison.values.end() - kSentinelRows * cols, kSentinelRows * cols, kSentinel);
-  return make_input(backend, poison);
+  return make_input(backend, poison, precision);
 }
 
 Matrix read_output(Backend& backend, const Tensor& tensor, int64_t rows) {

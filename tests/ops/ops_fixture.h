@@ -64,9 +64,13 @@ PackedLinear random_linear(const LinearFormat& format, int64_t rows, int64_t col
 // Rows past an output's last one; ops must leave them alone.
 inline constexpr int64_t kSentinelRows = 2;
 
-std::unique_ptr<Tensor> make_input(Backend& backend, const Matrix& values);
+std::unique_ptr<Tensor> make_input(Backend& backend, const Matrix& values,
+                                   Precision precision = Precision::kFull);
+// Rounded to F16, what is too large to its largest.
+Matrix halves_of(Matrix values);
 // A tensor of rows + kSentinelRows rows: NaN where the op must write, a constant after.
-std::unique_ptr<Tensor> make_output(Backend& backend, int64_t rows, int64_t cols);
+std::unique_ptr<Tensor> make_output(Backend& backend, int64_t rows, int64_t cols,
+                                    Precision precision = Precision::kFull);
 // The first rows of such a tensor; fails on NaN and on changed sentinels.
 Matrix read_output(Backend& backend, const Tensor& tensor, int64_t rows);
 

@@ -1,6 +1,8 @@
 // The operators that make activations: codes and scales are the same bits on every backend.
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <utility>
 
 #include "base/parallel.h"
 #include "ops/numerics.h"
@@ -353,16 +355,82 @@ TEST(SiluMulQuantize, CodesAreTheSameOnEveryBackend) {
     for (const float gate : {0.0f, -0.0f, 200.0f, -200.0f, 88.0f, -88.0f, 1e30f, -1e30f}) {
       x.at(1, static_cast<int64_t>(std::abs(gate)) % channels) = gate;
     }
-    const auto run_silu = [&](Backend& backend) {
-      return run(backend, format, channels, 3, [&](Activations& acts) {
-        const auto input = make_input(backend, x);
-        backend.silu_mul_quantize({.gate_up = input.get(), .tokens = 3}, acts);
-      });
+    for (const Precision precision : {Precision::kFull, Precision::kHalf}) {
+      const Matrix in = precision == Precision::kFull ? x : halves_of(x);
+      const auto run_silu = [&](Backend& backend) {
+        return run(backend, format, channels, 3, [&](Activations& acts) {
+          const auto input = make_input(backend, in, precision);
+          backend.silu_mul_quantize({.gate_up = input.get(), .tokens = 3}, acts);
+        });
+      };
+      const HostActivations want = run_silu(ref_backend());
+      for (Backend* backend : other_backends()) {
+        SCOPED_TRACE(backend->detail());
+        expect_same(run_silu(*backend), want);
+      }
+    }
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+// Inputs of two-level linears as wide as layers are, for which backends have kernels of their own;
+// as many tokens as a GPU works through in several rounds where that is cheap.
+TEST(WideInputs, CodesAreTheSameOnEveryBackend) {
+  struct Wide {
+    int64_t channels, outliers, tokens;
+    float clip;
+  };
+  for (const Wide w : {Wide{576, 64, 21, 1.0f}, Wide{1536, 0, 7, 0.9f}, Wide{2096, 16, 3, 1.0f},
+                       Wide{4096, 128, 5, 0.95f}, Wide{8192, 128, 3, 1.0f},
+                       Wide{12288, 256, 3, 1.0f}, Wide{14336, 128, 2, 0.9f}}) {
+    const LinearFormat format =
+        two_level_format(32, w.outliers, w.outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone,
+                         act_format(8, 0, ActRule::kSymmetric, w.clip));
+    SCOPED_TRACE(fmt::format("{} channels, {} outliers", w.channels, w.outliers));
+    const Matrix gate_up = halves_of(random_matrix(w.tokens, 2 * w.channels, 45));
+    Matrix x(w.tokens, w.channels);
+    for (int64_t t = 0; t < w.tokens; ++t) {
+      std::copy_n(gate_up.row(t).begin(), w.channels, x.row(t).begin());
+    }
+    const Matrix difficult = difficult_rows(w.channels);
+    for (int64_t t = 2; t < std::min(w.tokens, difficult.rows); ++t) {
+      std::ranges::copy(difficult.row(t), x.row(t).begin());
+    }
+    const std::vector<float> weight = random_weight(w.channels, 46);
+    const std::vector<int32_t> perm = random_permutation(w.channels, 47);
+    using Op = std::function<void(Backend&, Activations&)>;
+    const std::pair<const char*, Op> ops[] = {
+        {"norm",
+         [&](Backend& backend, Activations& acts) {
+           const auto input = make_input(backend, x);
+           backend.rmsnorm_quantize(
+               {.x = input.get(), .weight = weight, .eps = 1e-5f, .tokens = w.tokens}, perm, acts);
+         }},
+        {"gather",
+         [&](Backend& backend, Activations& acts) {
+           backend.quantize(*make_input(backend, x), w.tokens, perm, acts);
+         }},
+        {"no gather",
+         [&](Backend& backend, Activations& acts) {
+           backend.quantize(*make_input(backend, x), w.tokens, {}, acts);
+         }},
+        {"silu",
+         [&](Backend& backend, Activations& acts) {
+           const auto input = make_input(backend, gate_up, Precision::kHalf);
+           backend.silu_mul_quantize({.gate_up = input.get(), .tokens = w.tokens}, acts);
+         }},
     };
-    const HostActivations want = run_silu(ref_backend());
-    for (Backend* backend : other_backends()) {
-      SCOPED_TRACE(backend->detail());
-      expect_same(run_silu(*backend), want);
+    for (const auto& [name, op] : ops) {
+      SCOPED_TRACE(name);
+      const auto run_op = [&](Backend& backend) {
+        return run(backend, format, w.channels, w.tokens,
+                   [&](Activations& acts) { op(backend, acts); });
+      };
+      const HostActivations want = run_op(ref_backend());
+      for (Backend* backend : other_backends()) {
+        SCOPED_TRACE(backend->detail());
+        expect_same(run_op(*backend), want);
+      }
     }
     if (testing::Test::HasFailure()) return;
   }

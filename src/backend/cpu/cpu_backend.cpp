@@ -67,7 +67,8 @@ class CpuBackend final : public Backend {
     return fmt::format("cpu {}, {} threads", kernels_.name, thread_count());
   }
 
-  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) override {
+  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
+                                              Precision /*precision*/) override {
     return as_base<Tensor>(CpuTensor::create(rows, cols));
   }
   Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,

@@ -6,6 +6,7 @@
 #include "backend/cuda/attention/attention.h"
 #include "backend/cuda/device_batch.h"
 #include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
@@ -62,11 +63,12 @@ class CudaBackend final : public Backend {
   std::string_view name() const override { return "cuda"; }
   std::string detail() const override {
     return fmt::format("cuda {}{}", device_info().name,
-                       options_.exact_attention ? ", exact attention" : "");
+                       exact_attention_ ? ", exact attention" : "");
   }
 
-  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) override {
-    return as_base<Tensor>(CudaTensor::create(rows, cols));
+  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
+                                              Precision precision) override {
+    return as_base<Tensor>(CudaTensor::create(rows, cols, precision));
   }
   Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
                                                         int64_t channels,
@@ -114,14 +116,16 @@ class CudaBackend final : public Backend {
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
 
  private:
-  explicit CudaBackend(const CudaOptions& options) : options_(options) {}
+  explicit CudaBackend(const CudaOptions& options)
+      : options_(options), exact_attention_(options.exact_attention || !device_info().hopper()) {}
   void use_batch(const Batch& batch);
   const int32_t* on_device(std::span<const int32_t> values);
   Status reserve_products(int64_t count);
   QuantizeParams quantize_params(CudaActivations& y, int64_t tokens, std::span<const int32_t> perm);
-  bool launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
+  bool launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
   CudaOptions options_;
+  bool exact_attention_;  // asked for, or all that this chip has
   cudaStream_t stream_ = nullptr;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   DeviceArray<float> products_;  // of a linear that is yet to be added
@@ -157,7 +161,7 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
   must(batch_.set(batch, stream_));
   step_ = &batch;
   // Prompts differ too much to be worth recording.
-  if (!batch_.chunks().empty() || options_.exact_attention) {
+  if (!batch_.chunks().empty() || exact_attention_) {
     operators();
   } else {
     graphs_.run({.cache = static_cast<const CudaKvCache*>(args.cache)->serial(),
@@ -188,7 +192,14 @@ const int32_t* CudaBackend::on_device(std::span<const int32_t> values) {
 
 void CudaBackend::write(Tensor& to, std::span<const float> from) {
   ATOM_CHECK(static_cast<int64_t>(from.size()) <= to.rows() * to.cols(), "write past the end");
-  ATOM_CUDA_CHECK(cudaMemcpyAsync(cast(to).data(), from.data(), from.size_bytes(),
+  std::vector<uint16_t> halves;
+  const void* source = from.data();
+  if (cast(to).halves()) {
+    for (const float value : from) halves.push_back(f32_to_f16(value));
+    source = halves.data();
+  }
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(cast(to).raw(), source,
+                                  from.size() * static_cast<size_t>(dtype_bytes(to.dtype())),
                                   cudaMemcpyHostToDevice, stream_));
   ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
 }
@@ -196,10 +207,12 @@ void CudaBackend::write(Tensor& to, std::span<const float> from) {
 void CudaBackend::read(const Tensor& from, int64_t rows, std::span<float> to) {
   const int64_t count = rows * from.cols();
   ATOM_CHECK(rows <= from.rows() && static_cast<int64_t>(to.size()) >= count, "read past the end");
-  ATOM_CUDA_CHECK(cudaMemcpyAsync(to.data(), cast(from).data(),
-                                  static_cast<size_t>(count) * sizeof(float),
-                                  cudaMemcpyDeviceToHost, stream_));
+  std::vector<uint16_t> halves(static_cast<size_t>(cast(from).halves() ? count : 0));
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(
+      halves.empty() ? static_cast<void*>(to.data()) : halves.data(), cast(from).raw(),
+      static_cast<size_t>(count * dtype_bytes(from.dtype())), cudaMemcpyDeviceToHost, stream_));
   ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  std::ranges::transform(halves, to.begin(), f16_to_f32);
 }
 
 HostActivations CudaBackend::read(const Activations& from, int64_t tokens) {
@@ -268,22 +281,25 @@ void CudaBackend::rmsnorm(const RmsNormArgs& args, Tensor& y) {
                        stream_);
 }
 
-// The tuned kernel of w4a8 inputs, where it serves the case.
-bool CudaBackend::launch_fast_norm(const RmsNormArgs& args, std::span<const int32_t> perm,
+// The tuned kernel of w4a8 inputs, where the chip has it and it serves the case. An empty weight:
+// no norm.
+bool CudaBackend::launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm,
                                    CudaActivations& y) {
   const ActFormat& act = y.format().act;
   const int64_t channels = y.channels(), outliers = y.format().weight.outliers;
-  if (!y.places.blocked || act.bits != 8 || act.rule != ActRule::kSymmetric || act.search ||
-      channels % 16 != 0 || outliers % 4 != 0 || channels > kMostNormChannels) {
+  if (!device_info().hopper() || !y.places.blocked || act.bits != 8 ||
+      act.rule != ActRule::kSymmetric || act.search || channels % 16 != 0 || outliers % 4 != 0 ||
+      channels > kMostNormChannels) {
     return false;
   }
-  must(launch_rmsnorm_quantize({.x = cast(*args.x).data(),
+  must(launch_rmsnorm_quantize({.norm = !args.weight.empty(),
+                                .x = cast(*args.x).data(),
                                 .x_type = DType::kF32,
                                 .tokens = args.tokens,
                                 .channels = channels,
                                 .outliers = outliers,
                                 .perm = must(arrays_.permutation16(perm, channels)),
-                                .weight = must(arrays_.floats(args.weight)),
+                                .weight = must(arrays_.gathered(args.weight, perm)),
                                 .eps = args.eps,
                                 .clip = act.clip,
                                 .shape = y.shape,
@@ -302,7 +318,7 @@ void CudaBackend::rmsnorm_quantize(const RmsNormArgs& args, std::span<const int3
                  static_cast<int64_t>(args.weight.size()) == y.channels(),
              "rmsnorm_quantize: shapes");
   QuantizeParams params = quantize_params(cast(y), args.tokens, perm);
-  if (launch_fast_norm(args, perm, cast(y))) return;
+  if (launch_fast_rows(args, perm, cast(y))) return;
   params.source = RowSource::kNorm;
   params.x = cast(*args.x).data();
   params.norm_weight = must(arrays_.floats(args.weight));
@@ -314,6 +330,7 @@ void CudaBackend::quantize(const Tensor& x, int64_t tokens, std::span<const int3
                            Activations& y) {
   ATOM_CHECK(tokens <= x.rows() && y.channels() == x.cols(), "quantize: shapes");
   QuantizeParams params = quantize_params(cast(y), tokens, perm);
+  if (launch_fast_rows({.x = &x, .weight = {}, .tokens = tokens}, perm, cast(y))) return;
   params.x = cast(x).data();
   launch_quantize_rows(params, stream_);
 }
@@ -323,7 +340,8 @@ void CudaBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
              "silu_mul_quantize: shapes");
   QuantizeParams params = quantize_params(cast(y), args.tokens, {});
   params.source = RowSource::kSilu;
-  params.x = cast(*args.gate_up).data();
+  params.x = cast(*args.gate_up).raw();
+  params.halves = cast(*args.gate_up).halves();
   launch_quantize_rows(params, stream_);
 }
 
@@ -381,16 +399,18 @@ void CudaBackend::linear(const LinearArgs& args) {
   const LinearFormat& format = args.w->format();
   const CudaActivations& x = cast(*args.x);
   const WeightView& w = cast(*args.w).view();
-  float* y = cast(*args.y).data();
+  CudaTensor& y = cast(*args.y);
   const auto tokens = static_cast<int>(args.tokens);
   ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() && w.rows == args.y->cols() &&
-                 args.tokens <= args.y->rows() && args.tokens <= x.max_tokens(),
+                 args.tokens <= args.y->rows() && args.tokens <= x.max_tokens() &&
+                 !(args.accumulate && y.halves()),
              "linear: operands do not fit together");
   if (w.blocked) {
-    // The GEMM writes whole tiles by the copy engine, and adds only element by element: a sum apart
-    // is faster.
+    // The GEMM writes whole tiles by the copy engine. Where that may not add as well, a sum apart
+    // is faster than adding element by element.
     const int64_t outputs = args.tokens * w.rows;
-    const bool apart = args.accumulate && w.rows % 4 == 0;
+    const bool hopper = device_info().hopper();
+    const bool apart = hopper && args.accumulate && w.rows % 4 == 0 && !options_.add_in_gemm;
     if (apart) must(reserve_products(outputs));
     const GemmArgs gemm = {
         .rows = w.rows,
@@ -404,18 +424,24 @@ void CudaBackend::linear(const LinearArgs& args) {
         .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
         .x_sums = x.sums.data(),
         .bias = w.bias,
-        .y = apart ? products_.data() : y,
-        .y_type = DType::kF32,
+        .y = apart ? products_.data() : y.raw(),
+        .y_type = y.dtype(),
         .accumulate = args.accumulate && !apart,
+        .add_by_copy = options_.add_in_gemm,
         .workspace = gemm_workspace_.data()};
-    must(launch_gemm(gemm, choose_gemm(gemm), stream_));
-    if (apart) launch_add({.x = products_.data(), .y = y, .count = outputs}, stream_);
+    must(hopper ? launch_gemm(gemm, choose_gemm(gemm), stream_)
+                : launch_gemm_sm80(Sm80Format::kW4A8, gemm, stream_));
+    if (apart) launch_add({.x = products_.data(), .y = y.data(), .count = outputs}, stream_);
     return;
   }
   if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
-    return launch_float_linear(
-        {.w = w, .x = x.values.data(), .y = y, .tokens = tokens, .accumulate = args.accumulate},
-        stream_);
+    return launch_float_linear({.w = w,
+                                .x = x.values.data(),
+                                .y = y.raw(),
+                                .halves = y.halves(),
+                                .tokens = tokens,
+                                .accumulate = args.accumulate},
+                               stream_);
   }
   launch_integer_linear({.w = w,
                          .x = x.codes.data(),
@@ -424,7 +450,8 @@ void CudaBackend::linear(const LinearArgs& args) {
                          .x_scales = x.scales.data(),
                          .x_groups = static_cast<int>(x.groups),
                          .x_outlier_scales = x.outlier_scales.data(),
-                         .y = y,
+                         .y = y.raw(),
+                         .halves = y.halves(),
                          .tokens = tokens,
                          .accumulate = args.accumulate},
                         stream_);
@@ -432,7 +459,8 @@ void CudaBackend::linear(const LinearArgs& args) {
     launch_float_linear({.w = w,
                          .first = w.body,
                          .x = x.values.data(),
-                         .y = y,
+                         .y = y.raw(),
+                         .halves = y.halves(),
                          .tokens = tokens,
                          .accumulate = true},
                         stream_);
@@ -460,7 +488,8 @@ void CudaBackend::rope_append_kv(const RopeAppendArgs& args) {
   }
   use_batch(*args.batch);
   launch_rope_append(
-      {.qkv = cast(*args.qkv).data(),
+      {.qkv = cast(*args.qkv).raw(),
+       .halves = cast(*args.qkv).halves(),
        .q = cast(*args.q).data(),
        .cache = cache.view(args.layer),
        .positions = batch_.positions(),
@@ -505,7 +534,7 @@ void CudaBackend::paged_attention(const AttentionArgs& args) {
                     .chunks = batch_.chunks(),
                     .token_sequences = batch_.token_sequences(),
                     .tokens = tokens,
-                    .exact = options_.exact_attention},
+                    .exact = exact_attention_},
                    attention_workspace_.data(), stream_);
 }
 

@@ -49,10 +49,12 @@ uint64_t next_serial() {
 
 // --- tensors
 
-Result<std::unique_ptr<CudaTensor>> CudaTensor::create(int64_t rows, int64_t cols) {
-  std::unique_ptr<CudaTensor> tensor(new CudaTensor(rows, cols));
-  tensor->data_ = ATOM_TRY(
-      DeviceArray<float>::allocate(ATOM_TRY(checked_size("tensor", sizeof(float), {rows, cols}))));
+Result<std::unique_ptr<CudaTensor>> CudaTensor::create(int64_t rows, int64_t cols,
+                                                       Precision precision) {
+  std::unique_ptr<CudaTensor> tensor(new CudaTensor(rows, cols, precision));
+  const int64_t element = dtype_bytes(tensor->dtype());
+  const int64_t count = ATOM_TRY(checked_size("tensor", element, {rows, cols}));
+  tensor->data_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(count * element));
   return tensor;
 }
 

@@ -21,20 +21,31 @@ uint64_t next_serial();
 
 class CudaTensor final : public Tensor {
  public:
-  static Result<std::unique_ptr<CudaTensor>> create(int64_t rows, int64_t cols);
+  static Result<std::unique_ptr<CudaTensor>> create(int64_t rows, int64_t cols,
+                                                    Precision precision);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
-  DType dtype() const override { return DType::kF32; }
+  DType dtype() const override { return halves() ? DType::kF16 : DType::kF32; }
 
-  float* data() { return data_.data(); }
-  const float* data() const { return data_.data(); }
+  bool halves() const { return precision_ == Precision::kHalf; }
+  // Elements, whatever they are.
+  void* raw() { return data_.data(); }
+  const void* raw() const { return data_.data(); }
+  // REQUIRES: !halves().
+  float* data() {
+    ATOM_CHECK(!halves(), "an operator that takes floats was given a tensor of halves");
+    return static_cast<float*>(raw());
+  }
+  const float* data() const { return const_cast<CudaTensor*>(this)->data(); }
   uint64_t serial() const { return serial_; }
 
  private:
-  CudaTensor(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
+  CudaTensor(int64_t rows, int64_t cols, Precision precision)
+      : rows_(rows), cols_(cols), precision_(precision) {}
   int64_t rows_, cols_;
-  DeviceArray<float> data_;  // [rows, cols]
+  Precision precision_;
+  DeviceArray<uint8_t> data_;  // [rows, cols]
   uint64_t serial_ = next_serial();
 };
 

@@ -60,7 +60,8 @@ class RefBackend final : public Backend {
   std::string_view name() const override { return "ref"; }
   std::string detail() const override { return "ref double"; }
 
-  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols) override {
+  Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
+                                              Precision /*precision*/) override {
     ATOM_TRY(check_product("tensor", {rows, cols}));
     return make_object<RefTensor, Tensor>("tensor", rows, cols);
   }

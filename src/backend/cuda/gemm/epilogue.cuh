@@ -54,7 +54,7 @@ __device__ uint32_t pack_pair(float low, float high) {
   }
 }
 
-// Copies a staged chunk to y element by element: ragged channels, or y +=.
+// Copies a staged chunk to y element by element: ragged channels, or y += without box copies.
 template <class Out, int kTokens>
 __device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, int row0, int token0,
                              int thread) {
@@ -119,8 +119,13 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
     if (thread == 0) {
 #pragma unroll
       for (int box = 0; box < Tile::kBoxes; ++box) {
-        ptx::box_store(&out.y_map, row0 + box * (64 / Tile::kBoxes), chunk_token,
-                       ptx::shared_address(buffer + box * Tile::kBoxBytes));
+        const int row = row0 + box * (64 / Tile::kBoxes);
+        const uint32_t from = ptx::shared_address(buffer + box * Tile::kBoxBytes);
+        if (out.accumulate) {
+          ptx::box_add(&out.y_map, row, chunk_token, from);
+        } else {
+          ptx::box_store(&out.y_map, row, chunk_token, from);
+        }
       }
     }
     ptx::bulk_store_commit();

@@ -160,7 +160,7 @@ Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                       .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
                       .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);
-  if (args.rows * element_bytes % 16 == 0 && !args.accumulate) {
+  if (args.rows * element_bytes % 16 == 0 && (!args.accumulate || args.add_by_copy)) {
     params.out.by_copy = true;
     const int slices = std::min(c.cluster, c.tokens / 8);  // Tile::slices
     const int chunk =

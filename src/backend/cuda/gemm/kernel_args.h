@@ -10,7 +10,7 @@ namespace atom::cuda {
 // Where the products go: y [tokens, rows].
 struct OutputArgs {
   CUtensorMap y_map;  // of y, in boxes of 128 bytes x a chunk of tokens (epilogue.cuh)
-  bool by_copy;       // y_map is there; else element by element
+  bool by_copy;       // y_map is there, and stores or adds; else element by element
   void* y;
   const float* bias;
   int rows, tokens;

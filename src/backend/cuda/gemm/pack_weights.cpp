@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend/cuda/gemm/w4a4_layout.h"
+#include "backend/cuda/gemm/w4a4_s4_layout.h"
 #include "tensor/packing.h"
 
 namespace atom::cuda {
@@ -57,6 +58,16 @@ void pack_two_level(const PackedLinear& p, const Shape& shape, int64_t n, uint8_
   }
 }
 
+void pack_group_scales(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+  for (int b = 0; b < shape.body_blocks; ++b) {
+    for (int g = 0; g < shape.groups; ++g) {
+      const GroupPlace place = group_place(p, shape, n, row_blocks, b, g);
+      if (place.index < 0) continue;
+      std::memcpy(place.bytes, &p.scales[static_cast<size_t>(place.index)], sizeof(uint16_t));
+    }
+  }
+}
+
 void pack_grouped(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
   for (int64_t k = 0; k < p.body(); ++k) {
     const WordPlace to = word_place(shape, n, row_blocks, k);
@@ -66,13 +77,18 @@ void pack_grouped(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t*
     word |= w4a4::code_bits(code, to.place.byte, to.place.col_half);
     std::memcpy(to.bytes, &word, sizeof(word));
   }
-  for (int b = 0; b < shape.body_blocks; ++b) {
-    for (int g = 0; g < shape.groups; ++g) {
-      const GroupPlace place = group_place(p, shape, n, row_blocks, b, g);
-      if (place.index < 0) continue;
-      std::memcpy(place.bytes, &p.scales[static_cast<size_t>(place.index)], sizeof(uint16_t));
-    }
+  pack_group_scales(p, shape, n, row_blocks);
+}
+
+void pack_nibbles(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+  for (int64_t k = 0; k < p.body(); ++k) {
+    const int code = unsigned_nibble(p.codes.data() + n * (p.body() / 2), k);
+    const w4a4_s4::NibblePlace place =
+        w4a4_s4::weight_place(static_cast<int>(n % kBlockRows), static_cast<int>(k % kBlockCols));
+    row_blocks[k / kBlockCols * shape.block_bytes() + place.byte] |=
+        static_cast<uint8_t>(code << place.shift);
   }
+  pack_group_scales(p, shape, n, row_blocks);
 }
 
 void pack_outliers(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
@@ -150,16 +166,29 @@ Result<GemmWeights> pack_w4a8(const PackedLinear& p) {
   });
 }
 
-Result<GemmWeights> pack_w4a4(const PackedLinear& p) {
+namespace {
+
+template <class Fill>
+Result<GemmWeights> pack_w4a4_rows(const PackedLinear& p, bool fits, const Fill& fill) {
   const LinearFormat& format = p.format;
   if (format.weight.kind != WeightKind::kGrouped || format.weight.bits > 4 ||
-      !format.act.quantized || format.act.bits > 4 || !fits_blocks(p)) {
+      !format.act.quantized || format.act.bits > 4 || !fits_blocks(p) || !fits) {
     return error(ErrorCode::kUnsupported, "device 'cuda': no w4a4 kernel for weights {}",
                  describe(format));
   }
   const Shape shape = w4a8_shape(format.weight, p.cols);
   return pack_rows(p, shape, p.outlier_scales,
-                   [&](int64_t n, uint8_t* row_blocks) { pack_grouped(p, shape, n, row_blocks); });
+                   [&](int64_t n, uint8_t* row_blocks) { fill(p, shape, n, row_blocks); });
+}
+
+}  // namespace
+
+Result<GemmWeights> pack_w4a4(const PackedLinear& p) {
+  return pack_w4a4_rows(p, true, pack_grouped);
+}
+
+Result<GemmWeights> pack_w4a4_s4(const PackedLinear& p) {
+  return pack_w4a4_rows(p, w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
 }
 
 }  // namespace atom::cuda

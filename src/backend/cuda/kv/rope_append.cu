@@ -1,13 +1,15 @@
 // rope_append: new tokens' q, k and v; q out, k and v into the pages.
-//   qkv [T, (H + 2 KH) * DH] f32 -> q [T, H * DH] f32, records of the cache (page_format.h)
-// Work: a warp a head of a token. The vector lies in shared memory; the steps are those of
-// ops/numerics.h one by one, so that queries and codes are the same bits everywhere.   Bound:
-// latency.
+//   qkv [T, (H + 2 KH) * DH] f32 or f16 -> q [T, H * DH] f32, records of the cache (page_format.h)
+// Work: a warp a head of a token, of any size and rotating in part or whole; common heads have
+// kernels of their own (rope_append_registers.cu). The vector lies in shared memory; the steps are
+// those of ops/numerics.h one by one, so that queries and codes are the same bits everywhere.
+// Bound: latency.
 #include <cuda_fp16.h>
 
 #include "backend/cuda/attention/page_format.h"
 #include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/rows/norm_sum.cuh"
+#include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/numerics.h"
 
@@ -94,22 +96,19 @@ __device__ __forceinline__ void store(const PageLayout& layout, int bits, const 
   }
 }
 
-// kDim: the head size where it is a common one, so that places are constants; 0: any.
-template <int kDim>
 __global__ __launch_bounds__(kThreads) void rope_append_kernel(
     const __grid_constant__ RopeAppendParams p) {
   __shared__ float vectors[kWarps][kMostDim];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t token = blockIdx.x;
   const int head = static_cast<int>(blockIdx.y) * kWarps + warp;
-  PageLayout layout = p.cache.layout;
-  if constexpr (kDim != 0) layout.head_dim = kDim;
+  const PageLayout& layout = p.cache.layout;
   const int kv_heads = p.cache.kv_heads, dim = layout.head_dim;
   const int all = p.heads + 2 * kv_heads, slot = p.slots[token];
   if (head >= all || slot < 0) return;
-  const float* from = p.qkv + (token * all + head) * dim;
+  const int64_t from = (token * all + head) * dim;
   float* x = vectors[warp];
-  for (int d = lane; d < dim; d += 32) x[d] = from[d];
+  for (int d = lane; d < dim; d += 32) x[d] = element(p.qkv, p.halves, from + d);
   __syncwarp();
   const bool query = head < p.heads, value = head >= p.heads + kv_heads;
   const int kv_head = (head - p.heads) % kv_heads;
@@ -140,16 +139,10 @@ __global__ __launch_bounds__(kThreads) void rope_append_kernel(
 void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
   ATOM_CHECK(params.cache.layout.head_dim <= kMostDim, "rope_append: head size");
+  if (launch_rope_append_registers(params, stream)) return;
   const int heads = params.heads + 2 * params.cache.kv_heads;
   const dim3 grid(static_cast<unsigned>(params.tokens), blocks_for(heads, kWarps));
-  switch (params.cache.layout.head_dim) {
-    case 64:
-      return launch(rope_append_kernel<64>, grid, kThreads, 0, params, stream);
-    case 128:
-      return launch(rope_append_kernel<128>, grid, kThreads, 0, params, stream);
-    default:
-      return launch(rope_append_kernel<0>, grid, kThreads, 0, params, stream);
-  }
+  launch(rope_append_kernel, grid, kThreads, 0, params, stream);
 }
 
 }  // namespace atom::cuda

@@ -10,8 +10,9 @@ namespace atom::cuda {
 // q/k norm, RoPE, minus the mean, Hadamard (docs/quantization.md, section 7); K and V into the
 // pages.
 struct RopeAppendParams {
-  const float* qkv = nullptr;  // [T, (H + 2 KH) * DH]
-  float* q = nullptr;          // [T, H * DH]
+  const void* qkv = nullptr;  // [T, (H + 2 KH) * DH]
+  bool halves = false;        // of qkv; else floats
+  float* q = nullptr;         // [T, H * DH]
   attention::CacheView cache;
   const int32_t* positions = nullptr;  // [T]
   const int32_t* slots = nullptr;      // [T] page * 16 + slot, or -1: the token is padding
@@ -25,5 +26,7 @@ struct RopeAppendParams {
   float hadamard = 0.0f;  // 1 / sqrt(DH), or 0: none
 };
 void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream);
+// The fast kernels of common head sizes; false where they do not serve the case.
+bool launch_rope_append_registers(const RopeAppendParams& params, cudaStream_t stream);
 
 }  // namespace atom::cuda

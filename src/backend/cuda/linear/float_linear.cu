@@ -5,6 +5,7 @@
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/weight_access.cuh"
 #include "backend/cuda/rows/tile_product.cuh"
+#include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 
 namespace atom::cuda {
@@ -17,8 +18,7 @@ constexpr int kEmbedThreads = 128;
 __device__ void finish(const FloatLinearParams& p, int row, int token, float y) {
   if (row >= p.w.rows || token >= p.tokens) return;
   if (p.first == 0 && p.w.bias != nullptr) y += p.w.bias[row];
-  float* to = p.y + static_cast<int64_t>(token) * p.w.rows + row;
-  *to = p.accumulate ? *to + y : y;
+  store_element(p.y, p.halves, static_cast<int64_t>(token) * p.w.rows + row, y, p.accumulate);
 }
 
 __global__ __launch_bounds__(kTileThreads) void float_linear_tiles_kernel(

@@ -1,7 +1,7 @@
 // integer_linear: y = dequant(x8 * w^T), s8 tensor cores, for every integer format.
 //   x    [T, Kpad] s8 (codes of 3 to 8 bits), scales a token a group, outliers with their own scale
 //   w    the checkpoint's arrays: nibbles or bytes, expanded to s8 on the way to shared memory
-//   y    [T, N] f32
+//   y    [T, N] f32 or f16
 // Work: a CTA takes 64 rows x kTokens tokens, a warp 16 rows. K is walked in steps of 32 columns,
 // four a stage; a step never crosses a group, so that short groups are padded with zeros:
 //
@@ -13,6 +13,7 @@
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/weight_access.cuh"
 #include "backend/cuda/ptx/mma.cuh"
+#include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 
 namespace atom::cuda {
@@ -262,8 +263,7 @@ __global__ __launch_bounds__(kThreads) void integer_linear_kernel(
       float y = total[tile][e];
       if constexpr (kTwoLevel) y *= w.row_scales[row];
       if (w.bias != nullptr) y += w.bias[row];
-      float* to = p.y + static_cast<int64_t>(token) * w.rows + row;
-      *to = p.accumulate ? *to + y : y;
+      store_element(p.y, p.halves, static_cast<int64_t>(token) * w.rows + row, y, p.accumulate);
     }
   }
 }

@@ -1,5 +1,5 @@
 // Linears of every format, for those without a kernel of their own: exact integer sums on the
-// tensor cores, float products in float. y [T, N] row-major f32.
+// tensor cores, float products in float. y [T, N] row-major f32 or f16.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,7 +17,8 @@ struct IntegerLinearParams {
   const float* x_scales = nullptr;  // [T, x_groups]
   int x_groups = 1;
   const float* x_outlier_scales = nullptr;  // [T]
-  float* y = nullptr;
+  void* y = nullptr;
+  bool halves = false;  // y's elements
   int tokens = 0;
   bool accumulate = false;
 };
@@ -29,7 +30,8 @@ struct FloatLinearParams {
   WeightView w;
   int first = 0;
   const float* x = nullptr;
-  float* y = nullptr;
+  void* y = nullptr;
+  bool halves = false;  // y's elements
   int tokens = 0;
   bool accumulate = false;
 };

@@ -8,6 +8,7 @@
 namespace atom::cuda::norm {
 
 struct Params {
+  bool norm;  // else x is only gathered and quantized
   const void* x;
   int tokens, channels, outliers;
   const uint16_t* perm;

@@ -11,13 +11,15 @@ Status launch_rmsnorm_quantize(const NormQuantizeArgs& args, cudaStream_t stream
                    : args.x_type == DType::kBF16 ? 1
                    : args.x_type == DType::kF32  ? 2
                                                  : -1;
-  if (type < 0 || args.channels % 16 != 0 || args.outliers % 4 != 0 ||
+  // Without a norm only floats have a kernel.
+  if (type < 0 || (!args.norm && type != 2) || args.channels % 16 != 0 || args.outliers % 4 != 0 ||
       args.channels > norm::kMostChannels) {
     return error(ErrorCode::kUnsupported,
                  "rmsnorm_quantize: no kernel for {} channels, {} outliers, {}", args.channels,
                  args.outliers, dtype_name(args.x_type));
   }
-  const norm::Params params{.x = args.x,
+  const norm::Params params{.norm = args.norm,
+                            .x = args.x,
                             .tokens = static_cast<int>(args.tokens),
                             .channels = static_cast<int>(args.channels),
                             .outliers = static_cast<int>(args.outliers),

@@ -1,21 +1,25 @@
-// rmsnorm_quantize: codes = quantize(gather(rmsnorm(x))), one pass over memory.
-//   x     [T, D] f16, bf16 or f32     perm [D] u16     weight [D] f32
+// rmsnorm_quantize: codes = quantize(gather(rmsnorm(x))), one pass over memory; or without the
+// norm.
+//   x     [T, D] f16, bf16 or f32     perm [D] u16     weight [D] f32, gathered
 //   codes s8 in the GEMM's swizzled blocks (w4a8_layout.h), two scales and the body's sum a token
-// Work: a CTA takes every gridDim-th token. What depends on the column alone stays in registers:
-// where a thread's columns come from, and their weights. Two rows lie in shared memory, the next
-// one brought by the copy engine while the current one is worked on:
+// Work: a CTA takes every gridDim-th run of kRows tokens. What depends on the column alone stays in
+// registers: where a thread's columns come from, and their weights. Two runs lie in shared memory,
+// the next one brought by the copy engine while the current one is worked on:
 //
-//   row --LDS.128--> squares, summed in the lanes of ops/numerics.h   -> factor      (barrier)
-//   row --gather---> a warp a block of 128 columns, floats in registers -> two maxima (barrier)
-//                    -> codes, the block's 128 bytes in one store
+//   rows --LDS.128--> squares, summed in the lanes of ops/numerics.h  -> factors     (barrier)
+//   rows --gather---> a warp a block of 128 columns, floats in registers -> maxima   (barrier)
+//                     -> codes, the block's 128 bytes in one store
+//
+// Two rows at a time share what a warp does once: half of its lanes reduce and scale for each.
 // Requires: D a multiple of 16, the outliers of 4.   Rounds: as ops/numerics.h, operation by
-// operation. Bound: issue slots (about 16 instructions an element) close to HBM; the latency of one
+// operation. Bound: issue slots (about 12 instructions an element) close to HBM; the latency of one
 // row for few tokens.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "backend/cuda/norm/norm_kernels.h"
 #include "backend/cuda/ptx/sync.cuh"
+#include "backend/cuda/rows/codes.cuh"
 
 namespace atom::cuda::norm {
 namespace {
@@ -30,6 +34,12 @@ __device__ inline float2 group_scale(float absmax, float step) {
   return make_float2(scale, __frcp_rn(scale));
 }
 
+// Bytes from row to row in shared memory: rows of so many blocks, and a zero behind each.
+template <class In>
+constexpr int row_pitch(int blocks) {
+  return blocks * 128 * static_cast<int>(sizeof(In)) + 128;
+}
+
 template <int kCount>
 __device__ float halving_sum(float (&v)[kCount]) {
 #pragma unroll
@@ -38,11 +48,6 @@ __device__ float halving_sum(float (&v)[kCount]) {
     for (int i = 0; i < step; ++i) v[i] = __fadd_rn(v[i], v[i + step]);
   }
   return v[0];
-}
-
-// Magnitudes order like their bits.
-__device__ inline float warp_max(float magnitude) {
-  return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(magnitude)));
 }
 
 // This lane's eight lanes of numerics::rms_factor's group, added.
@@ -70,209 +75,267 @@ __device__ inline float rms_factor_of(float sum, const Params& p) {
   return __frcp_rn(__fsqrt_rn(__fadd_rn(__fmul_rn(sum, p.inverse_channels), p.eps)));
 }
 
-// Four codes in a word. Adding 1.5 * 2^23 rounds to an integer, half to even, and leaves it in the
-// low bits.
-__device__ inline uint32_t quantize4(const float (&v)[4], float inverse) {
-  uint32_t code[4];
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    const float q = fminf(fmaxf(__fmul_rn(v[e], inverse), -127.0f), 127.0f);
-    code[e] = __float_as_uint(__fadd_rn(q, 12582912.0f));
+// The sums of kRows values over the lanes, halving: of row 0 in all lanes, or of row lane / 16.
+template <int kRows>
+__device__ float warp_sums(const float (&v)[kRows], int lane) {
+  float sum = v[0];
+  if constexpr (kRows == 2) {
+    const bool second = lane >= 16;
+    sum = second ? v[1] : v[0];
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, second ? v[0] : v[1], 16));
+  } else {
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, 16));
   }
-  return __byte_perm(__byte_perm(code[0], code[1], 0x0040), __byte_perm(code[2], code[3], 0x0040),
-                     0x5410);
+#pragma unroll
+  for (int lanes = 8; lanes > 0; lanes /= 2) {
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, lanes));
+  }
+  return sum;
 }
 
-// What the warps of a CTA tell each other; two of each, so that a barrier a row suffices for each.
-template <int kWarps>
+// What the warps of a CTA tell each other; two of each, so that a barrier a run suffices for each.
+template <int kWarps, int kRows>
 struct Shared {
   uint64_t full[2];
-  float squares[2][kLaneGroups];
-  float2 maxima[2][kWarps];
-  int sums[2][kWarps];
+  alignas(16) float squares[2][kRows][kLaneGroups];
+  alignas(16) float maxima[2][kWarps][2 * kRows];  // of each row's body and outliers
+  int sums[2][kRows][kWarps];
 };
 
-// CTAs that a multiprocessor's registers are shared out to: a thread has 12 a block of columns.
-constexpr int resident(int threads, int blocks) {
-  return (blocks > 4 ? 512 : blocks > 2 ? 768 : 1024) / threads;
-}
+// CTAs that a multiprocessor's registers are shared out to: a thread has 8 a block of columns, and
+// 4 a block and row.
+constexpr int resident(int threads, int blocks) { return (blocks > 4 ? 512 : 640) / threads; }
 
-// kBlocks: blocks of 128 columns of a warp.
-template <class In, int kThreads, int kBlocks>
+// kBlocks: blocks of 128 columns of a warp. kRows: 1 or 2.
+template <class In, bool kNorm, int kThreads, int kBlocks, int kRows>
 __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm_quantize_kernel(
     const __grid_constant__ Params p) {
   constexpr int kWarps = kThreads / 32;
   constexpr int kOwnGroups = kLaneGroups > kWarps ? kLaneGroups / kWarps : 1;
+  constexpr int kPitch = row_pitch<In>(kWarps * kBlocks);
   extern __shared__ __align__(128) uint8_t rows[];
-  __shared__ Shared<kWarps> s;
+  __shared__ Shared<kWarps, kRows> s;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int body = p.channels - p.outliers;
   const int row_bytes = p.channels * static_cast<int>(sizeof(In));
-  const int stage_bytes = row_bytes + 128;  // a zero behind each row, for padding
-  const auto block = [&](int i) { return i * kWarps + warp; };
-
-  const auto fetch = [&](int token, int stage) {
-    if (token >= p.tokens) return;
-    const uint32_t full = ptx::shared_address(&s.full[stage]);
-    ptx::barrier_expect(full, static_cast<uint32_t>(row_bytes));
-    ptx::bulk_copy(ptx::shared_address(rows + stage * stage_bytes),
-                   static_cast<const uint8_t*>(p.x) + static_cast<int64_t>(token) * row_bytes,
-                   static_cast<uint32_t>(row_bytes), full);
-  };
   const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
-  if (thread == 0) {
-    for (int i = 0; i < 2; ++i) {
-      ptx::barrier_init(ptx::shared_address(&s.full[i]), 1);
-      *reinterpret_cast<float4*>(rows + i * stage_bytes + row_bytes) = float4{};
+  const int runs = (p.tokens + kRows - 1) / kRows;
+  const auto block = [&](int i) { return i * kWarps + warp; };
+  const bool has_outliers = block(kBlocks - 1) >= p.body_blocks;  // among this warp's blocks
+
+  const auto fetch = [&](int run, int stage) {
+    if (run >= runs) return;
+    const int count = min(kRows, p.tokens - run * kRows);
+    const uint32_t full = ptx::shared_address(&s.full[stage]);
+    ptx::barrier_expect(full, static_cast<uint32_t>(count * row_bytes));
+    for (int r = 0; r < count; ++r) {
+      ptx::bulk_copy(
+          ptx::shared_address(rows + (stage * kRows + r) * kPitch),
+          static_cast<const uint8_t*>(p.x) + (static_cast<int64_t>(run) * kRows + r) * row_bytes,
+          static_cast<uint32_t>(row_bytes), full);
     }
+  };
+  if (thread == 0) {
+    for (int i = 0; i < 2; ++i) ptx::barrier_init(ptx::shared_address(&s.full[i]), 1);
     ptx::barrier_init_fence();
     fetch(first, 0);
     fetch(first + step, 1);
   }
+  // Padding columns read a zero behind each row.
+  if (thread < 2 * kRows) {
+    *reinterpret_cast<float4*>(rows + thread * kPitch + row_bytes) = float4{};
+  }
   // This lane's four columns of each block: the byte in the row, and the weight.
   uint32_t from[kBlocks][4];
-  float weight[kBlocks][4];
+  float weight[kNorm ? kBlocks : 1][4];
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
     const bool in_body = block(i) < p.body_blocks;
     const int column = (in_body ? block(i) : block(i) - p.body_blocks) * 128 + 4 * lane;
     const bool real = column < (in_body ? body : p.outliers);
+    const int gathered = column + (in_body ? 0 : body);
     uint2 sources = make_uint2(0, 0);
-    if (real) sources = *reinterpret_cast<const uint2*>(p.perm + column + (in_body ? 0 : body));
+    if (real) sources = *reinterpret_cast<const uint2*>(p.perm + gathered);
+    if constexpr (kNorm) {
+      const float4 w = real ? *reinterpret_cast<const float4*>(p.weight + gathered) : float4{};
+      weight[i][0] = w.x;
+      weight[i][1] = w.y;
+      weight[i][2] = w.z;
+      weight[i][3] = w.w;
+    }
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const uint32_t pair = e < 2 ? sources.x : sources.y;
       const uint32_t source = e % 2 ? pair >> 16 : pair & 0xffffu;
       from[i][e] =
           real ? source * static_cast<uint32_t>(sizeof(In)) : static_cast<uint32_t>(row_bytes);
-      weight[i][e] = real ? p.weight[source] : 0.0f;
     }
   }
   __syncthreads();
 
-  int before = -1;  // the token whose sum is still in parts
-  // Row number `turn` of this CTA, in stage turn % 2.
-  const auto work = [&](int token, int turn, int stage) {
-    const uint8_t* row = rows + stage * stage_bytes;
-    ptx::barrier_wait(ptx::shared_address(&s.full[stage]), static_cast<uint32_t>(turn / 2 % 2));
-#pragma unroll
-    for (int g = 0; g < kOwnGroups; ++g) {
-      const int group = g * kWarps + warp;
-      if (group >= kLaneGroups) break;
-      float sum = eight_lanes<In>(row, p.channels, group, lane);
-#pragma unroll
-      for (int lanes_away = 16; lanes_away > 0; lanes_away /= 2) {
-        sum = __fadd_rn(sum, __shfl_xor_sync(0xffffffffu, sum, lanes_away));
-      }
-      if (lane == 0) s.squares[stage][group] = sum;
-    }
-    float v[kBlocks][4];
-#pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        v[i][e] = static_cast<float>(*reinterpret_cast<const In*>(row + from[i][e]));
-      }
-    }
-    __syncthreads();  // all have read the row
-    if (thread == 0) fetch(token + 2 * step, stage);
-    if (thread == 0 && before >= 0) {
-      int sum = 0;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) sum += s.sums[stage ^ 1][w];
-      p.sums[before] = sum;
-    }
-    float groups[kLaneGroups];
-#pragma unroll
-    for (int g = 0; g < kLaneGroups; ++g) groups[g] = s.squares[stage][g];
-    const float factor = rms_factor_of(halving_sum(groups), p);
-    float2 top = make_float2(0, 0);  // of the body and of the outliers
-#pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-      float most = 0;
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        v[i][e] = __fmul_rn(__fmul_rn(v[i][e], factor), weight[i][e]);
-        most = fmaxf(most, fabsf(v[i][e]));
-      }
-      if (block(i) < p.body_blocks) {
-        top.x = fmaxf(top.x, most);
-      } else {
-        top.y = fmaxf(top.y, most);
-      }
-    }
-    top = make_float2(warp_max(top.x), warp_max(top.y));
-    if (lane == 0) s.maxima[stage][warp] = top;
-    __syncthreads();
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float2 other = s.maxima[stage][w];
-      top = make_float2(fmaxf(top.x, other.x), fmaxf(top.y, other.y));
-    }
-    const float2 body_scale = group_scale(top.x, p.step);
-    const float2 outlier_scale = group_scale(top.y, p.outlier_step);
-    if (thread == 0) {
-      p.scales[token] = body_scale.x;
-      p.outlier_scales[token] = outlier_scale.x;
-    }
+  const auto finish_sums = [&](int run, int stage) {
+    const int token = run * kRows + thread;
+    if (thread >= kRows || token >= p.tokens) return;
     int sum = 0;
-    int8_t* to = p.codes + (static_cast<int64_t>(warp) * p.capacity + token) * 128 +
-                 ((lane / 4) ^ (token % 8)) * 16 + lane % 4 * 4;
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i, to += kWarps * p.capacity * 128) {
-      if (block(i) >= p.blocks) break;
-      const bool in_body = block(i) < p.body_blocks;
-      const float inverse = in_body ? body_scale.y : outlier_scale.y;
-      const uint32_t word = quantize4(v[i], inverse);
-      if (in_body) sum = __dp4a(static_cast<int>(word), 0x01010101, sum);
-      *reinterpret_cast<uint32_t*>(to) = word;
+    for (int w = 0; w < kWarps; ++w) sum += s.sums[stage][thread][w];
+    p.sums[token] = sum;
+  };
+  int before = -1;  // the run whose sums are still in parts
+  // Run number `turn` of this CTA, in stage turn % 2.
+  const auto work = [&](int run, int turn, int stage) {
+    const uint8_t* stage_rows = rows + stage * kRows * kPitch;
+    ptx::barrier_wait(ptx::shared_address(&s.full[stage]), static_cast<uint32_t>(turn / 2 % 2));
+    if constexpr (kNorm) {
+#pragma unroll
+      for (int g = 0; g < kOwnGroups; ++g) {
+        const int group = g * kWarps + warp;
+        if (group >= kLaneGroups) break;
+        float squares[kRows];
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          squares[r] = eight_lanes<In>(stage_rows + r * kPitch, p.channels, group, lane);
+        }
+        const float sum = warp_sums<kRows>(squares, lane);
+        if (lane % (32 / kRows) == 0) s.squares[stage][lane * kRows / 32][group] = sum;
+      }
     }
-    sum = __reduce_add_sync(0xffffffffu, sum);
-    if (lane == 0) s.sums[stage][warp] = sum;
-    before = token;
+    float v[kRows][kBlocks][4];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          v[r][i][e] = static_cast<float>(
+              *reinterpret_cast<const In*>(stage_rows + from[i][e] + r * kPitch));
+        }
+      }
+    }
+    if constexpr (kNorm) {
+      __syncthreads();  // all have read the rows
+      if (thread == 0) fetch(run + 2 * step, stage);
+      if (before >= 0) finish_sums(before, stage ^ 1);
+      // Each lane the factor of its row.
+      float groups[kLaneGroups];
+#pragma unroll
+      for (int g = 0; g < kLaneGroups; ++g) groups[g] = s.squares[stage][lane * kRows / 32][g];
+      const float own = rms_factor_of(halving_sum(groups), p);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const float factor = kRows == 1 ? own : __shfl_sync(0xffffffffu, own, 16 * r);
+#pragma unroll
+        for (int i = 0; i < kBlocks; ++i) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            v[r][i][e] = __fmul_rn(__fmul_rn(v[r][i][e], factor), weight[i][e]);
+          }
+        }
+      }
+    }
+    float top[2 * kRows] = {};  // of each row's body and outliers
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i) {
+        float most = 0;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) most = fmaxf(most, fabsf(v[r][i][e]));
+        if (block(i) < p.body_blocks) {
+          top[2 * r] = fmaxf(top[2 * r], most);
+        } else {
+          top[2 * r + 1] = fmaxf(top[2 * r + 1], most);
+        }
+      }
+      top[2 * r] = warp_max(top[2 * r]);
+      if (has_outliers) top[2 * r + 1] = warp_max(top[2 * r + 1]);
+    }
+    if (lane == 0) {
+#pragma unroll
+      for (int k = 0; k < 2 * kRows; ++k) s.maxima[stage][warp][k] = top[k];
+    }
+    __syncthreads();
+    if constexpr (!kNorm) {
+      if (thread == 0) fetch(run + 2 * step, stage);
+      if (before >= 0) finish_sums(before, stage ^ 1);
+    }
+    // Lane k of every 2 * kRows the maximum k, of all warps, and its scale.
+    const int kind = lane % (2 * kRows);
+    float most = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, s.maxima[stage][w][kind]);
+    const float2 scale = group_scale(most, kind % 2 == 0 ? p.step : p.outlier_step);
+    const int token = run * kRows + kind / 2;
+    if (thread < 2 * kRows && token < p.tokens) {
+      (kind % 2 == 0 ? p.scales : p.outlier_scales)[token] = scale.x;
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t row = static_cast<int64_t>(run) * kRows + r;
+      if (row >= p.tokens) break;
+      const float body_inverse = __shfl_sync(0xffffffffu, scale.y, 2 * r);
+      const float outlier_inverse = __shfl_sync(0xffffffffu, scale.y, 2 * r + 1);
+      int sum = 0;
+      int8_t* to = p.codes + (static_cast<int64_t>(warp) * p.capacity + row) * 128 +
+                   ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i, to += kWarps * p.capacity * 128) {
+        if (block(i) >= p.blocks) break;
+        const bool in_body = block(i) < p.body_blocks;
+        const float inverse = in_body ? body_inverse : outlier_inverse;
+        const uint32_t word = quantize4(v[r][i], inverse, inverse == 0.0f ? 0.0f : 127.0f);
+        if (in_body) sum = __dp4a(static_cast<int>(word), 0x01010101, sum);
+        *reinterpret_cast<uint32_t*>(to) = word;
+      }
+      sum = __reduce_add_sync(0xffffffffu, sum);
+      if (lane == 0) s.sums[stage][r][warp] = sum;
+    }
+    before = run;
   };
   int turn = 0;
-  for (int token = first; token < p.tokens; token += 2 * step, turn += 2) {
-    work(token, turn, 0);
-    if (token + step < p.tokens) work(token + step, turn + 1, 1);
+  for (int run = first; run < runs; run += 2 * step, turn += 2) {
+    work(run, turn, 0);
+    if (run + step < runs) work(run + step, turn + 1, 1);
   }
   __syncthreads();
-  if (thread == 0 && before >= 0) {
-    const int last = (before - first) / step % 2;
-    int sum = 0;
-    for (int w = 0; w < kWarps; ++w) sum += s.sums[last][w];
-    p.sums[before] = sum;
-  }
+  if (before >= 0) finish_sums(before, (before - first) / step % 2);
 }
 
-template <class In, int kThreads, int kBlocks>
+template <class In, bool kNorm, int kThreads, int kBlocks, int kRows>
 void start(const Params& p, cudaStream_t stream) {
-  const auto kernel = rmsnorm_quantize_kernel<In, kThreads, kBlocks>;
-  const int bytes = 2 * (p.channels * static_cast<int>(sizeof(In)) + 128);
+  const auto kernel = rmsnorm_quantize_kernel<In, kNorm, kThreads, kBlocks, kRows>;
+  const int bytes = 2 * kRows * row_pitch<In>(kThreads / 32 * kBlocks);
   (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   // Enough CTAs to fill the chip, and no more, so that each keeps its registers' contents.
   int ctas = 1;
   (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, kThreads,
                                                       static_cast<size_t>(bytes));
-  ctas = min(p.tokens, p.sms * max(ctas, 1));
+  ctas = min((p.tokens + kRows - 1) / kRows, p.sms * max(ctas, 1));
   kernel<<<static_cast<unsigned>(ctas), kThreads, static_cast<size_t>(bytes), stream>>>(p);
 }
 
-template <class In>
+// Few tokens: a row a CTA, all at once.
+template <class In, bool kNorm>
 void pick(const Params& p, cudaStream_t stream) {
-  if (p.blocks <= 16) return start<In, 128, 4>(p, stream);
-  if (p.blocks <= 32) return start<In, 256, 4>(p, stream);
-  if (p.blocks <= 40) return start<In, 256, 5>(p, stream);
-  if (p.blocks <= 64) return start<In, 512, 4>(p, stream);
-  return start<In, 512, 7>(p, stream);
+  const bool few = p.tokens <= 2 * p.sms;
+  if (p.blocks <= 16) return start<In, kNorm, 128, 4, 1>(p, stream);
+  if (p.blocks <= 32) {
+    return few ? start<In, kNorm, 256, 4, 1>(p, stream) : start<In, kNorm, 256, 4, 2>(p, stream);
+  }
+  if (p.blocks <= 40) return start<In, kNorm, 256, 5, 1>(p, stream);
+  if (p.blocks <= 64) {
+    return few ? start<In, kNorm, 512, 4, 1>(p, stream) : start<In, kNorm, 512, 4, 2>(p, stream);
+  }
+  start<In, kNorm, 512, 7, 1>(p, stream);
 }
 
 }  // namespace
 
 void launch(const Params& params, int type, cudaStream_t stream) {
-  if (type == 0) return pick<__half>(params, stream);
-  if (type == 1) return pick<__nv_bfloat16>(params, stream);
-  return pick<float>(params, stream);
+  if (!params.norm) return pick<float, false>(params, stream);
+  if (type == 0) return pick<__half, true>(params, stream);
+  if (type == 1) return pick<__nv_bfloat16, true>(params, stream);
+  return pick<float, true>(params, stream);
 }
 
 }  // namespace atom::cuda::norm

@@ -39,6 +39,18 @@ __device__ inline void mma_s8(int32_t* d, const uint32_t* a, uint32_t b0, uint32
   }
 }
 
+// D[16, 8] += A[16, 64] * B[64, 8], signed nibbles (low first) with s32 sums. Lane l = 4g + c holds
+//   a  (row g, columns 8c..+7), (g + 8, same), (g, columns + 32), (g + 8, columns + 32)
+//   b  (rows 8c..+7, column g), (rows + 32, column g)         d  as above
+// One instruction on sm_80 to sm_89; later chips compile it to a routine of some 200.
+__device__ inline void mma_s4(int32_t* d, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k64.row.col.s32.s4.s4.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 // Four 8x8 matrices of 16-bit values, or 8 rows of 16 bytes; lane i gives the address of row i % 8
 // of matrix i / 8 and gets 4 bytes of row i / 4 of each, the (i % 4)th.
 __device__ inline void load_matrix(uint32_t address, uint32_t (&m)[4]) {

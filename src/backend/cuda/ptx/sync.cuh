@@ -59,6 +59,14 @@ __device__ inline void box_store(const CUtensorMap* map, int column, int row, ui
       "r"(column), "r"(row), "r"(from)
       : "memory");
 }
+// The same, adding to the matrix's elements: each sum is rounded once.
+__device__ inline void box_add(const CUtensorMap* map, int column, int row, uint32_t from) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1, %2}], "
+      "[%3];" ::"l"(map),
+      "r"(column), "r"(row), "r"(from)
+      : "memory");
+}
 __device__ inline void bulk_store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
@@ -71,6 +79,12 @@ __device__ inline void bulk_store_wait_read() {
 // --- plain asynchronous copies of 16 bytes a thread, global to shared
 __device__ inline void copy16(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ inline void copy16_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until all but the thread's last kPending groups are there.
+template <int kPending>
+__device__ inline void copy16_wait_for() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 __device__ inline void copy16_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

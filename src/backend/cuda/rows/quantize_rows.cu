@@ -7,6 +7,7 @@
 // Rounds: as ops/numerics.h (compiled without contraction).   Bound: issue slots.
 #include "backend/cuda/rows/norm_sum.cuh"
 #include "backend/cuda/rows/row_kernels.h"
+#include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/numerics.h"
 
@@ -163,16 +164,18 @@ template <int kThreads>
 __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch& scratch) {
   const int thread = static_cast<int>(threadIdx.x);
   if (p.source == RowSource::kSilu) {
-    const float* gate = p.x + static_cast<int64_t>(token) * 2 * p.channels;
+    const int64_t gate = static_cast<int64_t>(token) * 2 * p.channels;
     // Several loads on their way at a time.
 #pragma unroll 8
     for (int k = thread; k < p.channels; k += kThreads) {
-      row[k] = numerics::silu_mul(__ldcs(gate + k), __ldcs(gate + p.channels + k));
+      row[k] = numerics::silu_mul(element(p.x, p.halves, gate + k),
+                                  element(p.x, p.halves, gate + p.channels + k));
     }
     __syncthreads();
     return;
   }
-  const float* x = p.x + static_cast<int64_t>(token) * p.channels;
+  const int64_t first = static_cast<int64_t>(token) * p.channels;
+  const float* x = static_cast<const float*>(p.x) + (p.source == RowSource::kNorm ? first : 0);
   float factor = 1.0f;
   if (p.source == RowSource::kNorm) {
     if (thread / 32 < kNormWarps) {
@@ -187,7 +190,8 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
 #pragma unroll 4
   for (int k = thread; k < p.channels; k += kThreads) {
     const int source = p.perm == nullptr ? k : p.perm[k];
-    row[k] = p.source == RowSource::kNorm ? x[source] * factor * p.norm_weight[source] : x[source];
+    row[k] = p.source == RowSource::kNorm ? x[source] * factor * p.norm_weight[source]
+                                          : element(p.x, p.halves, first + source);
   }
   __syncthreads();
 }
@@ -269,7 +273,7 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
 }  // namespace
 
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
-  if (params.tokens == 0) return;
+  if (params.tokens == 0 || launch_silu_quantize(params, stream)) return;
   const dim3 grid(static_cast<unsigned>(params.tokens));
   const int64_t row_bytes = int64_t{params.channels} * 4;
   // A few long rows: more threads for each.

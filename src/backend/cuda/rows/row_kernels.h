@@ -29,7 +29,8 @@ enum class RowSource : uint8_t {
 
 struct QuantizeParams {
   RowSource source = RowSource::kCopy;
-  const float* x = nullptr;
+  const void* x = nullptr;  // floats, or halves (not for kNorm)
+  bool halves = false;
   int tokens = 0, channels = 0;        // K
   const int32_t* perm = nullptr;       // [K] or null
   const float* norm_weight = nullptr;  // [K] of the source
@@ -50,6 +51,8 @@ struct QuantizeParams {
 // Shared memory holds a row as floats.
 inline constexpr int kMostRowChannels = 56 * 1024;
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
+// The fast kernel of kSilu into w4a8 inputs; false where it does not serve the case.
+bool launch_silu_quantize(const QuantizeParams& params, cudaStream_t stream);
 
 struct DequantizeParams {
   int tokens = 0, channels = 0, body = 0, group = 0;

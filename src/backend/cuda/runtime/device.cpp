@@ -1,8 +1,39 @@
 #include "backend/cuda/runtime/device.h"
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
 
 namespace atom::cuda {
+namespace {
+
+// What the kernels were compiled for, as in "80 90a"; the build says.
+#ifdef ATOM_CUDA_ARCHS
+constexpr std::string_view kArchs = ATOM_CUDA_ARCHS;
+#else
+constexpr std::string_view kArchs = "90a";
+#endif
+
+// Whether machine code for `arch` runs on a chip: on the later ones of its generation too, unless a
+// letter binds it to one.
+bool runs_on(std::string_view arch, int major, int minor) {
+  int number = 0;
+  const auto [end, code] = std::from_chars(arch.data(), arch.data() + arch.size(), number);
+  ATOM_CHECK(code == std::errc(), "unreadable architecture");
+  const bool bound = end != arch.data() + arch.size();
+  return number / 10 == major && (bound ? number % 10 == minor : number % 10 <= minor);
+}
+
+bool has_kernels_for(int major, int minor) {
+  for (std::string_view rest = kArchs; !rest.empty();) {
+    const size_t end = std::min(rest.find(' '), rest.size());
+    if (runs_on(rest.substr(0, end), major, minor)) return true;
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return false;
+}
+
+}  // namespace
 
 const DeviceInfo& device_info() {
   static const DeviceInfo info = [] {
@@ -26,10 +57,10 @@ Status check_device() {
                  code == cudaSuccess ? "none found" : cudaGetErrorString(code));
   }
   const DeviceInfo& info = device_info();
-  if (info.major != 9 || info.minor != 0) {
+  if (!has_kernels_for(info.major, info.minor)) {
     return error(ErrorCode::kUnsupported,
-                 "device 'cuda': {} has compute capability {}.{}; this build has kernels for 9.0",
-                 info.name, info.major, info.minor);
+                 "device 'cuda': {} has compute capability {}.{}; this build has kernels for sm {}",
+                 info.name, info.major, info.minor, kArchs);
   }
   return {};
 }

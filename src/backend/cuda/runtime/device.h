@@ -25,7 +25,8 @@ namespace atom::cuda {
 struct DeviceInfo {
   std::string name;
   int sms = 0;
-  int major = 0, minor = 0;
+  int major = 0, minor = 0;  // compute capability
+  bool hopper() const { return major == 9 && minor == 0; }
   int64_t l2_bytes = 0;
 };
 // REQUIRES: check_device() was ok.

@@ -21,6 +21,9 @@ class HostArrays {
   Result<const int32_t*> ints(std::span<const int32_t> host);
   // A permutation in 16 bits; empty: the identity over `size`. REQUIRES: size <= 65536.
   Result<const uint16_t*> permutation16(std::span<const int32_t> host, int64_t size);
+  // values[perm[0]], values[perm[1]] ...; the values themselves where perm is empty. Null without
+  // values.
+  Result<const float*> gathered(std::span<const float> values, std::span<const int32_t> perm);
 
  private:
   struct Entry {
@@ -29,12 +32,13 @@ class HostArrays {
   };
   using Key = std::pair<const void*, int64_t>;
 
-  // The device copy of `bytes` bytes of what make() returns, made anew when the checksum changed.
+  // The device copy of what make() returns, made anew when the checksum of its sources changed.
   template <class Make>
-  Result<const void*> find(std::map<Key, Entry>& entries, Key key,
-                           std::span<const std::byte> source, const Make& make);
+  Result<const void*> find(std::map<Key, Entry>& entries, Key key, uint64_t checksum,
+                           const Make& make);
 
   std::map<Key, Entry> plain_, permutations_;
+  std::map<Key, Entry> gathered_;  // by both addresses
 };
 
 }  // namespace atom::cuda

@@ -17,16 +17,19 @@ CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t col
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
   const auto element_bytes = static_cast<cuuint32_t>(dtype_bytes(type));
+  // What additions make of the bits; stores copy them.
+  const CUtensorMapDataType map_type = type == DType::kF16    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                       : type == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                              : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
   CUtensorMap map;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(cols) * element_bytes};
   const cuuint32_t box[2] = {128 / element_bytes, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[2] = {1, 1};
-  const CUresult result = encode(
-      &map, element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32, 2,
-      const_cast<void*>(base), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(&map, map_type, 2, const_cast<void*>(base), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   ATOM_CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled refused");
   return map;
 }

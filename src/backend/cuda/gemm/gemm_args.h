@@ -1,0 +1,38 @@
+// What a GEMM of a quantized linear works on.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cuda/gemm/w4a8_layout.h"
+#include "tensor/dtype.h"
+
+namespace atom::cuda {
+
+enum class GemmFormat : uint8_t {
+  kW4A8,  // two-level weights, INT8 activations (w4a8_layout.h)
+  kW4A4,  // weights and activations of at most 4 bits in groups (w4a4_layout.h)
+};
+
+// y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate. All pointers are GPU memory.
+struct GemmArgs {
+  GemmFormat format = GemmFormat::kW4A8;
+  int64_t rows = 0;      // N
+  int64_t tokens = 0;    // M
+  int64_t capacity = 0;  // tokens the activation buffers are laid out for, a multiple of 256
+  w4a8::Shape shape;     // K
+  const uint8_t* weights = nullptr;         // blocks, with the scales of groups
+  const float* row_scales = nullptr;        // [rows, padded to 64]; w4a4: of the outliers
+  const int8_t* x = nullptr;                // blocks
+  const float* x_scales = nullptr;          // [capacity]; w4a4: [body blocks * groups][capacity]
+  const float* x_outlier_scales = nullptr;  // [capacity], null without outliers
+  const int32_t* x_sums = nullptr;          // w4a8: [capacity] sum of a token's body codes
+  const float* bias = nullptr;              // [rows] or null
+  void* y = nullptr;
+  DType y_type = DType::kF16;  // kF16, kBF16 or kF32
+  bool accumulate = false;
+  bool add_by_copy = false;  // accumulate by the copy engine's additions, where y's rows allow it
+  // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
+  void* workspace = nullptr;
+};
+
+}  // namespace atom::cuda

@@ -1,0 +1,376 @@
+// rope_append for heads of 64, 128 and 256 channels that rotate as a whole, and caches of codes of
+// at most 4 bits or of halves.
+//   qkv [T, (H + 2 KH) * DH] f32 or f16 -> q [T, H * DH] f32, records of the cache (page_format.h)
+// Work: eight lanes a head, four heads of one kind a warp. Lane l of eight holds, in part j,
+// channels 32j + 4l .. + 3:
+//
+//   channel    | e: 1, 2 | lane: 4, 8, 16 | part: 32, 64, 128 |
+//
+// so that a load is 128 bytes of eight lanes, RoPE's pairs and most of the Hadamard's butterflies
+// stay within a lane, and three strides are shuffles. The steps are those of ops/numerics.h one by
+// one: queries and codes are the same bits everywhere (compiled without contraction).
+// Bound: HBM for prompts, latency for few tokens.
+#include <cuda_fp16.h>
+
+#include "backend/cuda/attention/page_format.h"
+#include "backend/cuda/kv/rope_append.h"
+#include "backend/cuda/rows/codes.cuh"
+#include "backend/cuda/rows/norm_sum.cuh"
+#include "backend/cuda/runtime/elements.cuh"
+#include "backend/cuda/runtime/launch.cuh"
+#include "ops/numerics.h"
+
+namespace atom::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kHeads = 4;  // of a warp
+
+__device__ inline float shuffle_xor(float v, int lanes) {
+  return __shfl_xor_sync(0xffffffffu, v, lanes);
+}
+
+template <int kDim>
+struct Head {
+  static constexpr int kParts = kDim / 32;
+  float x[kParts][4];
+
+  static __device__ int channel(int part, int l) { return 32 * part + 4 * l; }
+
+  __device__ void load(const float* from, int l) {
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      const float4 v = *reinterpret_cast<const float4*>(from + channel(j, l));
+      x[j][0] = v.x;
+      x[j][1] = v.y;
+      x[j][2] = v.z;
+      x[j][3] = v.w;
+    }
+  }
+  __device__ void load(const __half* from, int l) {
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(from + channel(j, l));
+      const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&raw.x));
+      const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&raw.y));
+      x[j][0] = low.x;
+      x[j][1] = low.y;
+      x[j][2] = high.x;
+      x[j][3] = high.y;
+    }
+  }
+  __device__ void store(float* to, int l) const {
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      *reinterpret_cast<float4*>(to + channel(j, l)) =
+          make_float4(x[j][0], x[j][1], x[j][2], x[j][3]);
+    }
+  }
+
+  // The sums of numerics::rms_factor: a head of at most 256 channels is one group of its lanes, and
+  // eight neighbours are parts of two lanes.
+  __device__ void normalise(const float* weight, float eps, int l) {
+    float sums[8] = {};
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      float pair[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float square = x[j][e] * x[j][e];
+        pair[e] = square + shuffle_xor(square, 1);
+      }
+      sums[j] = (pair[0] + pair[2]) + (pair[1] + pair[3]);
+    }
+#pragma unroll
+    for (int step = 4; step > 0; step /= 2) {
+#pragma unroll
+      for (int j = 0; j < step; ++j) sums[j] += sums[j + step];
+    }
+    sums[0] += shuffle_xor(sums[0], 4);
+    sums[0] += shuffle_xor(sums[0], 2);
+    float groups[kNormWarps] = {sums[0]};
+    const float factor = norm_factor(groups, kDim, eps);
+    Head w;
+    w.load(weight, l);
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[j][e] = x[j][e] * factor * w.x[j][e];
+    }
+  }
+
+  // angles: {cos, sin} of pairs (i, i + DH / 2).
+  __device__ void rotate(const float* angles, int l) {
+#pragma unroll
+    for (int j = 0; j < kParts / 2; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; e += 2) {
+        const float4 two = *reinterpret_cast<const float4*>(angles + 2 * (channel(j, l) + e));
+        numerics::rotate_pair(x[j][e], x[j + kParts / 2][e], two.x, two.y);
+        numerics::rotate_pair(x[j][e + 1], x[j + kParts / 2][e + 1], two.z, two.w);
+      }
+    }
+  }
+
+  __device__ void subtract(const float* mean, int l) {
+    Head m;
+    m.load(mean, l);
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[j][e] -= m.x[j][e];
+    }
+  }
+
+  static __device__ void butterfly(float& low, float& high) {
+    const float a = low, b = high;
+    low = a + b;
+    high = a - b;
+  }
+  __device__ void hadamard(float factor, int l) {
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      butterfly(x[j][0], x[j][1]);
+      butterfly(x[j][2], x[j][3]);
+      butterfly(x[j][0], x[j][2]);
+      butterfly(x[j][1], x[j][3]);
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < 8; lanes *= 2) {
+      // The higher lane's is other - own: a product with +-1 and a sum, rounded once.
+      const float sign = (l & lanes) != 0 ? -1.0f : 1.0f;
+#pragma unroll
+      for (int j = 0; j < kParts; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[j][e] = fmaf(x[j][e], sign, shuffle_xor(x[j][e], lanes));
+      }
+    }
+#pragma unroll
+    for (int step = 1; step < kParts; step *= 2) {
+#pragma unroll
+      for (int j = 0; j < kParts; ++j) {
+        if ((j & step) != 0) continue;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) butterfly(x[j][e], x[j + step][e]);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[j][e] *= factor;
+    }
+  }
+
+  __device__ float2 range() const {
+    float low = x[0][0], high = x[0][0];
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        low = fminf(low, x[j][e]);
+        high = fmaxf(high, x[j][e]);
+      }
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < 8; lanes *= 2) {
+      low = fminf(low, shuffle_xor(low, lanes));
+      high = fmaxf(high, shuffle_xor(high, lanes));
+    }
+    return make_float2(low, high);
+  }
+};
+
+// Where a vector goes: a token's slot of a record; `real`: this head exists.
+struct Slot {
+  uint8_t* record;
+  int slot;
+  bool value, real;
+};
+
+// Codes of four bits in the tensor cores' order: a token's bytes of a key are two of this lane's
+// channels each, with the even and the odd lane's alternating in a word.
+template <int kDim>
+__device__ void store_key4(const uint32_t (&codes)[kDim / 32][4], const Slot& to, int l) {
+  constexpr int kParts = kDim / 32, kHalf = kParts / 2;
+  uint32_t own[kParts];  // in bytes 0 and 2
+#pragma unroll
+  for (int j = 0; j < kParts; ++j) {
+    own[j] = codes[j][0] + (codes[j][2] << 4) + (codes[j][1] << 16) + (codes[j][3] << 20);
+  }
+  // The even lane stores the first half of the words, the odd lane the second.
+  const bool odd = l % 2 != 0;
+  auto* words = reinterpret_cast<uint32_t*>(to.record + to.slot * (kDim / 2)) + l / 2;
+#pragma unroll
+  for (int j = 0; j < kHalf; ++j) {
+    const uint32_t theirs = __shfl_xor_sync(0xffffffffu, odd ? own[j] : own[j + kHalf], 1);
+    const uint32_t word = odd ? own[j + kHalf] << 8 | theirs : own[j] | theirs << 8;
+    if (to.real) words[4 * (j + (odd ? kHalf : 0))] = word;
+  }
+}
+
+// Of a value, 16 bits of the token are channels 8 apart in four lanes: of 16 bits a lane has one
+// nibble, and each lane ends with the whole ones of a quarter.
+template <int kDim>
+__device__ void store_value4(const uint32_t (&codes)[kDim / 32][4], const Slot& to, int l) {
+  constexpr int kWords = kDim / 16;  // of two 16-bit units: part w / 2, elements 2(w % 2) and + 1
+  const int shift = 4 * (l / 2 % 2) + 8 * (l / 4);
+  uint32_t words[kWords];
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) {
+    const uint32_t* code = &codes[w / 2][w % 2 * 2];
+    words[w] = (code[0] + (code[1] << 16)) << shift;
+  }
+  const auto keep_half = [&](int count, bool upper, int lanes) {
+#pragma unroll
+    for (int w = 0; w < kWords / 2; ++w) {
+      if (w >= count) break;
+      const uint32_t given = upper ? words[w] : words[w + count];
+      const uint32_t kept = upper ? words[w + count] : words[w];
+      words[w] = kept | __shfl_xor_sync(0xffffffffu, given, lanes);
+    }
+  };
+  const bool upper = l / 4 != 0, second = l / 2 % 2 != 0;
+  keep_half(kWords / 2, upper, 4);
+  keep_half(kWords / 4, second, 2);
+  if (!to.real) return;
+  const Int4Pages pages(kDim);
+  const int t = to.slot / 8, c = to.slot % 8 / 2, i = to.slot % 2;
+#pragma unroll
+  for (int k = 0; k < kWords / 4; ++k) {
+    const int w = (upper ? kWords / 2 : 0) + (second ? kWords / 4 : 0) + k;
+    const int g = 4 * (l % 2) + w % 2 * 2;
+    uint8_t* bytes = to.record + pages.value_word(w / 2 * 2 + t, 4 * g + c) + 2 * i;
+    *reinterpret_cast<uint16_t*>(bytes) = static_cast<uint16_t>(words[k]);
+    *reinterpret_cast<uint16_t*>(bytes + 4 * 16) = static_cast<uint16_t>(words[k] >> 16);
+  }
+}
+
+template <int kDim>
+__device__ void store_codes(const Head<kDim>& head, int bits, const Slot& to, int l) {
+  constexpr int kParts = kDim / 32;
+  const float2 ends = head.range();
+  const numerics::KvRange range = numerics::kv_range(ends.x, ends.y, bits);
+  const __half2 rounded = __halves2half2(__float2half_rn(range.scale), __float2half_rn(range.min));
+  if (l == 0 && to.real) {
+    const Int4Pages pages(kDim);
+    const int byte = to.value ? pages.value_scale(to.slot) : pages.key_scale(to.slot);
+    *reinterpret_cast<__half2*>(to.record + byte) = rounded;
+  }
+  const float2 scale = __half22float2(rounded);
+  const float inverse = scale.x == 0.0f ? 0.0f : 1.0f / scale.x;
+  const auto levels = static_cast<float>((1 << bits) - 1);
+  uint32_t codes[kParts][4];
+#pragma unroll
+  for (int j = 0; j < kParts; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      codes[j][e] = clamped_code((head.x[j][e] - scale.y) * inverse, 0.0f, levels);
+    }
+  }
+  if (to.value) {
+    store_value4<kDim>(codes, to, l);
+  } else {
+    store_key4<kDim>(codes, to, l);
+  }
+}
+
+template <int kDim>
+__device__ void store_halves(const Head<kDim>& head, const Slot& to, int l) {
+  if (!to.real) return;
+  const HalfPages pages(kDim);
+#pragma unroll
+  for (int j = 0; j < kDim / 32; ++j) {
+    const int channel = Head<kDim>::channel(j, l);
+    __half2 half[2];
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      half[e] = __floats2half2_rn(head.x[j][2 * e], head.x[j][2 * e + 1]);
+    }
+    if (!to.value) {
+      *reinterpret_cast<uint2*>(to.record + pages.key(to.slot, channel)) =
+          *reinterpret_cast<const uint2*>(half);
+      continue;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      *reinterpret_cast<__half*>(to.record + pages.value(to.slot, channel + e)) =
+          e % 2 == 0 ? half[e / 2].x : half[e / 2].y;
+    }
+  }
+}
+
+// Warps that some heads take.
+__host__ __device__ constexpr int warps_for(int heads) { return (heads + kHeads - 1) / kHeads; }
+
+template <int kDim, class In>
+__global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 8) void rope_append_registers_kernel(
+    const __grid_constant__ RopeAppendParams p) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, l = lane % 8;
+  const int64_t token = blockIdx.x;
+  const int kv_heads = p.cache.kv_heads, slot = p.slots[token];
+  const int query_warps = warps_for(p.heads), kv_warps = warps_for(kv_heads);
+  const int warp = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  if (warp >= query_warps + 2 * kv_warps || slot < 0) return;
+  const bool query = warp < query_warps, value = warp >= query_warps + kv_warps;
+  const int count = query ? p.heads : kv_heads;
+  const int wanted = (query ? warp : (warp - query_warps) % kv_warps) * kHeads + lane / 8;
+  const bool real = wanted < count;
+  const int head = min(wanted, count - 1);  // lanes without a head keep the others company
+  const int first = query ? 0 : value ? p.heads + kv_heads : p.heads;
+
+  Head<kDim> x;
+  x.load(static_cast<const In*>(p.qkv) + (token * (p.heads + 2 * kv_heads) + first + head) * kDim,
+         l);
+  if (!value) {
+    const float* norm = query ? p.q_norm : p.k_norm;
+    if (norm != nullptr) x.normalise(norm, p.norm_eps, l);
+    x.rotate(p.cos_sin + static_cast<int64_t>(p.positions[token]) * kDim, l);
+    if (!query && p.k_mean != nullptr) x.subtract(p.k_mean + head * kDim, l);
+    if (p.hadamard != 0.0f) x.hadamard(p.hadamard, l);
+  }
+  if (query) {
+    if (real) x.store(p.q + (token * p.heads + head) * kDim, l);
+    return;
+  }
+  const Slot to = {.record = p.cache.records +
+                             static_cast<int64_t>(slot / kPageTokens16) * p.cache.page_stride +
+                             static_cast<int64_t>(head) * p.cache.record_bytes,
+                   .slot = slot % kPageTokens16,
+                   .value = value,
+                   .real = real};
+  if (p.cache.layout.bits == 4) {
+    store_codes(x, p.bits, to, l);
+  } else {
+    store_halves(x, to, l);
+  }
+}
+
+template <int kDim, class In>
+void start_with(const RopeAppendParams& p, cudaStream_t stream) {
+  const int warps = warps_for(p.heads) + 2 * warps_for(p.cache.kv_heads);
+  launch(rope_append_registers_kernel<kDim, In>,
+         dim3(static_cast<unsigned>(p.tokens), blocks_for(warps, kWarps)), kThreads, 0, p, stream);
+}
+
+template <int kDim>
+void start(const RopeAppendParams& p, cudaStream_t stream) {
+  if (p.halves) {
+    start_with<kDim, __half>(p, stream);
+  } else {
+    start_with<kDim, float>(p, stream);
+  }
+}
+
+}  // namespace
+
+bool launch_rope_append_registers(const RopeAppendParams& params, cudaStream_t stream) {
+  const int dim = params.cache.layout.head_dim;
+  if (params.rotary_dim != dim || !params.cache.layout.fragments) return false;
+  if (dim == 64) return start<64>(params, stream), true;
+  if (dim == 128) return start<128>(params, stream), true;
+  if (dim == 256) return start<256>(params, stream), true;
+  return false;
+}
+
+}  // namespace atom::cuda
