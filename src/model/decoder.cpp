@@ -11,8 +11,9 @@ constexpr int64_t kMaxPositions = int64_t{1} << 22;
 // Where all linears round their inputs to codes, halves between operators are precise enough.
 Precision scratch_precision(const DecoderWeights& weights) {
   for (const LayerWeights& layer : weights.layers) {
+    // The experts of a layer have one format.
     for (const LinearWeights* linear :
-         {layer.qkv.get(), layer.o.get(), layer.gate_up.get(), layer.down.get()}) {
+         {layer.qkv.get(), layer.o.get(), layer.gate_up[0].get(), layer.down[0].get()}) {
       if (!linear->format().act.quantized) return Precision::kFull;
     }
   }

@@ -94,7 +94,8 @@ TEST(ExpertLayers, CheckpointsGiveBackWhatWasWritten) {
   const auto source = mixtral();
   const ModelConfig& config = source->config();
   CheckpointWriter writer = must(CheckpointWriter::create(
-      folder.path(), {.config = config, .config_json = source->config_json(), .kv = {}}));
+      folder.path(),
+      {.config = config, .config_json = source->config_json(), .kv = {}, .prefix_tokens = {}}));
   for (const std::string_view name : {kEmbedTensor, kHeadTensor}) {
     const LinearSpec spec{std::string(name), config.vocab, config.hidden};
     ASSERT_TRUE(writer.add_linear(name, must(read_float_linear(*source, spec, DType::kBF16))).ok());

@@ -129,7 +129,7 @@ TEST(Recipe, NeedsTextOnlyForWhatLearns) {
 }
 
 TEST(Recipe, FilesAreRead) {
-  const std::string path = testing::TempDir() + "/atom_recipe_test.json";
+  const std::string path = ::testing::TempDir() + "/atom_recipe_test.json";
   std::ofstream(path) << preset("rtn").dump();
   EXPECT_EQ(load_recipe(path).value().name, "rtn");
   std::ofstream(path) << "[]";

@@ -50,7 +50,9 @@ TEST(Statistics, ExpertsLearnFromTheirOwnRows) {
         EXPECT_EQ(found.mlps[e].gate_up.hessian[i], static_cast<float>(want[e][i]));
       }
       const auto sum = static_cast<float>(want[0][i] + want[1][i] + want[2][i]);
-      if (full) EXPECT_EQ(all.hessian[i], sum);
+      if (full) {
+        EXPECT_EQ(all.hessian[i], sum);
+      }
       if (i % 7 != 0) continue;
       for (size_t e = 0; e < 3; ++e) {
         EXPECT_EQ(found.mlps[e].gate_up.energy[i / 7], static_cast<float>(want[e][i]));

@@ -178,7 +178,7 @@ TEST(Gptq, ChannelsNeverActiveAreHarmless) {
   EXPECT_TRUE(validate(p).ok()) << validate(p).message();
 }
 
-class EveryGrid : public testing::TestWithParam<WeightQuantSpec> {};
+class EveryGrid : public ::testing::TestWithParam<WeightQuantSpec> {};
 
 TEST_P(EveryGrid, GptqBeatsRoundingAndBothAreValid) {
   const WeightQuantSpec& spec = GetParam();
@@ -209,9 +209,10 @@ TEST_P(EveryGrid, DoesNotDependOnTheNumberOfThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, EveryGrid,
-                         testing::Values(grouped(64, 64), grouped(32, 32), grouped(0, 0),
-                                         grouped(0, 64, 8), grouped(128, 64, 3), two_level(64, 64),
-                                         two_level(32, 0), two_level(128, 64)));
+                         ::testing::Values(grouped(64, 64), grouped(32, 32), grouped(0, 0),
+                                           grouped(0, 64, 8), grouped(128, 64, 3),
+                                           two_level(64, 64), two_level(32, 0),
+                                           two_level(128, 64)));
 
 TEST(ScaleSearch, IsNeverWorseThanAbsmax) {
   const int64_t n = 32, k = 256;
