@@ -188,6 +188,8 @@ struct AttentionArgs {
   const KvCache* cache = nullptr;
 };
 
+class DeviceQuantizer;  // ops/device_quantizer.h
+
 // One forward pass, see Backend::run_step.
 struct StepArgs {
   const Batch* batch = nullptr;
@@ -259,6 +261,9 @@ class Backend {
   // h += X^T X over the first `tokens` rows of x [T, K]; h [K, K], both triangles. The order of
   // summation over tokens is fixed, whatever the number of threads.
   virtual void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) = 0;
+
+  // What this backend does for the quantizer in its own memory; null: nothing.
+  virtual DeviceQuantizer* device_quantizer() { return nullptr; }
 };
 
 }  // namespace atom

@@ -6,6 +6,7 @@
 #include "base/blas.h"
 #include "base/multiversion.h"
 #include "base/parallel.h"
+#include "ops/weight_grid.h"
 #include "quant/group_grid.h"
 #include "tensor/packing.h"
 
@@ -69,8 +70,7 @@ class ChunkQuantizer {
     for (int64_t r = 0; r < R; ++r) {
       float absmax = 0;
       for (int64_t k = 0; k < cols_; ++k) absmax = std::max(absmax, std::fabs(column(k)[r]));
-      // 119, not 127: rounding a group scale up must not leave int8.
-      uint16_t scale = f32_to_f16(std::min(absmax / 119.0f, 65504.0f));
+      uint16_t scale = f32_to_f16(weight_grid::row_scale(absmax));
       if (scale == 0 && absmax > 0) scale = 1;
       row_scale_[r] = f16_to_f32(scale);
       if (r < count_) packed_.row_scales[static_cast<size_t>(first_ + r)] = scale;
@@ -134,7 +134,7 @@ class ChunkQuantizer {
       if (format.outlier_kind == OutlierKind::kInt8 && format.kind == WeightKind::kGrouped) {
         float absmax = 0;
         for (int64_t k = body; k < cols_; ++k) absmax = std::max(absmax, std::fabs(column(k)[r]));
-        uint16_t half = f32_to_f16(std::min(absmax / 127.0f, 65504.0f));
+        uint16_t half = f32_to_f16(weight_grid::outlier_scale(absmax));
         if (half == 0 && absmax > 0) half = 1;
         packed_.outlier_scales[row] = half;
         scale = f16_to_f32(half);
@@ -145,8 +145,7 @@ class ChunkQuantizer {
         if (format.outlier_kind == OutlierKind::kFloat) {
           packed_.outlier_values[at] = f32_to_f16(std::clamp(value, -65504.0f, 65504.0f));
         } else {
-          const float code = scale == 0.0f ? 0.0f : std::rint(value / scale);
-          packed_.outlier_codes[at] = static_cast<int8_t>(std::clamp(code, -127.0f, 127.0f));
+          packed_.outlier_codes[at] = static_cast<int8_t>(weight_grid::outlier_code(value, scale));
         }
       }
     }

@@ -7,24 +7,10 @@
 #include <vector>
 
 #include "base/status.h"
+#include "ops/device_quantizer.h"
 #include "tensor/packed_linear.h"
 
 namespace atom {
-
-// How a body group's scale (and zero) is chosen from the weights of a row.
-enum class ScaleRule : uint8_t {
-  kAbsmax,  // absmax * clip / qmax; under GPTQ absmax * clip / (qmax + 1/2), as the paper's code
-            // does
-  kSearch,  // the candidate with the least squared error, weighted by the Hessian's diagonal:
-            // kGrouped tries both signs of scale (the largest weight may land on -2^(bits-1)),
-            // kTwoLevel tries several ranges and zeros
-};
-
-struct WeightQuantSpec {
-  LinearFormat format;
-  ScaleRule scale_rule = ScaleRule::kAbsmax;
-  float clip = 1.0f;  // of kAbsmax
-};
 
 // What GPTQ needs of H = X^T X, computed once for all linears that share an input site.
 struct GptqFactor {

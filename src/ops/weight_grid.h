@@ -1,0 +1,82 @@
+// The float expressions behind the scales and codes of weights, which the quantizer on the host and
+// those of devices share: one IEEE operation at a time, so that codes are the same where the
+// weights are. docs/quantization.md, section 3, says the same in formulas.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "ops/numerics.h"
+
+namespace atom::weight_grid {
+
+// Candidates of a search for kGrouped: seven shares of the range, each with both signs.
+inline constexpr int kGroupedCandidates = 14;
+// For kTwoLevel: the whole range once, five shares of it with three zeros each.
+inline constexpr int kTwoLevelCandidates = 16;
+inline constexpr float kLargestF16 = 65504.0f;
+inline constexpr float kSmallestF16 = 0x1p-24f;
+
+// A candidate's scale before it is rounded to F16. sign +: the largest magnitude lands on the long
+// side of the code range (-8); sign -: on +7's side, which clips it a little but uses a finer step
+// for the rest. low: the smallest code.
+ATOM_HOST_DEVICE inline float grouped_scale(float min, float max, float low, int candidate) {
+  constexpr float kShares[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.75f, 0.7f};
+  const float sign = candidate % 2 == 0 ? 1.0f : -1.0f;
+  const float peak = max >= -min ? max : min;
+  return -sign * peak * kShares[candidate / 2] / -low;
+}
+
+// Of kAbsmax, before it is rounded to F16.
+ATOM_HOST_DEVICE inline float absmax_scale(float min, float max, float clip, float divisor) {
+  return std::max(max, -min) * clip / divisor;
+}
+
+// What `rounded` becomes, `scale` rounded to F16: a group that is not all zero keeps a scale.
+ATOM_HOST_DEVICE inline float kept_scale(float scale, float rounded) {
+  if (rounded == 0.0f && scale != 0.0f) return scale > 0 ? kSmallestF16 : -kSmallestF16;
+  return rounded;
+}
+
+// The integer scale and zero of a group of kTwoLevel, as floats. inverse_unit: 1 / row scale, or 0.
+struct IntegerGrid {
+  float scale = 1.0f, zero = 0.0f;
+};
+ATOM_HOST_DEVICE inline IntegerGrid two_level_grid(float min, float max, float inverse_unit,
+                                                   int candidate) {
+  constexpr float kShares[] = {1.0f, 0.92f, 0.84f, 0.76f, 0.68f, 0.6f};
+  // Zeros tried: the range's middle on the codes' middle; its lower end on code 0; its upper end on
+  // code 15.
+  const float share = kShares[(candidate + 2) / 3];
+  const int place = candidate == 0 ? 0 : (candidate - 1) % 3;
+  const float low = min * inverse_unit, high = max * inverse_unit;
+  const float exact = (high - low) / 15.0f;
+  const float s =
+      std::clamp(candidate == 0 ? std::ceil(exact) : std::rint(exact * share), 1.0f, 16.0f);
+  const float z = place == 0   ? std::rint((low + high) / 2 - 7.5f * s)
+                  : place == 1 ? std::rint(low)
+                               : std::rint(high - 15 * s);
+  return {s, std::clamp(z, -128.0f, 127 - 15 * s)};
+}
+
+// The scale of a row of kTwoLevel before it is rounded to F16. 119, not 127: rounding a group scale
+// up must not leave int8.
+ATOM_HOST_DEVICE inline float row_scale(float absmax) {
+  return std::min(absmax / 119.0f, kLargestF16);
+}
+// Of the INT8 outliers of a row, likewise.
+ATOM_HOST_DEVICE inline float outlier_scale(float absmax) {
+  return std::min(absmax / 127.0f, kLargestF16);
+}
+
+ATOM_HOST_DEVICE inline float weight_code(float w, float zero, float inverse, float low,
+                                          float high) {
+  const float code = std::rint((w - zero) * inverse);
+  return std::min(std::max(code, low), high);
+}
+ATOM_HOST_DEVICE inline float outlier_code(float w, float scale) {
+  return std::clamp(scale == 0.0f ? 0.0f : std::rint(w / scale), -127.0f, 127.0f);
+}
+
+}  // namespace atom::weight_grid
