@@ -1,4 +1,5 @@
-// The op suite on the GPU: ref and the CUDA backend in its two ways of attention.
+// The op suite on the GPU: ref and the CUDA backend with Hopper's kernels, tensor core attention
+// among them, and with those of every chip, whose attention is exact.
 #include "ops/backends.h"
 
 #include "backend/cuda/cuda_backend.h"
@@ -10,8 +11,8 @@ const std::vector<Backend*>& all_backends() {
   static const std::vector<std::unique_ptr<Backend>> owned = [] {
     std::vector<std::unique_ptr<Backend>> made;
     made.push_back(make_ref_backend());
-    for (const bool exact : {true, false}) {
-      Result<std::unique_ptr<Backend>> cuda = make_cuda_backend({.exact_attention = exact});
+    for (const bool portable : {true, false}) {
+      Result<std::unique_ptr<Backend>> cuda = make_cuda_backend({.portable = portable});
       ATOM_CHECK(cuda.ok(), cuda.status().message().c_str());
       made.push_back(std::move(cuda).value());
     }

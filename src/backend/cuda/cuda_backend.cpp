@@ -51,6 +51,12 @@ bool readable(const LinearFormat& acts, const LinearFormat& linear) {
                                  acts.weight.outlier_kind == linear.weight.outlier_kind);
 }
 
+ChipKernels kernels_for(const CudaOptions& options) {
+  const DeviceInfo& device = device_info();
+  return {.hopper = device.hopper() && !options.portable,
+          .int4_mma = device.major == 8 || options.portable};
+}
+
 [[noreturn]] void no_experts() {
   detail::check_failed(__FILE__, __LINE__, "experts", "mixtures of experts are refused");
 }
@@ -62,8 +68,9 @@ class CudaBackend final : public Backend {
 
   std::string_view name() const override { return "cuda"; }
   std::string detail() const override {
-    return fmt::format("cuda {}{}", device_info().name,
-                       exact_attention_ ? ", exact attention" : "");
+    return fmt::format("cuda {}{}{}", device_info().name,
+                       exact_attention_ ? ", exact attention" : "",
+                       options_.portable ? ", portable kernels" : "");
   }
 
   Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
@@ -73,10 +80,10 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
                                                         int64_t channels,
                                                         int64_t max_tokens) override {
-    return as_base<Activations>(CudaActivations::create(format, channels, max_tokens));
+    return as_base<Activations>(CudaActivations::create(format, channels, max_tokens, kernels_));
   }
   Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) override {
-    return as_base<LinearWeights>(CudaLinear::create(packed));
+    return as_base<LinearWeights>(CudaLinear::create(packed, kernels_));
   }
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CudaKvCache::create(shape));
@@ -117,7 +124,9 @@ class CudaBackend final : public Backend {
 
  private:
   explicit CudaBackend(const CudaOptions& options)
-      : options_(options), exact_attention_(options.exact_attention || !device_info().hopper()) {}
+      : options_(options),
+        kernels_(kernels_for(options)),
+        exact_attention_(options.exact_attention || !kernels_.hopper) {}
   void use_batch(const Batch& batch);
   const int32_t* on_device(std::span<const int32_t> values);
   Status reserve_products(int64_t count);
@@ -125,6 +134,7 @@ class CudaBackend final : public Backend {
   bool launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
   CudaOptions options_;
+  ChipKernels kernels_;
   bool exact_attention_;  // asked for, or all that this chip has
   cudaStream_t stream_ = nullptr;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
@@ -254,7 +264,7 @@ QuantizeParams CudaBackend::quantize_params(CudaActivations& y, int64_t tokens,
                            .codes = y.codes.data(),
                            .scales = y.scales.data(),
                            .outlier_scales = y.outlier_scales.data(),
-                           .sums = y.places.blocked ? y.sums.data() : nullptr,
+                           .sums = y.sums.size() > 0 ? y.sums.data() : nullptr,
                            .values = y.value_count > 0 ? y.values.data() : nullptr,
                            .value_count = static_cast<int>(y.value_count),
                            .decoded_values = y.decoded_values};
@@ -287,7 +297,7 @@ bool CudaBackend::launch_fast_rows(const RmsNormArgs& args, std::span<const int3
                                    CudaActivations& y) {
   const ActFormat& act = y.format().act;
   const int64_t channels = y.channels(), outliers = y.format().weight.outliers;
-  if (!device_info().hopper() || !y.places.blocked || act.bits != 8 ||
+  if (!kernels_.hopper || y.places.layout != LinearLayout::kW4A8 || act.bits != 8 ||
       act.rule != ActRule::kSymmetric || act.search || channels % 16 != 0 || outliers % 4 != 0 ||
       channels > kMostNormChannels) {
     return false;
@@ -302,7 +312,7 @@ bool CudaBackend::launch_fast_rows(const RmsNormArgs& args, std::span<const int3
                                 .weight = must(arrays_.gathered(args.weight, perm)),
                                 .eps = args.eps,
                                 .clip = act.clip,
-                                .shape = y.shape,
+                                .shape = y.places.shape,
                                 .capacity = y.places.capacity,
                                 .codes = y.codes.data(),
                                 .scales = y.scales.data(),
@@ -403,16 +413,17 @@ void CudaBackend::linear(const LinearArgs& args) {
   const auto tokens = static_cast<int>(args.tokens);
   ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() && w.rows == args.y->cols() &&
                  args.tokens <= args.y->rows() && args.tokens <= x.max_tokens() &&
-                 !(args.accumulate && y.halves()),
+                 x.places.layout == w.layout && !(args.accumulate && y.halves()),
              "linear: operands do not fit together");
-  if (w.blocked) {
+  if (w.layout != LinearLayout::kRows) {
     // The GEMM writes whole tiles by the copy engine. Where that may not add as well, a sum apart
     // is faster than adding element by element.
     const int64_t outputs = args.tokens * w.rows;
-    const bool hopper = device_info().hopper();
-    const bool apart = hopper && args.accumulate && w.rows % 4 == 0 && !options_.add_in_gemm;
+    const bool apart =
+        kernels_.hopper && args.accumulate && w.rows % 4 == 0 && !options_.add_in_gemm;
     if (apart) must(reserve_products(outputs));
     const GemmArgs gemm = {
+        .format = w.layout == LinearLayout::kW4A4 ? GemmFormat::kW4A4 : GemmFormat::kW4A8,
         .rows = w.rows,
         .tokens = args.tokens,
         .capacity = x.places.capacity,
@@ -429,8 +440,10 @@ void CudaBackend::linear(const LinearArgs& args) {
         .accumulate = args.accumulate && !apart,
         .add_by_copy = options_.add_in_gemm,
         .workspace = gemm_workspace_.data()};
-    must(hopper ? launch_gemm(gemm, choose_gemm(gemm), stream_)
-                : launch_gemm_sm80(Sm80Format::kW4A8, gemm, stream_));
+    must(kernels_.hopper ? launch_gemm(gemm, choose_gemm(gemm), stream_)
+                         : launch_gemm_sm80(w.layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4
+                                                                              : Sm80Format::kW4A8,
+                                            gemm, stream_));
     if (apart) launch_add({.x = products_.data(), .y = y.data(), .count = outputs}, stream_);
     return;
   }

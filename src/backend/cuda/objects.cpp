@@ -5,12 +5,12 @@
 #include <initializer_list>
 
 #include "backend/cuda/gemm/pack_weights.h"
+#include "backend/cuda/linear/linear_kernels.h"
 
 namespace atom::cuda {
 namespace {
 
-constexpr int64_t kCapacityStep = 256;       // of the w4a8 GEMM's activations
-constexpr int64_t kMostSumChannels = 65536;  // whose products of bytes an int32 holds
+constexpr int64_t kCapacityStep = 256;  // of the GEMMs' activations
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
@@ -35,13 +35,6 @@ Status allocate_zeros(DeviceArray<T>& array, int64_t size) {
 
 }  // namespace
 
-bool uses_w4a8_gemm(const LinearFormat& format, int64_t channels) {
-  const int64_t group = format.weight.group;
-  return format.weight.kind == WeightKind::kTwoLevel && format.act.quantized &&
-         format.weight.outlier_kind != OutlierKind::kFloat && channels <= kMostSumChannels &&
-         (group == 32 || group == 64 || group % w4a8::kBlockCols == 0);
-}
-
 uint64_t next_serial() {
   static std::atomic<uint64_t> last{0};
   return ++last;
@@ -62,7 +55,8 @@ Result<std::unique_ptr<CudaTensor>> CudaTensor::create(int64_t rows, int64_t col
 
 Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFormat& format,
                                                                  int64_t channels,
-                                                                 int64_t max_tokens) {
+                                                                 int64_t max_tokens,
+                                                                 ChipKernels chip) {
   ATOM_TRY(checked_size("activations", 16, {channels, max_tokens}));
   if (channels > kMostRowChannels) {
     return error(ErrorCode::kUnsupported, "device 'cuda': linears of {} inputs; at most {}",
@@ -83,22 +77,20 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
     } else if (w.outlier_kind == OutlierKind::kFloat) {
       acts->value_count = w.outliers;
     }
-    int64_t code_bytes = 0;
-    if (uses_w4a8_gemm(format, channels)) {
-      acts->shape = w4a8_shape(w, channels);
-      acts->places = {.blocked = true,
-                      .capacity = round_up(std::max<int64_t>(max_tokens, 1), kCapacityStep),
-                      .outlier_offset = acts->shape.body_blocks * w4a8::kBlockCols};
-      code_bytes = acts->shape.act_blocks() * acts->places.capacity * w4a8::kActBlockBytes;
-      ATOM_TRY(allocate_zeros(acts->sums, acts->places.capacity));
+    CodePlaces& places = acts->places;
+    places.layout = linear_layout(format, channels, chip);
+    if (places.blocked()) {
+      places.shape = w4a8_shape(w, channels);
+      places.capacity = round_up(std::max<int64_t>(max_tokens, 1), kCapacityStep);
+      places.outlier_offset = places.shape.body_blocks * w4a8::kBlockCols;
     } else {
-      acts->places.outlier_offset = round_up(acts->body, 16);
-      acts->places.stride = round_up(acts->places.outlier_offset + w.outliers, 16);
-      code_bytes = acts->places.stride * max_tokens;
+      places.outlier_offset = round_up(acts->body, 16);
+      places.stride = round_up(places.outlier_offset + w.outliers, 16);
     }
-    const int64_t tokens = std::max(acts->places.capacity, max_tokens);
-    ATOM_TRY(allocate_zeros(acts->codes, code_bytes));
-    ATOM_TRY(allocate_zeros(acts->scales, tokens * acts->groups));
+    const int64_t tokens = std::max(places.capacity, max_tokens);
+    if (places.layout == LinearLayout::kW4A8) ATOM_TRY(allocate_zeros(acts->sums, tokens));
+    ATOM_TRY(allocate_zeros(acts->codes, places.code_bytes(tokens)));
+    ATOM_TRY(allocate_zeros(acts->scales, places.scale_count(tokens, acts->groups)));
     ATOM_TRY(allocate_zeros(acts->outlier_scales, tokens));
   }
   ATOM_TRY(allocate_zeros(acts->values, max_tokens * acts->value_count));
@@ -108,12 +100,6 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
 HostActivations CudaActivations::to_host(int64_t tokens) const {
   HostActivations host;
   const std::vector<float> floats = values.to_host();
-  const auto place_of = [&](int64_t t, int64_t k) {
-    const int64_t column = k < body ? k : places.outlier_offset + k - body;
-    return places.blocked ? w4a8::activation_offset(column / w4a8::kBlockCols, t,
-                                                    column % w4a8::kBlockCols, places.capacity)
-                          : t * places.stride + column;
-  };
   const auto value_of = [&](int64_t t, int64_t k) {
     return floats[static_cast<size_t>(t * value_count + k - (channels_ - value_count))];
   };
@@ -122,24 +108,27 @@ HostActivations CudaActivations::to_host(int64_t tokens) const {
     return host;
   }
   const std::vector<int8_t> all = codes.to_host();
-  host.scales = scales.to_host();
-  host.scales.resize(static_cast<size_t>(tokens * groups));
+  const std::vector<float> all_scales = scales.to_host();
   const bool int_outliers = format_.weight.outlier_kind == OutlierKind::kInt8;
   if (int_outliers) {
     host.outlier_scales = outlier_scales.to_host();
     host.outlier_scales.resize(static_cast<size_t>(tokens));
   }
   for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t g = 0; g < groups; ++g) {
+      host.scales.push_back(
+          all_scales[static_cast<size_t>(places.scale_places(t, g, group, groups).first)]);
+    }
     for (int64_t k = 0; k < channels_; ++k) {
       if (k >= body && !int_outliers) {
         host.codes.push_back(0);
         host.values.push_back(value_of(t, k));
         continue;
       }
-      const int8_t code = all[static_cast<size_t>(place_of(t, k))];
+      const int code = places.code(all.data(), t, k < body ? k : places.outlier_offset + k - body);
       const float scale = k < body ? host.scales[static_cast<size_t>(t * groups + k / group)]
                                    : host.outlier_scales[static_cast<size_t>(t)];
-      host.codes.push_back(code);
+      host.codes.push_back(static_cast<int8_t>(code));
       host.values.push_back(static_cast<float>(code) * scale);
     }
   }
@@ -170,7 +159,17 @@ Status CudaLinear::place_outlier_codes(const PackedLinear& packed) {
   return place(std::span<const int8_t>(padded), view_.outlier_codes);
 }
 
-Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packed) {
+Status CudaLinear::place_blocks(const PackedLinear& packed) {
+  const GemmWeights blocks = ATOM_TRY(view_.layout == LinearLayout::kW4A8   ? pack_w4a8(packed)
+                                      : view_.layout == LinearLayout::kW4A4 ? pack_w4a4(packed)
+                                                                            : pack_w4a4_s4(packed));
+  view_.shape = w4a8_shape(packed.format.weight, packed.cols);
+  ATOM_TRY(place(std::span(blocks.blocks), view_.codes));
+  return place(std::span(blocks.row_scales), view_.row_scales);
+}
+
+Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packed,
+                                                       ChipKernels chip) {
   constexpr int64_t kMost = int64_t{1} << 30;
   if (packed.rows > kMost || packed.cols > kMost) {
     return error(ErrorCode::kUnsupported, "device 'cuda': a linear of {} x {}", packed.rows,
@@ -195,12 +194,9 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
   }
   view.body = static_cast<int>(packed.body());
   view.group = format.group == 0 ? view.body : static_cast<int>(format.group);
-  if (uses_w4a8_gemm(packed.format, packed.cols)) {
-    const GemmWeights blocks = ATOM_TRY(pack_w4a8(packed));
-    view.blocked = true;
-    view.shape = w4a8_shape(format, packed.cols);
-    ATOM_TRY(linear->place(std::span(blocks.blocks), view.codes));
-    ATOM_TRY(linear->place(std::span(blocks.row_scales), view.row_scales));
+  view.layout = linear_layout(packed.format, packed.cols, chip);
+  if (view.layout != LinearLayout::kRows) {
+    ATOM_TRY(linear->place_blocks(packed));
     return linear;
   }
   std::vector<float> row_scales;

@@ -13,9 +13,6 @@
 
 namespace atom::cuda {
 
-// Whether linears of a format run on the w4a8 GEMM, and keep weights and activations in its layout.
-bool uses_w4a8_gemm(const LinearFormat& format, int64_t channels);
-
 // A number that no other object of this process has or had: addresses are used again.
 uint64_t next_serial();
 
@@ -52,7 +49,8 @@ class CudaTensor final : public Tensor {
 class CudaActivations final : public Activations {
  public:
   static Result<std::unique_ptr<CudaActivations>> create(const LinearFormat& format,
-                                                         int64_t channels, int64_t max_tokens);
+                                                         int64_t channels, int64_t max_tokens,
+                                                         ChipKernels chip);
 
   const LinearFormat& format() const override { return format_; }
   int64_t max_tokens() const override { return max_tokens_; }
@@ -63,11 +61,10 @@ class CudaActivations final : public Activations {
   int64_t value_count = 0;                  // channels kept as floats, the last ones
   bool decoded_values = false;              // values are what codes stand for (float weights)
   CodePlaces places;
-  w4a8::Shape shape;                  // where places.blocked
   DeviceArray<int8_t> codes;          // zero where no channel is
-  DeviceArray<float> scales;          // [T, groups]
+  DeviceArray<float> scales;          // as places has them
   DeviceArray<float> outlier_scales;  // [T], zero without INT8 outliers
-  DeviceArray<int32_t> sums;          // [T], blocked only
+  DeviceArray<int32_t> sums;          // [T], w4a8 only
   DeviceArray<float> values;          // [T, value_count]
 
  private:
@@ -80,7 +77,7 @@ class CudaActivations final : public Activations {
 class CudaLinear final : public LinearWeights {
  public:
   // Fails for shapes whose integer sums could leave int32, and when GPU memory is short.
-  static Result<std::unique_ptr<CudaLinear>> create(const PackedLinear& packed);
+  static Result<std::unique_ptr<CudaLinear>> create(const PackedLinear& packed, ChipKernels chip);
 
   const LinearFormat& format() const override { return format_; }
   int64_t rows() const override { return view_.rows; }
@@ -94,6 +91,7 @@ class CudaLinear final : public LinearWeights {
   template <class T, class Source>
   Status place(std::span<const Source> host, const T*& to);
   Status place_outlier_codes(const PackedLinear& packed);
+  Status place_blocks(const PackedLinear& packed);
 
   LinearFormat format_;
   WeightView view_;

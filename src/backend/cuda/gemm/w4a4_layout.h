@@ -35,11 +35,23 @@ constexpr uint8_t operand_byte(int code) {
   return static_cast<uint8_t>(code < 0 ? 0x80 | -code : code);
 }
 
+constexpr int code_of(uint8_t operand) {
+  const int magnitude = operand & 0x7f;
+  return (operand & 0x80) != 0 ? -magnitude : magnitude;
+}
+
 // Bits of a code (-8..7) in the word of its four columns (col_half 0) or of those 16 further (1).
 constexpr uint32_t code_bits(int code, int byte, int col_half) {
   const uint32_t sign_magnitude =
       code < 0 ? 0x80u | static_cast<uint32_t>(-code - 1) : static_cast<uint32_t>(code);
   return std::rotr(sign_magnitude << (8 * byte), 4 * col_half);
+}
+
+// What code_bits wrote.
+constexpr int code_in(uint32_t word, int byte, int col_half) {
+  const uint32_t bits = std::rotl(word, 4 * col_half) >> (8 * byte);
+  const int m = static_cast<int>(bits & 7);
+  return (bits & 0x80) != 0 ? -(m + 1) : m;
 }
 
 // Where token t's scales stand: {0, 1, 8, 9}, {2, 3, 10, 11} ... of every 16 tokens.

@@ -8,9 +8,12 @@
 
 namespace atom::cuda {
 
+// Input channels whose products of bytes an int32 holds.
+inline constexpr int64_t kMostSumChannels = 65536;
+
 // Codes times codes; float outliers are left to launch_float_linear.
 struct IntegerLinearParams {
-  WeightView w;                     // not blocked, not kFloat
+  WeightView w;                     // in rows, not kFloat
   const int8_t* x = nullptr;        // [T, x_stride], outliers from outlier_offset on
   int64_t x_stride = 0;             // multiple of 4
   int outlier_offset = 0;           // multiple of 4

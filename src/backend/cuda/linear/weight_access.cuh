@@ -4,14 +4,17 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "backend/cuda/gemm/w4a4_layout.h"
+#include "backend/cuda/gemm/w4a4_s4_layout.h"
 #include "backend/cuda/linear/weight_view.h"
 
 namespace atom::cuda {
 
 __device__ inline float half_bits(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 
-// (row, column) of the body in the blocks of the w4a8 GEMM, expanded to int8; or of the outliers.
-__device__ inline int blocked_code(const WeightView& w, int n, int k) {
+// Weight (n, k) out of the blocks of a GEMM: what the codes and their scales stand for, an
+// outlier's or two-level code times 1.
+__device__ inline float blocked_value(const WeightView& w, int n, int k) {
   const int row = n % w4a8::kBlockRows;
   const uint8_t* blocks = w.codes + static_cast<int64_t>(n / w4a8::kBlockRows) * w.shape.blocks() *
                                         w.shape.block_bytes();
@@ -22,19 +25,27 @@ __device__ inline int blocked_code(const WeightView& w, int n, int k) {
   const uint8_t* block =
       blocks + ((in_body ? 0 : w.shape.body_blocks) + at / width) * w.shape.block_bytes();
   const w4a8::Place p = w4a8::fragment_place(row, in_block);
+  const int step = in_block / 32;
   if (!in_body) {
     return static_cast<int8_t>(
-        block[in_block / 32 * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte]);
+        block[step * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte]);
   }
-  const int step = in_block / 32;
-  const int code =
-      block[step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4 + p.byte] >>
-          (4 * p.col_half) &
-      15;
-  const uint8_t* pair = block + w4a8::kScaleOffset +
-                        in_block / (w4a8::kBlockCols / w.shape.groups) * w4a8::kScaleBytes +
-                        w4a8::scale_place(row);
-  return code * pair[0] + pair[1] - 128;
+  const uint8_t* word = block + step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4;
+  const uint8_t* scale = block + w4a8::kScaleOffset +
+                         in_block / (w4a8::kBlockCols / w.shape.groups) * w4a8::kScaleBytes +
+                         w4a8::scale_place(row);
+  if (w.layout == LinearLayout::kW4A8) {
+    const int code = word[p.byte] >> (4 * p.col_half) & 15;
+    return static_cast<float>(code * scale[0] + scale[1] - 128);
+  }
+  int code = 0;
+  if (w.layout == LinearLayout::kW4A4) {
+    code = w4a4::code_in(*reinterpret_cast<const uint32_t*>(word), p.byte, p.col_half);
+  } else {
+    const w4a4_s4::NibblePlace place = w4a4_s4::weight_place(row, in_block);
+    code = ((block[place.byte] >> place.shift & 15) ^ 8) - 8;
+  }
+  return static_cast<float>(code) * half_bits(*reinterpret_cast<const uint16_t*>(scale));
 }
 
 __device__ inline int signed_code(const WeightView& w, int n, int k) {
@@ -53,7 +64,9 @@ __device__ inline float weight_value(const WeightView& w, int n, int k) {
                                          : __uint_as_float(static_cast<uint32_t>(bits) << 16);
   }
   const bool two_level = w.format.kind == WeightKind::kTwoLevel;
-  if (w.blocked) return static_cast<float>(blocked_code(w, n, k)) * w.row_scales[n];
+  if (w.layout != LinearLayout::kRows) {
+    return blocked_value(w, n, k) * (two_level || k >= w.body ? w.row_scales[n] : 1.0f);
+  }
   if (k >= w.body) {
     const int column = k - w.body;
     if (w.format.outlier_kind == OutlierKind::kFloat) {

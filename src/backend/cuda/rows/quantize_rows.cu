@@ -24,12 +24,34 @@ constexpr int kLongGroup = 512;  // from here on a group takes the whole CTA
 static_assert(kNormWarps <= 8);  // of the smaller CTA
 static_assert(std::size(numerics::kSearchClips) == kClips && kLanes == 16);
 
-// Byte of column k of the body (first = 0) or of the outliers (first = outlier_offset).
-__device__ int64_t code_place(const CodePlaces& p, int64_t token, int64_t first, int64_t k) {
-  const int64_t column = first + k;
-  if (!p.blocked) return token * p.stride + column;
-  return w4a8::activation_offset(column / w4a8::kBlockCols, token, column % w4a8::kBlockCols,
-                                 p.capacity);
+// Stores the codes of up to four columns, the first a multiple of four; fewer are outliers.
+__device__ void store_codes(const QuantizeParams& p, int token, int64_t column, int count,
+                            const int (&code)[4]) {
+  int8_t* to = p.codes + p.places.byte(token, column);
+  const bool in_body = column < p.places.outlier_offset;
+  if (in_body && p.places.layout == LinearLayout::kW4A4S4) {
+    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(
+        (code[0] & 15) | (code[1] & 15) << 4 | (code[2] & 15) << 8 | (code[3] & 15) << 12);
+    return;
+  }
+  const bool operands = in_body && p.places.layout == LinearLayout::kW4A4;
+  uint8_t byte[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    byte[e] = operands ? w4a4::operand_byte(code[e]) : static_cast<uint8_t>(code[e]);
+  }
+  if (count == 4) {
+    *reinterpret_cast<uchar4*>(to) = make_uchar4(byte[0], byte[1], byte[2], byte[3]);
+    return;
+  }
+  for (int e = 0; e < count; ++e) to[e] = static_cast<int8_t>(byte[e]);
+}
+
+// The scale of a token's group g of the body.
+__device__ void store_scale(const QuantizeParams& p, int token, int g, float scale, int rank,
+                            int threads) {
+  const CodePlaces::ScalePlaces to = p.places.scale_places(token, g, p.group, p.body / p.group);
+  for (int i = rank; i < to.count; i += threads) p.scales[to.first + i * to.step] = scale;
 }
 
 // What threads use together while they quantize.
@@ -119,11 +141,16 @@ __device__ numerics::GroupScale search(const Team& team, const float* x, int cou
   return numerics::group_scale(low, high, p.format.bits, p.format.rule, clip);
 }
 
-// Quantizes x [count], columns first + k0 .. of a token; returns the sum of this thread's codes.
+struct Quantized {
+  float scale;
+  int sum;  // of this thread's codes
+};
+// Quantizes x [count], a token's columns from `column` on.
 template <class Team>
-__device__ int quantize_group(const Team& team, const float* x, int count, const ActFormat& format,
-                              bool searching, const QuantizeParams& p, int token, int64_t first,
-                              int k0, float* scale, float* decoded) {
+__device__ Quantized quantize_group(const Team& team, const float* x, int count,
+                                    const ActFormat& format, bool searching,
+                                    const QuantizeParams& p, int token, int64_t column,
+                                    float* decoded) {
   float low = x[0], high = x[0];
   for (int i = team.rank; i < count; i += Team::kSize) {
     low = fminf(low, x[i]);
@@ -141,22 +168,14 @@ __device__ int quantize_group(const Team& team, const float* x, int count, const
       if (i + e < count && g.scale != 0.0f) code[e] = numerics::round_code(x[i + e], g);
       sum += code[e];
     }
-    int8_t* to = p.codes + code_place(p.places, token, first, k0 + i);
-    if (i + 3 < count) {
-      *reinterpret_cast<char4*>(to) =
-          make_char4(static_cast<signed char>(code[0]), static_cast<signed char>(code[1]),
-                     static_cast<signed char>(code[2]), static_cast<signed char>(code[3]));
-    } else {
-      for (int e = 0; i + e < count; ++e) to[e] = static_cast<int8_t>(code[e]);
-    }
+    store_codes(p, token, column + i, min(count - i, 4), code);
     if (decoded != nullptr) {
       for (int e = 0; e < 4 && i + e < count; ++e) {
         decoded[i + e] = static_cast<float>(code[e]) * g.scale;
       }
     }
   }
-  if (team.rank == 0) *scale = g.scale;
-  return sum;
+  return {.scale = g.scale, .sum = sum};
 }
 
 // The row of a token as the linear's columns have it; ends with a barrier.
@@ -216,26 +235,27 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
   const auto at = [](float* array, int k) { return array == nullptr ? nullptr : array + k; };
 
   const int groups = p.body / p.group;
-  float* scales = p.scales + static_cast<int64_t>(token) * groups;
   int sum = 0;
+  const auto quantize_body = [&](const auto& team, int g) {
+    const int column = g * p.group;
+    const Quantized q = quantize_group(team, row + column, p.group, p.format, p.format.search, p,
+                                       token, column, at(decoded, column));
+    store_scale(p, token, g, q.scale, team.rank, team.kSize);
+    sum += q.sum;
+  };
   if (p.group >= kLongGroup) {
-    for (int g = 0; g < groups; ++g) {
-      sum += quantize_group(BlockTeam<kThreads>{scratch, thread, warp}, row + g * p.group, p.group,
-                            p.format, p.format.search, p, token, 0, g * p.group, scales + g,
-                            at(decoded, g * p.group));
-    }
+    for (int g = 0; g < groups; ++g) quantize_body(BlockTeam<kThreads>{scratch, thread, warp}, g);
   } else {
     for (int g = warp; g < groups; g += kWarps) {
-      sum += quantize_group(WarpTeam{scratch, thread % 32, warp}, row + g * p.group, p.group,
-                            p.format, p.format.search, p, token, 0, g * p.group, scales + g,
-                            at(decoded, g * p.group));
+      quantize_body(WarpTeam{scratch, thread % 32, warp}, g);
     }
   }
   if (p.outlier_kind == OutlierKind::kInt8 && warp == 0) {
     const ActFormat outliers = {.quantized = true, .bits = 8, .group = 0};
-    quantize_group(WarpTeam{scratch, thread, warp}, row + p.body, p.channels - p.body, outliers,
-                   false, p, token, p.places.outlier_offset, 0, p.outlier_scales + token,
-                   at(decoded, p.body));
+    const Quantized q =
+        quantize_group(WarpTeam{scratch, thread, warp}, row + p.body, p.channels - p.body, outliers,
+                       false, p, token, p.places.outlier_offset, at(decoded, p.body));
+    if (thread == 0) p.outlier_scales[token] = q.scale;
   } else if (p.outlier_kind == OutlierKind::kFloat && decoded != nullptr) {
     for (int k = p.body + thread; k < p.channels; k += kThreads) decoded[k] = row[k];
   }
@@ -261,12 +281,12 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
       y[k] = values[k - (p.channels - p.value_count)];
       continue;
     }
-    const int64_t place = in_body
-                              ? code_place(p.places, token, 0, k)
-                              : code_place(p.places, token, p.places.outlier_offset, k - p.body);
+    const int64_t column = in_body ? k : p.places.outlier_offset + k - p.body;
     const float scale =
-        in_body ? p.scales[token * (p.body / p.group) + k / p.group] : p.outlier_scales[token];
-    y[k] = static_cast<float>(p.codes[place]) * scale;
+        in_body
+            ? p.scales[p.places.scale_places(token, k / p.group, p.group, p.body / p.group).first]
+            : p.outlier_scales[token];
+    y[k] = static_cast<float>(p.places.code(p.codes, token, column)) * scale;
   }
 }
 

@@ -6,19 +6,10 @@
 
 #include <cstdint>
 
-#include "backend/cuda/gemm/w4a8_layout.h"
+#include "backend/cuda/rows/code_places.h"
 #include "tensor/format_types.h"
 
 namespace atom::cuda {
-
-// How the codes of a token lie: in one row, the outliers from outlier_offset on, or in the blocks
-// of the w4a8 GEMM (w4a8_layout.h), outliers in blocks of their own.
-struct CodePlaces {
-  bool blocked = false;
-  int64_t capacity = 0;        // tokens of a blocked buffer
-  int64_t stride = 0;          // bytes of a row otherwise
-  int64_t outlier_offset = 0;  // columns: of the outliers in a row, or of their first block
-};
 
 // What a row is before it is quantized.
 enum class RowSource : uint8_t {
@@ -41,7 +32,7 @@ struct QuantizeParams {
   float clips[5] = {};      // what a search tries
   CodePlaces places = {};
   int8_t* codes = nullptr;
-  float* scales = nullptr;          // [T, body / group]
+  float* scales = nullptr;          // body / group of each token
   float* outlier_scales = nullptr;  // [T], INT8 outliers
   int32_t* sums = nullptr;          // [T] of the body's codes, or null
   float* values = nullptr;          // [T, value_count]: the last channels as floats, or null

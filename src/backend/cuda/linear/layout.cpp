@@ -1,0 +1,27 @@
+#include "backend/cuda/linear/layout.h"
+
+#include "backend/cuda/gemm/w4a8_layout.h"
+#include "backend/cuda/linear/linear_kernels.h"
+
+namespace atom::cuda {
+
+LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip) {
+  const WeightFormat& w = format.weight;
+  const bool whole_blocks = w.group % w4a8::kBlockCols == 0;  // one long group included
+  if (!format.act.quantized || w.outlier_kind == OutlierKind::kFloat ||
+      (w.group != 32 && w.group != 64 && !whole_blocks)) {
+    return LinearLayout::kRows;
+  }
+  if (w.kind == WeightKind::kTwoLevel) {
+    return channels <= kMostSumChannels ? LinearLayout::kW4A8 : LinearLayout::kRows;
+  }
+  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4) {
+    return LinearLayout::kRows;
+  }
+  if (chip.hopper) return LinearLayout::kW4A4;
+  // Nibbles hold -8..7.
+  const bool nibbles = whole_blocks && format.act.rule != ActRule::kAsymmetric;
+  return chip.int4_mma && nibbles ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
+}
+
+}  // namespace atom::cuda

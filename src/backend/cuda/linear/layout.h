@@ -1,0 +1,28 @@
+// The layouts that a linear's weights and activations come in, each with a kernel that multiplies
+// them.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/format_types.h"
+
+namespace atom::cuda {
+
+enum class LinearLayout : uint8_t {
+  kRows,    // as the checkpoint has them: the kernels of every format
+  kW4A8,    // gemm/w4a8_layout.h
+  kW4A4,    // gemm/w4a4_layout.h
+  kW4A4S4,  // gemm/w4a4_s4_layout.h
+};
+
+// Kernels that not every chip has.
+struct ChipKernels {
+  bool hopper = false;    // wgmma and bulk copies
+  bool int4_mma = false;  // INT4 tensor cores
+};
+
+// Where the linears of a format with so many input channels are fastest. It depends on what a
+// linear and its activations have in common, their format.
+LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip);
+
+}  // namespace atom::cuda

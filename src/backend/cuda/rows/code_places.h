@@ -1,0 +1,91 @@
+// Where the codes and scales of activations lie, for every layout of linear/layout.h.
+//
+//   kRows     codes [T, stride], outliers from outlier_offset on      scales [T, groups]
+//   others    blocks of 128 columns of the body, then of the outliers, [block][capacity]
+//     kW4A8   a byte a code                                           scales [capacity]
+//     kW4A4   a byte of sign and magnitude in the body                scales [block
+//     groups][capacity] kW4A4S4 a nibble a code in the body                             scales
+//     [block groups][capacity]
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cuda/gemm/w4a4_layout.h"
+#include "backend/cuda/gemm/w4a4_s4_layout.h"
+#include "backend/cuda/gemm/w4a8_layout.h"
+#include "backend/cuda/linear/layout.h"
+
+namespace atom::cuda {
+
+struct CodePlaces {
+  LinearLayout layout = LinearLayout::kRows;
+  int64_t stride = 0;          // kRows: bytes of a token
+  int64_t capacity = 0;        // others: tokens that buffers are laid out for
+  int64_t outlier_offset = 0;  // columns before the outliers: of a row, or of whole blocks
+  w4a8::Shape shape;           // of blocks
+
+  constexpr bool blocked() const { return layout != LinearLayout::kRows; }
+
+  // Byte of a token's code. column: of the body, or outlier_offset + that of an outlier.
+  constexpr int64_t byte(int64_t token, int64_t column) const {
+    if (!blocked()) return token * stride + column;
+    int64_t start = 0;
+    if (layout == LinearLayout::kW4A4S4) {
+      if (column < outlier_offset) {
+        return w4a4_s4::activation_byte(column / w4a8::kBlockCols, token, column % w4a8::kBlockCols,
+                                        capacity);
+      }
+      start = w4a4_s4::outlier_start(shape, capacity);
+      column -= outlier_offset;
+    }
+    return start + w4a8::activation_offset(column / w4a8::kBlockCols, token,
+                                           column % w4a8::kBlockCols, capacity);
+  }
+  constexpr int code(const int8_t* codes, int64_t token, int64_t column) const {
+    const int8_t stored = codes[byte(token, column)];
+    if (column >= outlier_offset) return stored;
+    if (layout == LinearLayout::kW4A4) return w4a4::code_of(static_cast<uint8_t>(stored));
+    if (layout == LinearLayout::kW4A4S4) {
+      const int nibble = stored >> (column % 2 * 4) & 15;
+      return (nibble ^ 8) - 8;
+    }
+    return stored;
+  }
+
+  // Where the scale of a token's group g stands: in `count` places, `step` apart.
+  struct ScalePlaces {
+    int64_t first, step;
+    int count;
+  };
+  // group: body columns of each of the `groups` groups.
+  constexpr ScalePlaces scale_places(int64_t token, int64_t g, int64_t group,
+                                     int64_t groups) const {
+    if (layout == LinearLayout::kRows || layout == LinearLayout::kW4A8) {
+      return {.first = token * groups + g, .step = 0, .count = 1};
+    }
+    const int64_t width = w4a8::kBlockCols / shape.groups;
+    const int64_t first = g * group / width;
+    const int64_t end =
+        g + 1 == groups ? shape.body_blocks * shape.groups : (g + 1) * group / width;
+    return {.first = first * capacity +
+                     (layout == LinearLayout::kW4A4 ? w4a4::scale_slot(token) : token),
+            .step = capacity,
+            .count = static_cast<int>(end - first)};
+  }
+
+  // Bytes and floats that `tokens` tokens of `groups` groups take.
+  constexpr int64_t code_bytes(int64_t tokens) const {
+    if (!blocked()) return tokens * stride;
+    const int64_t body =
+        layout == LinearLayout::kW4A4S4 ? w4a4_s4::kActBlockBytes : w4a8::kActBlockBytes;
+    return capacity * (shape.body_blocks * body +
+                       (shape.outlier_blocks + 1) / 2 * int64_t{w4a8::kActBlockBytes});
+  }
+  constexpr int64_t scale_count(int64_t tokens, int64_t groups) const {
+    if (layout == LinearLayout::kRows) return tokens * groups;
+    if (layout == LinearLayout::kW4A8) return capacity;
+    return capacity * shape.body_blocks * shape.groups;
+  }
+};
+
+}  // namespace atom::cuda
