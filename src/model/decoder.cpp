@@ -8,13 +8,20 @@ namespace {
 // Beyond this the table of cosines alone would take gigabytes.
 constexpr int64_t kMaxPositions = int64_t{1} << 22;
 
-// Where all linears round their inputs to codes, halves between operators are precise enough.
+// Whether a linear's input needs no more than halves: it is rounded to codes, or the weights
+// themselves are halves.
+bool takes_halves(const LinearFormat& format) {
+  return format.act.quantized ||
+         (format.weight.kind == WeightKind::kFloat && format.weight.dtype == DType::kF16);
+}
+
+// What the operators of a layer hand to each other may be halves where all linears take them.
 Precision scratch_precision(const DecoderWeights& weights) {
   for (const LayerWeights& layer : weights.layers) {
     // The experts of a layer have one format.
     for (const LinearWeights* linear :
          {layer.qkv.get(), layer.o.get(), layer.gate_up[0].get(), layer.down[0].get()}) {
-      if (!linear->format().act.quantized) return Precision::kFull;
+      if (!takes_halves(linear->format())) return Precision::kFull;
     }
   }
   return Precision::kHalf;

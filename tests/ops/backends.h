@@ -22,5 +22,7 @@ bool supports_experts(const Backend& backend);
 // True where attention rounds queries and softmax weights to F16, as CUDA's tensor core kernels do:
 // a relative error of 2^-12 each, so that sums over other splits differ by as much.
 bool attends_in_halves(const Backend& backend);
+// True where the inputs of F16 weights are rounded to F16: a relative error of 2^-12 each.
+bool takes_halves(const Backend& backend, const LinearFormat& format);
 
 }  // namespace atom

@@ -54,6 +54,11 @@ bool attends_in_halves(const Backend& backend) {
   return backend.name() == "cuda" && backend.detail().find("exact attention") == std::string::npos;
 }
 
+bool takes_halves(const Backend& backend, const LinearFormat& format) {
+  return backend.name() == "cuda" && !format.act.quantized &&
+         format.weight.kind == WeightKind::kFloat && format.weight.dtype == DType::kF16;
+}
+
 // --- data
 
 Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed, bool outliers) {

@@ -9,6 +9,7 @@
 #include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/linear/linear_kernels.h"
+#include "backend/cuda/linear/vendor_linear.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
 #include "backend/cuda/objects.h"
 #include "backend/cuda/runtime/host_arrays.h"
@@ -139,6 +140,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream_ = nullptr;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   DeviceArray<float> products_;  // of a linear that is yet to be added
+  Matmul matmul_;
   HostArrays arrays_;
   DeviceBatch batch_;
   Upload rows_;                  // ids and row numbers of one operator
@@ -267,7 +269,8 @@ QuantizeParams CudaBackend::quantize_params(CudaActivations& y, int64_t tokens,
                            .sums = y.sums.size() > 0 ? y.sums.data() : nullptr,
                            .values = y.value_count > 0 ? y.values.data() : nullptr,
                            .value_count = static_cast<int>(y.value_count),
-                           .decoded_values = y.decoded_values};
+                           .decoded_values = y.decoded_values,
+                           .halves_out = takes_halves(format) ? y.halves.data() : nullptr};
   for (size_t c = 0; c < std::size(numerics::kSearchClips); ++c) {
     params.clips[c] = format.act.clip * numerics::kSearchClips[c];
   }
@@ -384,6 +387,7 @@ void CudaBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
                           .outlier_scales = acts.outlier_scales.data(),
                           .values = acts.values.data(),
                           .value_count = static_cast<int>(acts.value_count),
+                          .halves = takes_halves(x.format()) ? acts.halves.data() : nullptr,
                           .y = cast(y).data()},
                          stream_);
 }
@@ -447,14 +451,18 @@ void CudaBackend::linear(const LinearArgs& args) {
     if (apart) launch_add({.x = products_.data(), .y = y.data(), .count = outputs}, stream_);
     return;
   }
+  if (launch_vendor_linear(matmul_, w, x, y, args.tokens, args.accumulate, stream_)) return;
   if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
-    return launch_float_linear({.w = w,
-                                .x = x.values.data(),
-                                .y = y.raw(),
-                                .halves = y.halves(),
-                                .tokens = tokens,
-                                .accumulate = args.accumulate},
-                               stream_);
+    const bool x_halves = takes_halves(format);
+    return launch_float_linear(
+        {.w = w,
+         .x = x_halves ? static_cast<const void*>(x.halves.data()) : x.values.data(),
+         .x_halves = x_halves,
+         .y = y.raw(),
+         .halves = y.halves(),
+         .tokens = tokens,
+         .accumulate = args.accumulate},
+        stream_);
   }
   launch_integer_linear({.w = w,
                          .x = x.codes.data(),

@@ -66,7 +66,11 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
   const WeightFormat& w = format.weight;
   if (!format.act.quantized) {
     acts->body = acts->group = channels;
-    acts->value_count = channels;
+    if (takes_halves(format)) {
+      ATOM_TRY(allocate_zeros(acts->halves, max_tokens * channels));
+    } else {
+      acts->value_count = channels;
+    }
   } else {
     acts->body = body_channels(w, channels);
     acts->group = format.act.group == 0 ? acts->body : format.act.group;
@@ -103,6 +107,11 @@ HostActivations CudaActivations::to_host(int64_t tokens) const {
   const auto value_of = [&](int64_t t, int64_t k) {
     return floats[static_cast<size_t>(t * value_count + k - (channels_ - value_count))];
   };
+  if (takes_halves(format_)) {
+    for (const uint16_t half : halves.to_host()) host.values.push_back(f16_to_f32(half));
+    host.values.resize(static_cast<size_t>(tokens * channels_));
+    return host;
+  }
   if (!format_.act.quantized) {
     host.values.assign(floats.begin(), floats.begin() + tokens * channels_);
     return host;

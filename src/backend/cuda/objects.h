@@ -66,6 +66,7 @@ class CudaActivations final : public Activations {
   DeviceArray<float> outlier_scales;  // [T], zero without INT8 outliers
   DeviceArray<int32_t> sums;          // [T], w4a8 only
   DeviceArray<float> values;          // [T, value_count]
+  DeviceArray<uint16_t> halves;       // [T, K] f16 in place of all of these, where takes_halves()
 
  private:
   CudaActivations(const LinearFormat& format, int64_t channels, int64_t max_tokens)

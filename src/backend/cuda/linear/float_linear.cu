@@ -31,7 +31,7 @@ __global__ __launch_bounds__(kTileThreads) void float_linear_tiles_kernel(
       sums, depth,
       [&](int token, int64_t k) {
         const int t = token0 + token;
-        return t < p.tokens ? p.x[static_cast<int64_t>(t) * depth + k] : 0.0f;
+        return t < p.tokens ? element(p.x, p.x_halves, static_cast<int64_t>(t) * depth + k) : 0.0f;
       },
       [&](int row, int64_t k) {
         const int n = row0 + row;
@@ -59,7 +59,9 @@ __global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
     const float weight = weight_value(p.w, row, p.first + k);
 #pragma unroll
     for (int t = 0; t < kFewTokens; ++t) {
-      if (t < p.tokens) sums[t] = fmaf(p.x[static_cast<int64_t>(t) * depth + k], weight, sums[t]);
+      if (t >= p.tokens) continue;
+      const float x = element(p.x, p.x_halves, static_cast<int64_t>(t) * depth + k);
+      sums[t] = fmaf(x, weight, sums[t]);
     }
   }
 #pragma unroll

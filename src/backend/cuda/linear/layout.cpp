@@ -24,4 +24,9 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
   return chip.int4_mma && nibbles ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
 }
 
+bool takes_halves(const LinearFormat& format) {
+  return !format.act.quantized && format.weight.kind == WeightKind::kFloat &&
+         format.weight.dtype == DType::kF16;
+}
+
 }  // namespace atom::cuda

@@ -25,4 +25,7 @@ struct ChipKernels {
 // linear and its activations have in common, their format.
 LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip);
 
+// Whether inputs of a format's linears are kept as halves: those of F16 weights.
+bool takes_halves(const LinearFormat& format);
+
 }  // namespace atom::cuda

@@ -32,7 +32,8 @@ void launch_integer_linear(const IntegerLinearParams& params, cudaStream_t strea
 struct FloatLinearParams {
   WeightView w;
   int first = 0;
-  const float* x = nullptr;
+  const void* x = nullptr;  // floats, or halves
+  bool x_halves = false;
   void* y = nullptr;
   bool halves = false;  // y's elements
   int tokens = 0;

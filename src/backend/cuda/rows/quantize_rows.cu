@@ -230,6 +230,10 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const int first = p.channels - p.value_count;
     for (int k = thread; k < p.value_count; k += kThreads) values[k] = row[first + k];
   }
+  if (p.halves_out != nullptr) {
+    auto* to = reinterpret_cast<__half*>(p.halves_out) + static_cast<int64_t>(token) * p.channels;
+    for (int k = thread; k < p.channels; k += kThreads) to[k] = saturated_half(row[k]);
+  }
   if (!p.format.quantized) return;
   float* decoded = p.decoded_values ? values : nullptr;
   const auto at = [](float* array, int k) { return array == nullptr ? nullptr : array + k; };
@@ -276,6 +280,10 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
   const float* values = p.values == nullptr ? nullptr : p.values + token * p.value_count;
   float* y = p.y + token * p.channels;
   for (int k = static_cast<int>(threadIdx.x); k < p.channels; k += kPlainThreads) {
+    if (p.halves != nullptr) {
+      y[k] = element(p.halves, true, token * p.channels + k);
+      continue;
+    }
     const bool in_body = k < p.body;
     if (p.codes == nullptr || (!in_body && p.outlier_kind == OutlierKind::kFloat)) {
       y[k] = values[k - (p.channels - p.value_count)];
@@ -293,7 +301,10 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
 }  // namespace
 
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
-  if (params.tokens == 0 || launch_silu_quantize(params, stream)) return;
+  if (params.tokens == 0 || launch_silu_quantize(params, stream) ||
+      launch_half_rows(params, stream)) {
+    return;
+  }
   const dim3 grid(static_cast<unsigned>(params.tokens));
   const int64_t row_bytes = int64_t{params.channels} * 4;
   // A few long rows: more threads for each.

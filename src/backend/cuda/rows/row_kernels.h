@@ -37,11 +37,14 @@ struct QuantizeParams {
   int32_t* sums = nullptr;          // [T] of the body's codes, or null
   float* values = nullptr;          // [T, value_count]: the last channels as floats, or null
   int value_count = 0;
-  bool decoded_values = false;  // values are what codes stand for, all channels
+  bool decoded_values = false;     // values are what codes stand for, all channels
+  uint16_t* halves_out = nullptr;  // [T, K] f16: everything, in place of values; or null
 };
 // Shared memory holds a row as floats.
 inline constexpr int kMostRowChannels = 56 * 1024;
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
+// The fast kernels of rows into halves; false where they do not serve the case.
+bool launch_half_rows(const QuantizeParams& params, cudaStream_t stream);
 // The fast kernel of kSilu into w4a8 inputs; false where it does not serve the case.
 bool launch_silu_quantize(const QuantizeParams& params, cudaStream_t stream);
 
@@ -54,7 +57,8 @@ struct DequantizeParams {
   const float* outlier_scales = nullptr;
   const float* values = nullptr;
   int value_count = 0;
-  float* y = nullptr;  // [T, K]
+  const uint16_t* halves = nullptr;  // [T, K] f16 in place of all of these, or null
+  float* y = nullptr;                // [T, K]
 };
 void launch_dequantize_rows(const DequantizeParams& params, cudaStream_t stream);
 

@@ -23,6 +23,12 @@ __device__ inline void store_element(void* x, bool halves, int64_t i, float valu
   }
 }
 
+// The nearest half within the range of halves.
+__device__ inline __half saturated_half(float value) {
+  constexpr float kMost = 65504.0f;
+  return __float2half_rn(fminf(fmaxf(value, -kMost), kMost));
+}
+
 // Sixteen bytes that are read once.
 __device__ inline uint4 load_once(const void* from) {
   return __ldcs(static_cast<const uint4*>(from));

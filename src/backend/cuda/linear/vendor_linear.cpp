@@ -1,0 +1,32 @@
+#include "backend/cuda/linear/vendor_linear.h"
+
+namespace atom::cuda {
+namespace {
+
+constexpr int64_t kFewTokens = 8;
+
+}  // namespace
+
+bool launch_vendor_linear(Matmul& matmul, const WeightView& w, const CudaActivations& x,
+                          CudaTensor& y, int64_t tokens, bool accumulate, cudaStream_t stream) {
+  if (w.format.kind != WeightKind::kFloat) return false;
+  const bool halves = takes_halves(x.format());
+  if (!halves && (w.format.dtype != DType::kF32 || y.halves() || tokens <= kFewTokens)) {
+    return false;
+  }
+  return matmul.run(
+      {.type = halves ? MatmulType::kF16 : MatmulType::kF32,
+       .m = tokens,
+       .n = w.rows,
+       .k = w.cols,
+       .a = {halves ? static_cast<const void*>(x.halves.data()) : x.values.data(), w.cols},
+       .b = {w.values, w.cols},
+       .c = y.raw(),
+       .c_stride = w.rows,
+       .c_type = y.dtype(),
+       .beta = accumulate ? 1.0f : 0.0f,
+       .bias = w.bias},
+      stream);
+}
+
+}  // namespace atom::cuda
