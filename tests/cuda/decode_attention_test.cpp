@@ -9,6 +9,7 @@ namespace atom::cuda {
 namespace {
 
 constexpr KvFormat kInt4 = {.kind = KvKind::kInt, .bits = 4};
+constexpr KvFormat kInt8 = {.kind = KvKind::kInt, .bits = 8};
 constexpr KvFormat kF16 = {.kind = KvKind::kF16};
 
 struct Case {
@@ -20,7 +21,7 @@ struct Case {
   double limit = 3e-7;       // weights are rounded to f16 once: 2e-8
 };
 
-// Puts one nibble or half into a page's record.
+// Puts one nibble, byte or half into a page's record.
 void put(const PageLayout& layout, uint8_t* record, bool value, int token, int channel,
          uint32_t bits) {
   const PagePlace at = layout.place(value, token, channel);
@@ -29,7 +30,7 @@ void put(const PageLayout& layout, uint8_t* record, bool value, int token, int c
         static_cast<uint8_t>((record[at.byte] & ~(0xf << at.shift)) | bits << at.shift);
   } else {
     record[at.byte] = static_cast<uint8_t>(bits);
-    record[at.byte + 1] = static_cast<uint8_t>(bits >> 8);
+    if (layout.bits == 16) record[at.byte + 1] = static_cast<uint8_t>(bits >> 8);
   }
 }
 
@@ -74,7 +75,7 @@ void check(const Case& c) {
           uint8_t* record = cache.data() + page * page_stride + kh * record_bytes;
           if (c.format.kind == KvKind::kInt) {
             std::vector<uint8_t> codes(x.size());
-            const numerics::KvScale s = numerics::quantize_kv(x, 4, codes.data());
+            const numerics::KvScale s = numerics::quantize_kv(x, c.format.bits, codes.data());
             std::memcpy(record + layout.scale(which == 1, t % 16), &s, 4);
             for (int d = 0; d < head_dim; ++d) {
               const uint8_t code = codes[static_cast<size_t>(d)];
@@ -176,6 +177,10 @@ TEST(DecodeAttention, LongUnsplit) { check({{8192}, 8, 2, 128, kInt4, 1.0f, 1, 2
 TEST(DecodeAttention, LargeValues) { check({{300}, 4, 1, 128, kInt4, 3000.0f}); }
 TEST(DecodeAttention, TinyValues) { check({{300}, 4, 1, 128, kInt4, 1e-3f}); }
 TEST(DecodeAttention, HeadDim64) { check({{3, 200, 1111}, 9, 3, 64}); }
+TEST(DecodeAttention, Int8Cache) { check({{3, 200, 1111}, 8, 2, 128, kInt8}); }
+TEST(DecodeAttention, Int8Cache64) { check({{3, 200, 1111}, 4, 4, 64, kInt8}); }
+TEST(DecodeAttention, Int8Cache96) { check({{3, 200, 1111}, 4, 4, 96, kInt8}); }
+TEST(DecodeAttention, Int8Cache256) { check({{3, 200, 1111}, 4, 4, 256, kInt8}); }
 TEST(DecodeAttention, F16Cache) { check({{3, 200, 1111}, 8, 2, 128, kF16}); }
 TEST(DecodeAttention, F16Cache64) { check({{3, 200, 1111}, 4, 4, 64, kF16}); }
 

@@ -1,5 +1,5 @@
 // chunk_attention_sm90a: several new tokens a sequence (prompts and their chunks) over the paged
-// INT4 (or F16) cache, which holds the new tokens as well.
+// INT4 (or INT8, F16) cache, which holds the new tokens as well.
 //   q, out, cache   as decode_sm90a.cu
 // Work: a CTA takes a tile of query columns of one KV head of one sequence, column r = (new token
 // r / group, head r % group); a warp 16 of them (8 where heads are large). All warps read the same
@@ -165,8 +165,9 @@ void start(const Params& p, int tiles, cudaStream_t stream) {
 
 template <int kHeadDim>
 ChunkLauncher pick(const PageLayout& layout) {
-  return layout.kind == KvKind::kInt ? start<Int4Reader<kHeadDim>, kHeadDim>
-                                     : start<HalfReader<kHeadDim>, kHeadDim>;
+  if (layout.bits == 4) return start<Int4Reader<kHeadDim>, kHeadDim>;
+  if (layout.bits == 8) return start<Int8Reader<kHeadDim>, kHeadDim>;
+  return start<HalfReader<kHeadDim>, kHeadDim>;
 }
 
 }  // namespace

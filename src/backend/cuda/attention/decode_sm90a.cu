@@ -1,4 +1,4 @@
-// decode_attention_sm90a: one new token a sequence over the paged INT4 (or F16) cache.
+// decode_attention_sm90a: one new token a sequence over the paged INT4 (or INT8, F16) cache.
 //   q     [T, H, DH] f32    out  [T, H, DH] f32
 //   cache records of 16 tokens of one KV head (page_format.h), one a page
 // Work: a CTA takes one KV head of one sequence, or one of `splits` parts of it. Its four warps
@@ -15,7 +15,8 @@ namespace {
 
 // Stages of a warp's ring: about 45 KB in flight a CTA.
 template <class Reader>
-constexpr int kStages = Reader::kBytes > 4096   ? 2
+constexpr int kStages = Reader::kBytes > 6000   ? 2
+                        : Reader::kBytes > 4096 ? 3
                         : Reader::kBytes > 1500 ? 5
                                                 : 8;
 
@@ -292,8 +293,9 @@ void start(const Params& p, cudaStream_t stream) {
 
 template <int kHeadDim>
 Launcher pick(const PageLayout& layout) {
-  return layout.kind == KvKind::kInt ? start<Int4Reader<kHeadDim>, kHeadDim>
-                                     : start<HalfReader<kHeadDim>, kHeadDim>;
+  if (layout.bits == 4) return start<Int4Reader<kHeadDim>, kHeadDim>;
+  if (layout.bits == 8) return start<Int8Reader<kHeadDim>, kHeadDim>;
+  return start<HalfReader<kHeadDim>, kHeadDim>;
 }
 
 }  // namespace

@@ -18,7 +18,10 @@
 //            so that `word & 0x000f000f` and `word & 0x00f000f0`, before and after a shift by 8,
 //            are pairs of f16 subnormals code * 2^-24 and code * 2^-20: no conversion at all then
 //            key scales [token 16]{f16 scale, f16 minimum}, then the values' likewise
-//   F16      the same with a half in place of each nibble, in pieces of 16 bytes a lane
+//   INT8     the same with a byte in place of each nibble, in pieces of 16 bytes a lane: a word's
+//            bytes are 2h + i of a step (keys), 2 hi + i of a tile and token half (values), so that
+//            two byte permutations make f16 subnormals code * 2^-24 of it; scales as INT4's
+//   F16      the same with halves, in pieces of 16 bytes a lane
 //
 // Plain order: keys [token 16][DH], values [token 16][DH] (nibbles: the even channel low), then the
 // scales as above where there are any.
@@ -75,6 +78,39 @@ class Int4Pages {
   int dim_;
 };
 
+class Int8Pages {
+ public:
+  constexpr explicit Int8Pages(int head_dim) : dim_(head_dim) {}
+  constexpr int key_bytes() const { return 16 * dim_; }
+  constexpr int scales() const { return 32 * dim_; }
+  constexpr int bytes() const { return scales() + 128; }
+  constexpr int key_scale(int token) const { return scales() + token * 4; }
+  constexpr int value_scale(int token) const { return scales() + 64 + token * 4; }
+
+  // Keys: [piece of four steps][token][c][step % 4][h][i]; the last piece of 96 has two steps.
+  constexpr int key(int token, int channel) const {
+    const int c = channel / (dim_ / 4), in_part = channel % (dim_ / 4);
+    return key_piece(in_part / 16, token, c) + in_part % 16;
+  }
+  // Byte of a lane's part of a piece.
+  constexpr int key_piece(int piece, int token, int c) const {
+    return piece * 1024 + (token * 4 + c) * piece_bytes(piece);
+  }
+  constexpr int piece_bytes(int piece) const {
+    const int left = dim_ / 4 - piece * 16;
+    return left < 16 ? left : 16;
+  }
+  // Values: [piece of two tiles][lane][tile % 2][t][hi][i].
+  constexpr int value(int token, int channel) const {
+    const int tile = channel / 16, g = channel % 8, hi = channel % 16 / 8;
+    const int t = token / 8, c = token % 8 / 2, i = token % 2;
+    return key_bytes() + tile / 2 * 512 + (4 * g + c) * 16 + tile % 2 * 8 + t * 4 + hi * 2 + i;
+  }
+
+ private:
+  int dim_;
+};
+
 class HalfPages {
  public:
   constexpr explicit HalfPages(int head_dim) : dim_(head_dim) {}
@@ -116,7 +152,7 @@ struct PageLayout {
     layout.bits = format.kind == KvKind::kF32   ? 32
                   : format.kind == KvKind::kF16 ? 16
                                                 : (format.bits == 8 ? 8 : 4);
-    layout.fragments = has_fragment_order(head_dim) && (layout.bits == 4 || layout.bits == 16);
+    layout.fragments = has_fragment_order(head_dim) && layout.bits != 32;
     return layout;
   }
 
@@ -129,6 +165,10 @@ struct PageLayout {
     if (fragments && bits == 4) {
       const Int4Pages pages(head_dim);
       return value ? pages.value(token, channel) : pages.key(token, channel);
+    }
+    if (fragments && bits == 8) {
+      const Int8Pages pages(head_dim);
+      return {value ? pages.value(token, channel) : pages.key(token, channel), 0};
     }
     if (fragments) {
       const HalfPages pages(head_dim);

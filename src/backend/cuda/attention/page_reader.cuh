@@ -87,6 +87,57 @@ struct Int4Reader {
   }
 };
 
+// Codes are f16 subnormals in units of 2^-24.
+template <int kHeadDim>
+struct Int8Reader {
+  using Pages = Int8Pages;
+  static constexpr int kBytes = Int8Pages(kHeadDim).bytes();
+  static constexpr bool kScaled = true;
+  static constexpr float query(int) { return 1.0f; }
+  static constexpr float kScore = 0x1p24f;
+  static constexpr float output(int) { return 0x1p24f; }
+  static constexpr int kSteps = kHeadDim / 16;  // of the keys, a word each; as many tiles of values
+
+  alignas(16) uint32_t k[2][kSteps];
+  alignas(16) uint32_t v[2 * kSteps];
+
+  __device__ void load_keys(const uint8_t* record, int lane) {
+    constexpr Pages kPages(kHeadDim);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int step = 0; step < kSteps; step += 4) {
+        const uint8_t* from = record + kPages.key_piece(step / 4, lane / 4 + 8 * half, lane % 4);
+        if (step + 4 <= kSteps) {
+          load_words<4>(k[half] + step, from);
+        } else {
+          load_words<kSteps % 4>(k[half] + step, from);
+        }
+      }
+    }
+  }
+  __device__ void load_values(const uint8_t* record, int lane, int /*real*/) {
+#pragma unroll
+    for (int tile = 0; tile < kSteps; tile += 2) {
+      load_words<4>(v + 2 * tile, record + Pages(kHeadDim).key_bytes() + tile * 256 + lane * 16);
+    }
+  }
+  __device__ void key_fragment(int step, uint32_t (&a)[4]) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) spread(k[half][step], a[half], a[2 + half]);
+  }
+  __device__ void value_fragment(int tile, uint32_t (&a)[4]) const {
+#pragma unroll
+    for (int t = 0; t < 2; ++t) spread(v[2 * tile + t], a[2 * t], a[2 * t + 1]);
+  }
+
+ private:
+  __device__ static void spread(uint32_t word, uint32_t& low, uint32_t& high) {
+    low = __byte_perm(word, 0, 0x4140);
+    high = __byte_perm(word, 0, 0x4342);
+  }
+};
+
 template <int kHeadDim>
 struct HalfReader {
   using Pages = HalfPages;

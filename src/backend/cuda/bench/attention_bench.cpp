@@ -13,6 +13,7 @@ namespace atom::cuda::bench {
 namespace {
 
 constexpr KvFormat kInt4 = {.kind = KvKind::kInt, .bits = 4};
+constexpr KvFormat kInt8 = {.kind = KvKind::kInt, .bits = 8};
 constexpr KvFormat kF16 = {.kind = KvKind::kF16};
 
 struct Size {
@@ -89,18 +90,19 @@ double decode_us(const Size& s, const KvFormat& format, double* bytes, int split
 }  // namespace
 
 void bench_attention(double copy) {
-  std::printf("%-28s | %9s %6s | %9s %6s | %s\n", "sequences x tokens, H/KH", "int4 us", "%copy",
-              "f16 us", "%copy", "f16/int4");
+  std::printf("%-28s | %9s %6s | %9s %6s | %9s %6s | %s %s\n", "sequences x tokens, H/KH",
+              "int4 us", "%copy", "int8 us", "%copy", "f16 us", "%copy", "f16/int4", "int8/int4");
   for (const Size& s : {Size{128, 1024, 32, 32}, Size{64, 8192, 32, 8}, Size{1, 32768, 32, 8},
                         Size{8, 1024, 32, 32}, Size{32, 1024, 32, 32}, Size{64, 2048, 64, 8}}) {
-    double int4_bytes = 0, f16_bytes = 0;
+    double int4_bytes = 0, int8_bytes = 0, f16_bytes = 0;
     const double int4 = decode_us(s, kInt4, &int4_bytes);
+    const double int8 = decode_us(s, kInt8, &int8_bytes);
     const double f16 = decode_us(s, kF16, &f16_bytes);
     char name[64];
     std::snprintf(name, sizeof(name), "%d x %d, %d/%d", s.sequences, s.tokens, s.heads, s.kv_heads);
-    std::printf("%-28s | %9.1f %6.1f | %9.1f %6.1f | %.2f\n", name, int4,
-                100 * int4_bytes * 1e-3 / int4 / copy, f16, 100 * f16_bytes * 1e-3 / f16 / copy,
-                f16 / int4);
+    std::printf("%-28s | %9.1f %6.1f | %9.1f %6.1f | %9.1f %6.1f | %.2f %.2f\n", name, int4,
+                100 * int4_bytes * 1e-3 / int4 / copy, int8, 100 * int8_bytes * 1e-3 / int8 / copy,
+                f16, 100 * f16_bytes * 1e-3 / f16 / copy, f16 / int4, int8 / int4);
     std::fflush(stdout);
   }
   for (const Size& s : {Size{1, 32768, 32, 8}, Size{8, 1024, 32, 32}, Size{64, 2048, 64, 8}}) {

@@ -1,5 +1,5 @@
 // rope_append for heads of 64, 128 and 256 channels that rotate as a whole, and caches of codes of
-// at most 4 bits or of halves.
+// at most 4 or of 8 bits or of halves.
 //   qkv [T, (H + 2 KH) * DH] f32 or f16 -> q [T, H * DH] f32, records of the cache (page_format.h)
 // Work: eight lanes a head, four heads of one kind a warp. Lane l of eight holds, in part j,
 // channels 32j + 4l .. + 3:
@@ -11,6 +11,8 @@
 // one: queries and codes are the same bits everywhere (compiled without contraction).
 // Bound: HBM for prompts, latency for few tokens.
 #include <cuda_fp16.h>
+
+#include <type_traits>
 
 #include "backend/cuda/attention/page_format.h"
 #include "backend/cuda/kv/rope_append.h"
@@ -246,15 +248,35 @@ __device__ void store_value4(const uint32_t (&codes)[kDim / 32][4], const Slot& 
   }
 }
 
+// Codes of eight bits: a key's four channels are a word of its page, a value's are bytes apart.
 template <int kDim>
+__device__ void store8(const uint32_t (&codes)[kDim / 32][4], const Slot& to, int l) {
+  if (!to.real) return;
+  const Int8Pages pages(kDim);
+#pragma unroll
+  for (int j = 0; j < kDim / 32; ++j) {
+    const int channel = Head<kDim>::channel(j, l);
+    if (!to.value) {
+      *reinterpret_cast<uint32_t*>(to.record + pages.key(to.slot, channel)) =
+          codes[j][0] | codes[j][1] << 8 | codes[j][2] << 16 | codes[j][3] << 24;
+      continue;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      to.record[pages.value(to.slot, channel + e)] = static_cast<uint8_t>(codes[j][e]);
+    }
+  }
+}
+
+// Pages: Int4Pages or Int8Pages.
+template <class Pages, int kDim>
 __device__ void store_codes(const Head<kDim>& head, int bits, const Slot& to, int l) {
   constexpr int kParts = kDim / 32;
   const float2 ends = head.range();
   const numerics::KvRange range = numerics::kv_range(ends.x, ends.y, bits);
   const __half2 rounded = __halves2half2(__float2half_rn(range.scale), __float2half_rn(range.min));
   if (l == 0 && to.real) {
-    const Int4Pages pages(kDim);
-    const int byte = to.value ? pages.value_scale(to.slot) : pages.key_scale(to.slot);
+    const int byte = to.value ? Pages(kDim).value_scale(to.slot) : Pages(kDim).key_scale(to.slot);
     *reinterpret_cast<__half2*>(to.record + byte) = rounded;
   }
   const float2 scale = __half22float2(rounded);
@@ -268,7 +290,9 @@ __device__ void store_codes(const Head<kDim>& head, int bits, const Slot& to, in
       codes[j][e] = clamped_code((head.x[j][e] - scale.y) * inverse, 0.0f, levels);
     }
   }
-  if (to.value) {
+  if constexpr (std::is_same_v<Pages, Int8Pages>) {
+    store8<kDim>(codes, to, l);
+  } else if (to.value) {
     store_value4<kDim>(codes, to, l);
   } else {
     store_key4<kDim>(codes, to, l);
@@ -340,7 +364,9 @@ __global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 8) void rope_append_regi
                    .value = value,
                    .real = real};
   if (p.cache.layout.bits == 4) {
-    store_codes(x, p.bits, to, l);
+    store_codes<Int4Pages>(x, p.bits, to, l);
+  } else if (p.cache.layout.bits == 8) {
+    store_codes<Int8Pages>(x, p.bits, to, l);
   } else {
     store_halves(x, to, l);
   }
