@@ -373,20 +373,34 @@ TEST(SiluMulQuantize, CodesAreTheSameOnEveryBackend) {
   }
 }
 
-// Inputs of two-level linears as wide as layers are, for which backends have kernels of their own;
-// as many tokens as a GPU works through in several rounds where that is cheap.
+// Inputs as wide as layers are, for which backends have kernels of their own; as many tokens as a
+// GPU works through in several rounds where that is cheap. Of two-level linears, then of 4-bit
+// groups.
 TEST(WideInputs, CodesAreTheSameOnEveryBackend) {
   struct Wide {
     int64_t channels, outliers, tokens;
     float clip;
+    int64_t group = 0;  // of the 4-bit activations
+    ActRule rule = ActRule::kSymmetric;
+    bool search = false;
   };
-  for (const Wide w : {Wide{576, 64, 21, 1.0f}, Wide{1536, 0, 7, 0.9f}, Wide{2096, 16, 3, 1.0f},
-                       Wide{4096, 128, 5, 0.95f}, Wide{8192, 128, 3, 1.0f},
-                       Wide{12288, 256, 3, 1.0f}, Wide{14336, 128, 2, 0.9f}}) {
+  for (const Wide w :
+       {Wide{576, 64, 21, 1.0f}, Wide{1536, 0, 7, 0.9f}, Wide{2096, 16, 3, 1.0f},
+        Wide{4096, 128, 5, 0.95f}, Wide{8192, 128, 3, 1.0f}, Wide{12288, 256, 3, 1.0f},
+        Wide{14336, 128, 2, 0.9f}, Wide{576, 64, 21, 0.9f, 128},
+        Wide{608, 32, 19, 1.0f, 32, ActRule::kAsymmetric, true},
+        Wide{4096, 32, 3, 1.0f, 32, ActRule::kAsymmetric, true},
+        Wide{1376, 160, 7, 1.0f, 64, ActRule::kSigned},
+        Wide{1536, 0, 5, 1.0f, 64, ActRule::kAsymmetric, true},
+        Wide{2208, 32, 5, 0.95f, 32, ActRule::kSigned}, Wide{11008, 128, 3, 0.9f, 128},
+        Wide{11008, 256, 2, 0.9f, 256}}) {
+    const OutlierKind kind = w.outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone;
     const LinearFormat format =
-        two_level_format(32, w.outliers, w.outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone,
-                         act_format(8, 0, ActRule::kSymmetric, w.clip));
-    SCOPED_TRACE(fmt::format("{} channels, {} outliers", w.channels, w.outliers));
+        w.group == 0
+            ? two_level_format(32, w.outliers, kind, act_format(8, 0, ActRule::kSymmetric, w.clip))
+            : grouped_format(4, w.group, w.outliers, kind,
+                             act_format(4, w.group, w.rule, w.clip, w.search));
+    SCOPED_TRACE(fmt::format("{} channels: {}", w.channels, format_name(format)));
     const Matrix gate_up = halves_of(random_matrix(w.tokens, 2 * w.channels, 45));
     Matrix x(w.tokens, w.channels);
     for (int64_t t = 0; t < w.tokens; ++t) {

@@ -334,7 +334,8 @@ void CudaBackend::rmsnorm_quantize(const RmsNormArgs& args, std::span<const int3
   if (launch_fast_rows(args, perm, cast(y))) return;
   params.source = RowSource::kNorm;
   params.x = cast(*args.x).data();
-  params.norm_weight = must(arrays_.floats(args.weight));
+  params.norm_weight = must(serves_group_rows(params) ? arrays_.gathered(args.weight, perm)
+                                                      : arrays_.floats(args.weight));
   params.eps = args.eps;
   launch_quantize_rows(params, stream_);
 }

@@ -7,6 +7,16 @@ namespace atom::cuda {
 
 inline constexpr int kNormWarps = numerics::kNormLanes / 256;
 
+// The sum of the warp's lanes, eight a thread, in every thread.
+__device__ inline float sum_of_lanes(const float (&l)[8]) {
+  float sum = ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+  }
+  return sum;
+}
+
 // The sum of lanes 256 w .. 256 w + 255 over all of x [n], in every lane of the warp.
 __device__ inline float norm_lanes_sum(const float* x, int n, int w, int lane) {
   float l[8] = {};
@@ -16,12 +26,7 @@ __device__ inline float norm_lanes_sum(const float* x, int n, int w, int lane) {
       if (first + e < n) l[e] += x[first + e] * x[first + e];
     }
   }
-  float sum = ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
-#pragma unroll
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
-  }
-  return sum;
+  return sum_of_lanes(l);
 }
 
 // The factor from the sums of all kNormWarps; changes sums.

@@ -305,6 +305,7 @@ void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
       launch_half_rows(params, stream)) {
     return;
   }
+  if (serves_group_rows(params)) return launch_group_rows(params, stream);
   const dim3 grid(static_cast<unsigned>(params.tokens));
   const int64_t row_bytes = int64_t{params.channels} * 4;
   // A few long rows: more threads for each.

@@ -24,7 +24,7 @@ struct QuantizeParams {
   bool halves = false;
   int tokens = 0, channels = 0;        // K
   const int32_t* perm = nullptr;       // [K] or null
-  const float* norm_weight = nullptr;  // [K] of the source
+  const float* norm_weight = nullptr;  // [K] of the source; of y where serves_group_rows()
   float eps = 0;
   ActFormat format = {};  // not quantized: only `values` is written
   OutlierKind outlier_kind = OutlierKind::kNone;
@@ -43,10 +43,12 @@ struct QuantizeParams {
 // Shared memory holds a row as floats.
 inline constexpr int kMostRowChannels = 56 * 1024;
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
-// The fast kernels of rows into halves; false where they do not serve the case.
+// The fast kernels that launch_quantize_rows takes where they serve the case: of rows into halves
+// and of kSilu into w4a8 inputs (false: not served), and of groups of 4-bit codes into w4a4 inputs.
 bool launch_half_rows(const QuantizeParams& params, cudaStream_t stream);
-// The fast kernel of kSilu into w4a8 inputs; false where it does not serve the case.
 bool launch_silu_quantize(const QuantizeParams& params, cudaStream_t stream);
+bool serves_group_rows(const QuantizeParams& params);
+void launch_group_rows(const QuantizeParams& params, cudaStream_t stream);
 
 struct DequantizeParams {
   int tokens = 0, channels = 0, body = 0, group = 0;

@@ -1,0 +1,313 @@
+// group_rows: rows become 4-bit codes with a scale a group, the inputs of w4a4 linears.
+//   x [T, K] (or [T, 2K] for SiLU) -> sign and magnitude in the GEMM's swizzled blocks, f32 scales
+//   [block groups][capacity] (w4a4_layout.h), INT8 outliers with a scale a token
+// Work: items of a warp, which share nothing: of each token some blocks of 128 columns, and its
+// outliers.
+//   without search  a block a warp, four columns a lane; minima and maxima by shuffles in the group
+//   with search     eight blocks a warp, a lane a group of 32, all of it in registers: the sixteen
+//                   lanes of numerics::quantize_group's errors are sixteen registers
+// SiLU's items are dealt out over the chip. Norms, and gathers of the row, need all of it: a CTA a
+// token, whose row lies in shared memory; squares in the 2048 lanes of numerics::rms_factor.
+// Rounds: as ops/numerics.h (compiled without contraction).   Bound: issue slots (about 12
+// instructions an element, with search 45).
+#include "backend/cuda/rows/codes.cuh"
+#include "backend/cuda/rows/norm_sum.cuh"
+#include "backend/cuda/rows/row_kernels.h"
+#include "backend/cuda/runtime/elements.cuh"
+#include "backend/cuda/runtime/launch.cuh"
+#include "ops/numerics.h"
+
+namespace atom::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kSearchGroup = 32;  // columns of a lane
+constexpr int kClips = 5;
+
+static_assert(kNormWarps == kWarps && std::size(numerics::kSearchClips) == kClips);
+
+// Columns k .. k + 3 of a row in shared memory, gathered and, with a weight, normalised.
+struct GatheredRow {
+  const float* row;
+  const int32_t* perm;
+  const float* weight;  // in gathered order, or null
+  float factor;
+
+  __device__ float4 four(int k) const {
+    const int4 from = perm == nullptr ? make_int4(k, k + 1, k + 2, k + 3)
+                                      : *reinterpret_cast<const int4*>(perm + k);
+    float4 v = make_float4(row[from.x], row[from.y], row[from.z], row[from.w]);
+    if (weight == nullptr) return v;
+    const float4 w = *reinterpret_cast<const float4*>(weight + k);
+    return make_float4(v.x * factor * w.x, v.y * factor * w.y, v.z * factor * w.z,
+                       v.w * factor * w.w);
+  }
+};
+
+// The same of silu(gate) * up.
+template <class In>
+struct SiluRow {
+  const In* gate;
+  const In* up;
+
+  __device__ float4 four(int k) const {
+    struct alignas(4 * sizeof(In)) Four {
+      In e[4];
+    };
+    const Four g = *reinterpret_cast<const Four*>(gate + k);
+    const Four u = *reinterpret_cast<const Four*>(up + k);
+    float v[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      v[e] = silu_mul(static_cast<float>(g.e[e]), static_cast<float>(u.e[e]));
+    }
+    return make_float4(v[0], v[1], v[2], v[3]);
+  }
+};
+
+// A group's scale with its bounds as floats.
+struct Scale {
+  float scale, inverse, low, high;
+
+  __device__ explicit Scale(const numerics::GroupScale& g)
+      : scale(g.scale),
+        inverse(g.inverse),
+        low(static_cast<float>(g.low)),
+        high(static_cast<float>(g.high)) {}
+  // The code as a float that holds it in its low bits.
+  __device__ float rounded(float v) const {
+    return fminf(fmaxf(v * inverse, low), high) + kRounder;
+  }
+  // Four codes in the bytes of a word, in two's complement.
+  __device__ uint32_t codes(float4 v) const {
+    const auto bits = [this](float x) { return __float_as_uint(rounded(x)); };
+    return __byte_perm(__byte_perm(bits(v.x), bits(v.y), 0x0040),
+                       __byte_perm(bits(v.z), bits(v.w), 0x0040), 0x5410);
+  }
+};
+
+// Two's complement to sign and magnitude (w4a4::operand_byte), four bytes of at most +-15.
+__device__ uint32_t operand_bytes(uint32_t codes) {
+  const uint32_t signs = codes & 0x80808080u, ones = signs >> 7;
+  const uint32_t negative = (signs - ones) | signs;  // 0xff where a sign is
+  return ((codes ^ negative) + ones) | signs;
+}
+
+// Where a token's columns k .. k + 3 of the body go.
+__device__ uint32_t* words_at(const QuantizeParams& p, int token, int64_t column) {
+  return reinterpret_cast<uint32_t*>(p.codes + p.places.byte(token, column));
+}
+__device__ void store_scale(const QuantizeParams& p, int token, int g, float scale) {
+  p.scales[g * p.places.capacity + w4a4::scale_slot(token)] = scale;
+}
+
+// A block of 128 columns.
+template <int kGroup, class Row>
+__device__ void quantize_block(const QuantizeParams& p, const Row& row, int token, int block,
+                               int lane) {
+  constexpr int kLanes = kGroup / 4;  // of a group
+  const int k = block * w4a8::kBlockCols + 4 * lane;
+  const bool real = k < p.body;  // a whole group's lanes are, or none
+  const float4 v = real ? row.four(k) : float4{};
+  float low = fminf(fminf(v.x, v.y), fminf(v.z, v.w));
+  float high = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
+#pragma unroll
+  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) {
+    low = fminf(low, __shfl_xor_sync(0xffffffffu, low, lanes));
+    high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
+  }
+  const Scale scale(numerics::group_scale(low, high, p.format.bits, p.format.rule, p.format.clip));
+  *words_at(p, token, k) = operand_bytes(scale.codes(v));
+  if (lane % kLanes == 0) {
+    store_scale(p, token, (block * w4a8::kBlockCols + 4 * lane) / kGroup, scale.scale);
+  }
+}
+
+// The clip of least squared error, the first of equals, among p.clips.
+__device__ numerics::GroupScale search(const QuantizeParams& p, const float4 (&v)[8], float low,
+                                       float high) {
+  numerics::GroupScale best = {};
+  float best_error = 0;
+  for (int c = 0; c < kClips; ++c) {
+    const numerics::GroupScale g =
+        numerics::group_scale(low, high, p.format.bits, p.format.rule, p.clips[c]);
+    const Scale scale(g);
+    float errors[numerics::kErrorLanes] = {};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float four[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float code = scale.rounded(four[e]) - kRounder;
+        const float miss = std::fma(-code, g.scale, four[e]);
+        float& error = errors[(4 * i + e) % numerics::kErrorLanes];
+        error = std::fma(miss, miss, error);
+      }
+    }
+#pragma unroll
+    for (int step = numerics::kErrorLanes / 2; step > 0; step /= 2) {
+#pragma unroll
+      for (int i = 0; i < step; ++i) errors[i] += errors[i + step];
+    }
+    if (c == 0 || errors[0] < best_error) {
+      best_error = errors[0];
+      best = g;
+    }
+  }
+  return best;
+}
+
+// Eight blocks, a group of 32 columns a lane.
+template <class Row>
+__device__ void quantize_eight_blocks(const QuantizeParams& p, const Row& row, int token,
+                                      int first_block, int lane) {
+  const int g = first_block * (w4a8::kBlockCols / kSearchGroup) + lane;
+  const int k = g * kSearchGroup;
+  if (k >= p.places.outlier_offset) return;
+  const bool real = k < p.body;
+  float4 v[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] = real ? row.four(k + 4 * i) : float4{};
+  float low = v[0].x, high = v[0].x;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    low = fminf(fminf(low, fminf(v[i].x, v[i].y)), fminf(v[i].z, v[i].w));
+    high = fmaxf(fmaxf(high, fmaxf(v[i].x, v[i].y)), fmaxf(v[i].z, v[i].w));
+  }
+  // A group that counts as zero has nothing to search for.
+  numerics::GroupScale best =
+      numerics::group_scale(low, high, p.format.bits, p.format.rule, p.format.clip);
+  if (best.scale != 0.0f) best = search(p, v, low, high);
+  const Scale scale(best);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    uint32_t words[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) words[j] = operand_bytes(scale.codes(v[4 * i + j]));
+    *reinterpret_cast<uint4*>(words_at(p, token, k + 16 * i)) =
+        make_uint4(words[0], words[1], words[2], words[3]);
+  }
+  store_scale(p, token, g, scale.scale);
+}
+
+// INT8 under one scale; the columns are made twice, which is less than keeping any number of them.
+template <class Row>
+__device__ void quantize_outliers(const QuantizeParams& p, const Row& row, int token, int lane) {
+  float most = 0;
+  for (int k = p.body + 4 * lane; k < p.channels; k += 128) {
+    const float4 v = row.four(k);
+    most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+  }
+  most = warp_max(most);
+  const Scale scale(numerics::group_scale(-most, most, 8, ActRule::kSymmetric, 1.0f));
+  for (int k = p.body + 4 * lane; k < p.channels; k += 128) {
+    *words_at(p, token, p.places.outlier_offset + k - p.body) = scale.codes(row.four(k));
+  }
+  if (lane == 0) p.outlier_scales[token] = scale.scale;
+}
+
+constexpr int blocks_of_item(bool searching) { return searching ? 8 : 1; }
+__host__ __device__ inline int items_of_token(const QuantizeParams& p) {
+  const int each = blocks_of_item(p.format.search);
+  return (p.places.shape.body_blocks + each - 1) / each +
+         (p.outlier_kind == OutlierKind::kInt8 ? 1 : 0);
+}
+
+// kGroup 0: with search, groups of 32.
+template <int kGroup, class Row>
+__device__ void quantize_item(const QuantizeParams& p, const Row& row, int token, int item,
+                              int lane) {
+  constexpr int kBlocks = blocks_of_item(kGroup == 0);
+  const int block = item * kBlocks;
+  if (block >= p.places.shape.body_blocks) return quantize_outliers(p, row, token, lane);
+  if constexpr (kGroup == 0) {
+    quantize_eight_blocks(p, row, token, block, lane);
+  } else {
+    quantize_block<kGroup>(p, row, token, block, lane);
+  }
+}
+
+template <int kGroup>
+__global__ __launch_bounds__(kThreads) void group_rows_kernel(
+    const __grid_constant__ QuantizeParams p) {
+  __shared__ float squares[kNormWarps];
+  auto* row = reinterpret_cast<float*>(dynamic_shared());
+  const int token = static_cast<int>(blockIdx.x);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  const auto* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(token) * p.channels / 4;
+  // Eight columns a thread, which are eight lanes of numerics::rms_factor.
+  float l[8] = {};
+  for (int k = 8 * thread; k < p.channels; k += numerics::kNormLanes) {
+    const float4 a = x[k / 4], b = x[k / 4 + 1];
+    *reinterpret_cast<float4*>(row + k) = a;
+    *reinterpret_cast<float4*>(row + k + 4) = b;
+    const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int e = 0; e < 8; ++e) l[e] += v[e] * v[e];
+  }
+  float factor = 1.0f;
+  if (p.source == RowSource::kNorm) {
+    const float sum = sum_of_lanes(l);
+    if (lane == 0) squares[warp] = sum;
+    __syncthreads();
+    float sums[kNormWarps];
+#pragma unroll
+    for (int w = 0; w < kNormWarps; ++w) sums[w] = squares[w];
+    factor = norm_factor(sums, p.channels, p.eps);
+  } else {
+    __syncthreads();
+  }
+  const GatheredRow gathered = {.row = row,
+                                .perm = p.perm,
+                                .weight = p.source == RowSource::kNorm ? p.norm_weight : nullptr,
+                                .factor = factor};
+  const int items = items_of_token(p);
+  for (int item = warp; item < items; item += kWarps) {
+    quantize_item<kGroup>(p, gathered, token, item, lane);
+  }
+}
+
+template <int kGroup, class In>
+__global__ __launch_bounds__(kThreads) void group_silu_kernel(
+    const __grid_constant__ QuantizeParams p) {
+  const int items = items_of_token(p);
+  const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const auto token = static_cast<int>(item / items);
+  if (token >= p.tokens) return;
+  const In* gate = static_cast<const In*>(p.x) + static_cast<int64_t>(token) * 2 * p.channels;
+  quantize_item<kGroup>(p, SiluRow<In>{.gate = gate, .up = gate + p.channels}, token,
+                        static_cast<int>(item % items), static_cast<int>(threadIdx.x) % 32);
+}
+
+template <int kGroup>
+void start(const QuantizeParams& p, cudaStream_t stream) {
+  if (p.source != RowSource::kSilu) {
+    return launch(group_rows_kernel<kGroup>, dim3(static_cast<unsigned>(p.tokens)), kThreads,
+                  int64_t{p.channels} * 4, p, stream);
+  }
+  const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kWarps));
+  if (p.halves) {
+    launch(group_silu_kernel<kGroup, __half>, grid, kThreads, 0, p, stream);
+  } else {
+    launch(group_silu_kernel<kGroup, float>, grid, kThreads, 0, p, stream);
+  }
+}
+
+}  // namespace
+
+bool serves_group_rows(const QuantizeParams& p) {
+  const int width = w4a8::kBlockCols / p.places.shape.groups;
+  return p.places.layout == LinearLayout::kW4A4 && p.group == width && p.channels % 8 == 0 &&
+         (!p.format.search || p.group == kSearchGroup) && p.value_count == 0 &&
+         (p.source == RowSource::kSilu || !p.halves);
+}
+
+void launch_group_rows(const QuantizeParams& p, cudaStream_t stream) {
+  if (p.format.search) return start<0>(p, stream);
+  if (p.group == 32) return start<32>(p, stream);
+  if (p.group == 64) return start<64>(p, stream);
+  start<128>(p, stream);
+}
+
+}  // namespace atom::cuda
