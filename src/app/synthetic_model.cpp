@@ -1,5 +1,7 @@
 #include "app/synthetic_model.h"
 
+#include <bit>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -17,52 +19,100 @@ constexpr Shape kShapes[] = {{"llama-2-7b", 32, 4096, 11008, 32, 32, 32000},
                              {"llama-2-70b", 80, 8192, 28672, 64, 8, 32000},
                              {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 32000, 8, 2}};
 
-constexpr int64_t kOutliers = 128;
+// The size of a weight, which keeps the residual finite over all layers.
+constexpr float kWeight = 0.01f;
 
 void fill_random(std::vector<uint8_t>& bytes, int64_t size, Random& random) {
   bytes.resize(static_cast<size_t>(size));
   for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.next() >> 56);
 }
 
-// Weights of about the size that keeps the residual finite over all layers.
-PackedLinear random_two_level(int64_t rows, int64_t cols, Random& random) {
-  PackedLinear p;
-  p.format.weight = {.kind = WeightKind::kTwoLevel,
-                     .bits = 4,
-                     .group = 128,
-                     .outliers = kOutliers,
-                     .outlier_kind = OutlierKind::kInt8};
-  p.format.act = {.quantized = true, .bits = 8, .group = 0};
-  p.rows = rows;
-  p.cols = cols;
-  fill_random(p.codes, rows * p.body() / 2, random);
-  for (int64_t i = 0; i < rows * p.groups(); ++i) {
+// Values of either sign with magnitudes in [2^-7, 2^-6).
+void fill_floats(PackedLinear& p, int64_t count, Random& random) {
+  if (p.format.weight.dtype == DType::kF32) {
+    for (int64_t i = 0; i < count; ++i) {
+      const auto bits = static_cast<uint32_t>(random.next() >> 32);
+      p.values.push_back(std::bit_cast<float>((bits & 0x807fffffu) | 0x3c000000u));
+    }
+    return;
+  }
+  const bool half = p.format.weight.dtype == DType::kF16;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bits = static_cast<uint32_t>(random.next() >> 48);
+    p.values16.push_back(
+        static_cast<uint16_t>(half ? (bits & 0x83ffu) | 0x2000u : (bits & 0x807fu) | 0x3c00u));
+  }
+}
+
+void fill_scales(PackedLinear& p, Random& random) {
+  if (p.format.weight.kind == WeightKind::kGrouped) {
+    const float scale = kWeight / (p.format.weight.bits == 8 ? 74.0f : 4.6f);
+    p.scales.assign(static_cast<size_t>(p.rows * p.groups()), f32_to_f16(scale));
+    return;
+  }
+  for (int64_t i = 0; i < p.rows * p.groups(); ++i) {
     const int64_t scale = 8 + random.below(9);
     p.group_scales.push_back(static_cast<uint8_t>(scale));
     p.group_zeros.push_back(static_cast<int8_t>(-(15 * scale + 1) / 2));
   }
-  p.row_scales.assign(static_cast<size_t>(rows), f32_to_f16(2e-4f));
-  for (int64_t i = 0; i < rows * kOutliers; ++i) {
+  p.row_scales.assign(static_cast<size_t>(p.rows), f32_to_f16(kWeight / 55.0f));
+}
+
+void fill_outliers(PackedLinear& p, Random& random) {
+  const int64_t count = p.rows * p.format.weight.outliers;
+  if (p.format.weight.outlier_kind == OutlierKind::kFloat) {
+    p.outlier_values.assign(static_cast<size_t>(count), f32_to_f16(kWeight));
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
     p.outlier_codes.push_back(static_cast<int8_t>(random.below(255) - 127));
   }
+  if (count > 0 && p.format.weight.kind == WeightKind::kGrouped) {
+    p.outlier_scales.assign(static_cast<size_t>(p.rows), f32_to_f16(kWeight / 74.0f));
+  }
+}
+
+Result<PackedLinear> random_linear(const LinearFormat& format, int64_t rows, int64_t cols,
+                                   Random& random) {
+  ATOM_TRY(validate(format, cols));
+  PackedLinear p;
+  p.format = format;
+  p.rows = rows;
+  p.cols = cols;
+  if (format.weight.kind == WeightKind::kFloat) {
+    fill_floats(p, rows * cols, random);
+    return p;
+  }
+  fill_random(p.codes, rows * p.body() / (format.weight.bits == 8 ? 1 : 2), random);
+  fill_scales(p, random);
+  fill_outliers(p, random);
   return p;
 }
 
-PackedLinear random_bytes_linear(int64_t rows, int64_t cols, Random& random) {
-  PackedLinear p;
-  p.format.weight = {.kind = WeightKind::kGrouped, .bits = 8, .group = 32};
-  p.format.act = {.quantized = true, .bits = 8, .group = 32};
-  p.rows = rows;
-  p.cols = cols;
-  fill_random(p.codes, rows * cols, random);
-  p.scales.assign(static_cast<size_t>(rows * p.groups()), f32_to_f16(1e-3f));
-  return p;
-}
+// A site's linears: codes are made once on the host, and again where the format changes.
+class Site {
+ public:
+  Site(InputSite site, int64_t rows, int64_t cols) : site_(site), rows_(rows), cols_(cols) {}
+
+  Result<std::unique_ptr<LinearWeights>> load(Backend& backend, const SyntheticFormats& formats,
+                                              int64_t layer, Random& random) {
+    const LinearFormat format = ATOM_TRY(formats.linear(site_, layer, cols_));
+    if (packed_.rows == 0 || packed_.format != format) {
+      packed_ = ATOM_TRY(random_linear(format, rows_, cols_, random));
+    }
+    return backend.load_linear(packed_);
+  }
+
+ private:
+  InputSite site_;
+  int64_t rows_, cols_;
+  PackedLinear packed_;
+};
 
 }  // namespace
 
 Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view name,
-                                            int64_t layers) {
+                                            const SyntheticFormats& formats, int64_t layers) {
   const Shape* shape = nullptr;
   for (const Shape& known : kShapes) {
     if (known.name == name) shape = &known;
@@ -90,34 +140,31 @@ Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view n
   c.context = 4096;
   c.rope.rotary_dim = c.head_dim;
   ATOM_TRY(check_runnable(backend, c));
-  model.kv = {.kind = KvKind::kInt, .bits = 4, .centered = true, .hadamard = true};
+  model.kv = formats.kv;
 
   Random random(1);
   const auto ones = std::vector<float>(static_cast<size_t>(c.hidden), 1.0f);
   const int64_t q_rows = c.heads * c.head_dim, kv_rows = c.kv_heads * c.head_dim;
-  // One layer's codes on the host, loaded once a layer and expert.
-  const PackedLinear qkv = random_two_level(q_rows + 2 * kv_rows, c.hidden, random);
-  const PackedLinear o = random_two_level(c.hidden, q_rows, random);
-  const PackedLinear gate_up = random_two_level(2 * c.ffn, c.hidden, random);
-  const PackedLinear down = random_two_level(c.hidden, c.ffn, random);
+  Site qkv(InputSite::kQkv, q_rows + 2 * kv_rows, c.hidden), o(InputSite::kO, c.hidden, q_rows);
+  Site gate_up(InputSite::kGateUp, 2 * c.ffn, c.hidden), down(InputSite::kDown, c.hidden, c.ffn);
   std::vector<float> router(static_cast<size_t>(c.experts * c.hidden));
   for (float& weight : router) weight = static_cast<float>(random.below(2001) - 1000) * 1e-4f;
   for (int64_t i = 0; i < c.layers; ++i) {
     LayerWeights layer;
     layer.attention_norm = layer.mlp_norm = ones;
-    layer.k_mean.assign(static_cast<size_t>(kv_rows), 0.0f);
-    layer.qkv = ATOM_TRY(backend.load_linear(qkv));
-    layer.o = ATOM_TRY(backend.load_linear(o));
+    if (model.kv.centered) layer.k_mean.assign(static_cast<size_t>(kv_rows), 0.0f);
+    layer.qkv = ATOM_TRY(qkv.load(backend, formats, i, random));
+    layer.o = ATOM_TRY(o.load(backend, formats, i, random));
     for (int64_t e = 0; e < c.mlps(); ++e) {
-      layer.gate_up.push_back(ATOM_TRY(backend.load_linear(gate_up)));
-      layer.down.push_back(ATOM_TRY(backend.load_linear(down)));
+      layer.gate_up.push_back(ATOM_TRY(gate_up.load(backend, formats, i, random)));
+      layer.down.push_back(ATOM_TRY(down.load(backend, formats, i, random)));
     }
     if (c.experts > 0) {
       layer.router = ATOM_TRY(backend.load_linear(make_float_linear(router, c.experts, c.hidden)));
     }
     model.layers.push_back(std::move(layer));
   }
-  const PackedLinear head = random_bytes_linear(c.vocab, c.hidden, random);
+  const PackedLinear head = ATOM_TRY(random_linear(formats.embedding, c.vocab, c.hidden, random));
   model.embed = ATOM_TRY(backend.load_linear(head));
   model.lm_head = ATOM_TRY(backend.load_linear(head));
   model.final_norm = ones;

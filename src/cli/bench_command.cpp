@@ -24,6 +24,7 @@
 #include "cli/output.h"
 #include "model/batching.h"
 #include "model/decoder.h"
+#include "quant/recipe.h"
 
 namespace atom::cli {
 namespace {
@@ -35,6 +36,7 @@ constexpr int64_t kMaxSequences = 512;
 struct BenchArguments {
   ModelArguments model;
   std::string shape;   // instead of a model
+  std::string recipe;  // of the shape; empty: w4a8
   int64_t layers = 0;  // of the shape; 0: all
   int64_t chunk = 512;
   int64_t prompt = 512;
@@ -160,17 +162,24 @@ Result<OpenedModel> open_bench_model(const BenchArguments& arguments) {
     return error(ErrorCode::kInvalidArgument, "bench model: give either MODEL or --shape");
   }
   if (arguments.shape.empty()) {
-    if (arguments.layers > 0) {
-      return error(ErrorCode::kInvalidArgument, "bench model: --layers is for a --shape");
+    if (arguments.layers > 0 || !arguments.recipe.empty()) {
+      return error(ErrorCode::kInvalidArgument, "bench model: {} is for a --shape",
+                   arguments.layers > 0 ? "--layers" : "--recipe");
     }
     return open_model(arguments.model);
   }
+  const Recipe recipe = ATOM_TRY(load_recipe(arguments.recipe.empty() ? "w4a8" : arguments.recipe));
+  const SyntheticFormats formats = {
+      .linear = [&recipe](InputSite site, int64_t layer,
+                          int64_t channels) { return recipe.format_for(site, layer, channels); },
+      .embedding = recipe.embedding,
+      .kv = recipe.kv};
   set_thread_count(arguments.model.threads);
   OpenedModel model;
-  model.origin = arguments.shape;
+  model.origin = fmt::format("{} {}", arguments.shape, recipe.name);
   model.backend = ATOM_TRY(make_backend(arguments.model.device));
   model.weights = std::make_shared<const DecoderWeights>(
-      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape, arguments.layers)));
+      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape, formats, arguments.layers)));
   return model;
 }
 
@@ -252,7 +261,11 @@ void add_bench_command(CLI::App& app, Action& action) {
   command
       ->add_option("--shape", arguments->shape,
                    "Instead of MODEL: random weights of a known shape, llama-2-7b, llama-2-70b or\n"
-                   "mixtral-8x7b, in the formats of recipe w4a8")
+                   "mixtral-8x7b, in the formats of a --recipe")
+      ->type_name("NAME");
+  command
+      ->add_option("--recipe", arguments->recipe,
+                   "Of a --shape: a preset's name or a JSON file (default: w4a8)")
       ->type_name("NAME");
   command
       ->add_option("--layers", arguments->layers,
