@@ -6,10 +6,9 @@
 #include "backend/cuda/attention/attention.h"
 #include "backend/cuda/device_batch.h"
 #include "backend/cuda/gemm/gemm.h"
-#include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/kv/rope_append.h"
+#include "backend/cuda/linear/linear.h"
 #include "backend/cuda/linear/linear_kernels.h"
-#include "backend/cuda/linear/vendor_linear.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
 #include "backend/cuda/objects.h"
 #include "backend/cuda/runtime/host_arrays.h"
@@ -20,36 +19,10 @@ namespace atom {
 namespace cuda {
 namespace {
 
-CudaTensor& cast(Tensor& tensor) { return static_cast<CudaTensor&>(tensor); }
-const CudaTensor& cast(const Tensor& tensor) { return static_cast<const CudaTensor&>(tensor); }
-CudaActivations& cast(Activations& acts) { return static_cast<CudaActivations&>(acts); }
-const CudaActivations& cast(const Activations& acts) {
-  return static_cast<const CudaActivations&>(acts);
-}
-const CudaLinear& cast(const LinearWeights& w) { return static_cast<const CudaLinear&>(w); }
-
 template <class T>
 Result<std::unique_ptr<T>> as_base(auto made) {
   if (!made.ok()) return made.status();
   return std::unique_ptr<T>(std::move(made).value());
-}
-
-// Operators have no way to report that the GPU has no memory left for the few kilobytes that they
-// keep of their arguments.
-template <class T>
-T must(Result<T> result) {
-  ATOM_CHECK(result.ok(), result.status().message().c_str());
-  return std::move(result).value();
-}
-void must(const Status& status) { ATOM_CHECK(status.ok(), status.message().c_str()); }
-
-// Whether activations made for one format can feed a linear of another.
-bool readable(const LinearFormat& acts, const LinearFormat& linear) {
-  if (acts.act.quantized != linear.act.quantized) return false;
-  return !acts.act.quantized || (acts.act == linear.act && acts.weight.kind == linear.weight.kind &&
-                                 acts.weight.group == linear.weight.group &&
-                                 acts.weight.outliers == linear.weight.outliers &&
-                                 acts.weight.outlier_kind == linear.weight.outlier_kind);
 }
 
 ChipKernels kernels_for(const CudaOptions& options) {
@@ -108,7 +81,9 @@ class CudaBackend final : public Backend {
   void quantize(const Tensor& x, int64_t tokens, std::span<const int32_t> perm,
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
-  void linear(const LinearArgs& args) override;
+  void linear(const LinearArgs& args) override {
+    launch_linear(args, kernels_, matmul_, gemm_workspace_.data(), stream_);
+  }
   // make_routing refuses, so that none of these is reached.
   HostRouting read(const Routing&, int64_t) override { no_experts(); }
   void route(const Tensor&, int64_t, Routing&) override { no_experts(); }
@@ -130,7 +105,6 @@ class CudaBackend final : public Backend {
         exact_attention_(options.exact_attention || !kernels_.hopper) {}
   void use_batch(const Batch& batch);
   const int32_t* on_device(std::span<const int32_t> values);
-  Status reserve_products(int64_t count);
   QuantizeParams quantize_params(CudaActivations& y, int64_t tokens, std::span<const int32_t> perm);
   bool launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
@@ -139,7 +113,6 @@ class CudaBackend final : public Backend {
   bool exact_attention_;  // asked for, or all that this chip has
   cudaStream_t stream_ = nullptr;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
-  DeviceArray<float> products_;  // of a linear that is yet to be added
   Matmul matmul_;
   HostArrays arrays_;
   DeviceBatch batch_;
@@ -398,95 +371,6 @@ void CudaBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
              "accumulate_gram: shapes");
   launch_gram({.x = cast(x).data(), .h = cast(h).data(), .tokens = tokens, .channels = x.cols()},
               stream_);
-}
-
-// --- linears
-
-Status CudaBackend::reserve_products(int64_t count) {
-  if (count <= products_.size()) return {};
-  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
-  graphs_.clear();  // they write to the old place
-  products_ = ATOM_TRY(DeviceArray<float>::allocate(count));
-  return {};
-}
-
-void CudaBackend::linear(const LinearArgs& args) {
-  const LinearFormat& format = args.w->format();
-  const CudaActivations& x = cast(*args.x);
-  const WeightView& w = cast(*args.w).view();
-  CudaTensor& y = cast(*args.y);
-  const auto tokens = static_cast<int>(args.tokens);
-  ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() && w.rows == args.y->cols() &&
-                 args.tokens <= args.y->rows() && args.tokens <= x.max_tokens() &&
-                 x.places.layout == w.layout && !(args.accumulate && y.halves()),
-             "linear: operands do not fit together");
-  if (w.layout != LinearLayout::kRows) {
-    // The GEMM writes whole tiles by the copy engine. Where that may not add as well, a sum apart
-    // is faster than adding element by element.
-    const int64_t outputs = args.tokens * w.rows;
-    const bool apart =
-        kernels_.hopper && args.accumulate && w.rows % 4 == 0 && !options_.add_in_gemm;
-    if (apart) must(reserve_products(outputs));
-    const GemmArgs gemm = {
-        .format = w.layout == LinearLayout::kW4A4 ? GemmFormat::kW4A4 : GemmFormat::kW4A8,
-        .rows = w.rows,
-        .tokens = args.tokens,
-        .capacity = x.places.capacity,
-        .shape = w.shape,
-        .weights = w.codes,
-        .row_scales = w.row_scales,
-        .x = x.codes.data(),
-        .x_scales = x.scales.data(),
-        .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
-        .x_sums = x.sums.data(),
-        .bias = w.bias,
-        .y = apart ? products_.data() : y.raw(),
-        .y_type = y.dtype(),
-        .accumulate = args.accumulate && !apart,
-        .add_by_copy = options_.add_in_gemm,
-        .workspace = gemm_workspace_.data()};
-    must(kernels_.hopper ? launch_gemm(gemm, choose_gemm(gemm), stream_)
-                         : launch_gemm_sm80(w.layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4
-                                                                              : Sm80Format::kW4A8,
-                                            gemm, stream_));
-    if (apart) launch_add({.x = products_.data(), .y = y.data(), .count = outputs}, stream_);
-    return;
-  }
-  if (launch_vendor_linear(matmul_, w, x, y, args.tokens, args.accumulate, stream_)) return;
-  if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
-    const bool x_halves = takes_halves(format);
-    return launch_float_linear(
-        {.w = w,
-         .x = x_halves ? static_cast<const void*>(x.halves.data()) : x.values.data(),
-         .x_halves = x_halves,
-         .y = y.raw(),
-         .halves = y.halves(),
-         .tokens = tokens,
-         .accumulate = args.accumulate},
-        stream_);
-  }
-  launch_integer_linear({.w = w,
-                         .x = x.codes.data(),
-                         .x_stride = x.places.stride,
-                         .outlier_offset = static_cast<int>(x.places.outlier_offset),
-                         .x_scales = x.scales.data(),
-                         .x_groups = static_cast<int>(x.groups),
-                         .x_outlier_scales = x.outlier_scales.data(),
-                         .y = y.raw(),
-                         .halves = y.halves(),
-                         .tokens = tokens,
-                         .accumulate = args.accumulate},
-                        stream_);
-  if (format.weight.outlier_kind == OutlierKind::kFloat) {
-    launch_float_linear({.w = w,
-                         .first = w.body,
-                         .x = x.values.data(),
-                         .y = y.raw(),
-                         .halves = y.halves(),
-                         .tokens = tokens,
-                         .accumulate = true},
-                        stream_);
-  }
 }
 
 // --- attention

@@ -12,9 +12,6 @@ struct CudaOptions {
   // Attention in float throughout, slowly: what the tensor core kernels, which round queries and
   // weights to F16, are measured against.
   bool exact_attention = false;
-  // Linears that add into their output do so in the GEMM, by the copy engine, instead of in a
-  // kernel behind it. Not run on a GPU yet.
-  bool add_in_gemm = false;
   // The kernels of every chip, those for INT4 tensor cores too, in place of Hopper's own: how they
   // are tested on Hopper, which emulates INT4 products.
   bool portable = false;

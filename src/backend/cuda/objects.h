@@ -118,4 +118,15 @@ class CudaKvCache final : public KvCache {
   uint64_t serial_ = next_serial();
 };
 
+// What the backend was handed is of its own making.
+inline CudaTensor& cast(Tensor& tensor) { return static_cast<CudaTensor&>(tensor); }
+inline const CudaTensor& cast(const Tensor& tensor) {
+  return static_cast<const CudaTensor&>(tensor);
+}
+inline CudaActivations& cast(Activations& acts) { return static_cast<CudaActivations&>(acts); }
+inline const CudaActivations& cast(const Activations& acts) {
+  return static_cast<const CudaActivations&>(acts);
+}
+inline const CudaLinear& cast(const LinearWeights& w) { return static_cast<const CudaLinear&>(w); }
+
 }  // namespace atom::cuda

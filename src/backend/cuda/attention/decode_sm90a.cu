@@ -39,7 +39,8 @@ class PageStream {
       : table_(pages + first + warp),
         base_(cache.records + static_cast<int64_t>(kv_head) * Reader::kBytes),
         stride_(cache.page_stride),
-        count_(max(0, (end - first - warp + kWarps - 1) / kWarps)),
+        first_(first + warp),
+        count_(max(0, (end - first_ + kWarps - 1) / kWarps)),
         lane_(lane),
         ring_(memory + warp * kStages<Reader> * Reader::kBytes),
         barriers_(ptx::shared_address(memory + kRingBytes<Reader>) + warp * kStages<Reader> * 8) {
@@ -48,7 +49,11 @@ class PageStream {
       ptx::barrier_init_fence();
     }
     __syncwarp();
-    for (int s = 0; s < kStages<Reader>; ++s) fetch();
+  }
+  // Fills the ring with the pages before page `end`.
+  __device__ void begin(int end) {
+    const int count = max(0, (end - first_ + kWarps - 1) / kWarps);
+    while (fetched_ < min(count, kStages<Reader>)) fetch();
   }
   __device__ int count() const { return count_; }
   // The record of the next page, once it has arrived.
@@ -85,7 +90,7 @@ class PageStream {
   const int32_t* table_;
   const uint8_t* base_;
   int64_t stride_;
-  int count_, lane_;
+  int first_, count_, lane_;  // first_: the page that a count starts at
   uint8_t* ring_;
   uint32_t barriers_;
   int fetched_ = 0, stage_ = 0, ids_ = 0;
@@ -208,6 +213,7 @@ __global__ __launch_bounds__(
     kHeadDim > 128
         ? 2
         : kDecodeCtas) void decode_attention_sm90a_kernel(const __grid_constant__ Params p) {
+  let_next_start();
   uint8_t* memory = dynamic_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
@@ -223,6 +229,10 @@ __global__ __launch_bounds__(
 
   PageStream<Reader> stream(p.sequences.pages + p.sequences.page_offset[sequence], p.cache, memory,
                             kv_head, first, end, warp, lane);
+  // The page of the new token is being written; those before it lie there since the last step.
+  stream.begin(min(end, p.sequences.past[sequence] / 16));
+  wait_for_previous();
+  stream.begin(end);
   const int64_t row =
       (static_cast<int64_t>(p.sequences.row[sequence]) * p.heads + kv_head * group) * kHeadDim;
   const float scale_log2 = p.scale * kLog2E;
@@ -285,10 +295,10 @@ __global__ __launch_bounds__(
 
 template <class Reader, int kHeadDim>
 void start(const Params& p, cudaStream_t stream) {
-  launch(decode_attention_sm90a_kernel<Reader, kHeadDim>,
-         dim3(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.cache.kv_heads),
-              static_cast<unsigned>(p.item_count)),
-         kThreads, shared_bytes<Reader, kHeadDim>(), p, stream);
+  launch_chained(decode_attention_sm90a_kernel<Reader, kHeadDim>,
+                 dim3(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.cache.kv_heads),
+                      static_cast<unsigned>(p.item_count)),
+                 kThreads, shared_bytes<Reader, kHeadDim>(), p, stream);
 }
 
 template <int kHeadDim>

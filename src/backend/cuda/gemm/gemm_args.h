@@ -30,7 +30,6 @@ struct GemmArgs {
   void* y = nullptr;
   DType y_type = DType::kF16;  // kF16, kBF16 or kF32
   bool accumulate = false;
-  bool add_by_copy = false;  // accumulate by the copy engine's additions, where y's rows allow it
   // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
   void* workspace = nullptr;
 };

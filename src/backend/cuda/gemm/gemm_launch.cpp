@@ -4,6 +4,7 @@
 
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/gemm/gemm_kernels.h"
+#include "backend/cuda/runtime/chained_attribute.h"
 #include "backend/cuda/runtime/device.h"
 #include "backend/cuda/runtime/tensor_map.h"
 
@@ -160,7 +161,7 @@ Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                       .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
                       .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);
-  if (args.rows * element_bytes % 16 == 0 && (!args.accumulate || args.add_by_copy)) {
+  if (args.rows * element_bytes % 16 == 0) {
     params.out.by_copy = true;
     const int slices = std::min(c.cluster, c.tokens / 8);  // Tile::slices
     const int chunk =
@@ -176,11 +177,11 @@ Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
   config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
-  config.attrs = &attribute;
-  config.numAttrs = c.cluster > 1 ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {chained_attribute(), {}};
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
+  config.attrs = attributes;
+  config.numAttrs = c.cluster > 1 ? 2 : 1;
   void* arguments[] = {&params};
   ATOM_CUDA_CHECK(cudaLaunchKernelExC(&config, function, arguments));
   return {};

@@ -12,6 +12,7 @@
 #include "backend/cuda/gemm/gemm_kernels.h"
 #include "backend/cuda/gemm/schedule.cuh"
 #include "backend/cuda/ptx/sync.cuh"
+#include "backend/cuda/runtime/launch.cuh"
 
 namespace atom::cuda::gemm {
 
@@ -106,6 +107,8 @@ class Producer {
   __device__ Producer(const Params& p, uint32_t shared) : p_(p), shared_(shared) {}
 
   __device__ void run() {
+    prefetch_weights();
+    wait_for_previous();
     ScheduleOf<C> schedule(p_.plan, static_cast<int>(blockIdx.x));
     for (Work work; schedule.next(work);) {
       for (int b = work.begin; b < work.end; ++b) {
@@ -121,22 +124,47 @@ class Producer {
   }
 
  private:
-  // A stage: block b of the weights, block act_block of `tokens` tokens.
-  __device__ void fill(const Work& work, int b, int act_block, int token0, int tokens,
-                       bool scales) {
-    const uint32_t full = shared_ + L::kFull + ring_.stage * 8;
-    // The last tile may reach beyond the buffers.
-    tokens = max(min(tokens, p_.capacity - token0), 0);
-    ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
+  // Fills the ring's stages with body blocks' weights, which no kernel writes: that need not wait
+  // for the kernel that makes the activations.
+  __device__ void prefetch_weights() {
+    ScheduleOf<C> schedule(p_.plan, static_cast<int>(blockIdx.x));
+    for (Work work; schedule.next(work);) {
+      for (int b = work.begin; b < work.end; ++b) {
+        const int tokens = present(work.tile_t * C::tokens, C::tokens);
+        fill_weights(work, b, ready_, tokens, L::kTokenScaleBytes > 0);
+        if (++ready_ == C::stages) return;
+      }
+      if (work.finishes && p_.shape.outlier_blocks > 0) return;
+    }
+  }
+  // Of `tokens` tokens from token0 on those inside of the buffers: the last tile may reach beyond.
+  __device__ int present(int token0, int tokens) const {
+    return max(min(tokens, p_.capacity - token0), 0);
+  }
+  // The weights of a stage: block b. `tokens` and `scales`: what else the stage will receive.
+  __device__ void fill_weights(const Work& work, int b, int stage, int tokens, bool scales) {
+    const uint32_t full = shared_ + L::kFull + stage * 8;
     ptx::barrier_expect(
         full, L::kWeightBytes + tokens * kActBlockBytes + (scales ? K::groups * tokens * 4 : 0));
 #pragma unroll
     for (int i = 0; i < C::tile_blocks; ++i) {
       const int row_block = min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1);
       ptx::bulk_copy(
-          shared_ + L::kWeights + ring_.stage * L::kWeightBytes + i * L::kBlockBytes,
+          shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kBlockBytes,
           p_.weights + (static_cast<int64_t>(row_block) * p_.shape.blocks() + b) * L::kBlockBytes,
           L::kBlockBytes, full);
+    }
+  }
+  // A stage: block b of the weights, block act_block of `tokens` tokens.
+  __device__ void fill(const Work& work, int b, int act_block, int token0, int tokens,
+                       bool scales) {
+    const uint32_t full = shared_ + L::kFull + ring_.stage * 8;
+    tokens = present(token0, tokens);
+    if (ready_ > 0) {
+      --ready_;
+    } else {
+      ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
+      fill_weights(work, b, ring_.stage, tokens, scales);
     }
     if (tokens > 0) {
       const int64_t row = static_cast<int64_t>(act_block) * p_.capacity + token0;
@@ -158,6 +186,7 @@ class Producer {
   const Params& p_;
   uint32_t shared_;
   Ring<C::stages> ring_;
+  int ready_ = 0;  // stages ahead that have their weights already
 };
 
 }  // namespace atom::cuda::gemm

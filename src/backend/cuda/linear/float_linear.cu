@@ -76,12 +76,12 @@ __global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
 
 __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
     const __grid_constant__ EmbedParams p) {
+  let_next_start();
+  wait_for_previous();
   const int64_t token = blockIdx.x;
-  const int id = p.ids[token];
-  if (id < 0 || id >= p.w.rows) return;
-  for (int k = static_cast<int>(threadIdx.x); k < p.w.cols; k += kEmbedThreads) {
-    p.y[token * p.w.cols + k] = weight_value(p.w, id, k);
-  }
+  const int id = p.ids[token], k = static_cast<int>(blockIdx.y * kEmbedThreads + threadIdx.x);
+  if (id < 0 || id >= p.w.rows || k >= p.w.cols) return;
+  p.y[token * p.w.cols + k] = weight_value(p.w, id, k);
 }
 
 }  // namespace
@@ -100,8 +100,10 @@ void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream) {
 
 void launch_embed(const EmbedParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
-  launch(embed_kernel, dim3(static_cast<unsigned>(params.tokens)), kEmbedThreads, 0, params,
-         stream);
+  launch_chained(
+      embed_kernel,
+      dim3(static_cast<unsigned>(params.tokens), blocks_for(params.w.cols, kEmbedThreads)),
+      kEmbedThreads, 0, params, stream);
 }
 
 }  // namespace atom::cuda

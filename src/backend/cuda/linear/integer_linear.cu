@@ -110,6 +110,8 @@ struct RawStep {
 template <Codes kCodes, int kTokens>
 __global__ __launch_bounds__(kThreads) void integer_linear_kernel(
     const __grid_constant__ IntegerLinearParams p) {
+  let_next_start();
+  wait_for_previous();
   constexpr int kTiles = kTokens / 8;
   constexpr bool kTwoLevel = kCodes == Codes::kTwoLevel;
   __shared__ __align__(16) uint8_t w_tile[kRows * kPitch];
@@ -274,9 +276,9 @@ void start(const IntegerLinearParams& p, cudaStream_t stream) {
     return dim3(blocks_for(p.w.rows, kRows), blocks_for(p.tokens, tokens));
   };
   if (p.tokens <= 8) {
-    launch(integer_linear_kernel<kCodes, 8>, grid(8), kThreads, 0, p, stream);
+    launch_chained(integer_linear_kernel<kCodes, 8>, grid(8), kThreads, 0, p, stream);
   } else {
-    launch(integer_linear_kernel<kCodes, 64>, grid(64), kThreads, 0, p, stream);
+    launch_chained(integer_linear_kernel<kCodes, 64>, grid(64), kThreads, 0, p, stream);
   }
 }
 

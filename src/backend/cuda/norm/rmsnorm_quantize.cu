@@ -20,6 +20,7 @@
 #include "backend/cuda/norm/norm_kernels.h"
 #include "backend/cuda/ptx/sync.cuh"
 #include "backend/cuda/rows/codes.cuh"
+#include "backend/cuda/runtime/launch.cuh"
 
 namespace atom::cuda::norm {
 namespace {
@@ -115,6 +116,7 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
   constexpr int kPitch = row_pitch<In>(kWarps * kBlocks);
   extern __shared__ __align__(128) uint8_t rows[];
   __shared__ Shared<kWarps, kRows> s;
+  let_next_start();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int body = p.channels - p.outliers;
   const int row_bytes = p.channels * static_cast<int>(sizeof(In));
@@ -138,8 +140,6 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
   if (thread == 0) {
     for (int i = 0; i < 2; ++i) ptx::barrier_init(ptx::shared_address(&s.full[i]), 1);
     ptx::barrier_init_fence();
-    fetch(first, 0);
-    fetch(first + step, 1);
   }
   // Padding columns read a zero behind each row.
   if (thread < 2 * kRows) {
@@ -170,6 +170,11 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
       from[i][e] =
           real ? source * static_cast<uint32_t>(sizeof(In)) : static_cast<uint32_t>(row_bytes);
     }
+  }
+  wait_for_previous();
+  if (thread == 0) {
+    fetch(first, 0);
+    fetch(first + step, 1);
   }
   __syncthreads();
 
@@ -311,7 +316,7 @@ void start(const Params& p, cudaStream_t stream) {
   (void)cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, kThreads,
                                                       static_cast<size_t>(bytes));
   ctas = min((p.tokens + kRows - 1) / kRows, p.sms * max(ctas, 1));
-  kernel<<<static_cast<unsigned>(ctas), kThreads, static_cast<size_t>(bytes), stream>>>(p);
+  launch_chained(kernel, dim3(static_cast<unsigned>(ctas)), kThreads, bytes, p, stream);
 }
 
 // Few tokens: a row a CTA, all at once.

@@ -219,6 +219,8 @@ template <int kThreads>
 __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
   constexpr int kWarps = kThreads / 32;
+  let_next_start();
+  wait_for_previous();
   __shared__ Scratch scratch;
   auto* row = reinterpret_cast<float*>(dynamic_shared());
   const int token = static_cast<int>(blockIdx.x);
@@ -310,9 +312,9 @@ void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
   const int64_t row_bytes = int64_t{params.channels} * 4;
   // A few long rows: more threads for each.
   if (params.channels >= 2048 && params.tokens <= kFewRows) {
-    launch(quantize_rows_kernel<1024>, grid, 1024, row_bytes, params, stream);
+    launch_chained(quantize_rows_kernel<1024>, grid, 1024, row_bytes, params, stream);
   } else {
-    launch(quantize_rows_kernel<256>, grid, 256, row_bytes, params, stream);
+    launch_chained(quantize_rows_kernel<256>, grid, 256, row_bytes, params, stream);
   }
 }
 

@@ -73,14 +73,6 @@ struct GatherParams {
 };
 void launch_gather_rows(const GatherParams& params, cudaStream_t stream);
 
-// y += x, `count` floats; both 16-byte aligned.
-struct AddParams {
-  const float* x = nullptr;
-  float* y = nullptr;
-  int64_t count = 0;
-};
-void launch_add(const AddParams& params, cudaStream_t stream);
-
 // h [K, K] += x^T x over T rows of x, in the order of the rows; both triangles.
 struct GramParams {
   const float* x = nullptr;

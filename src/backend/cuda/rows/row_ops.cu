@@ -10,23 +10,12 @@ constexpr int kThreads = 256;
 
 __global__ __launch_bounds__(kThreads) void gather_rows_kernel(
     const __grid_constant__ GatherParams p) {
+  let_next_start();
+  wait_for_previous();
   const int64_t i = blockIdx.x, row = p.rows[i];
-  if (row < 0) return;
-  for (int64_t k = threadIdx.x; k < p.cols; k += kThreads) {
-    p.y[i * p.cols + k] = p.x[row * p.cols + k];
-  }
-}
-
-__global__ __launch_bounds__(kThreads) void add_kernel(const __grid_constant__ AddParams p) {
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
-  if (i + 3 < p.count) {
-    const float4 x = *reinterpret_cast<const float4*>(p.x + i);
-    float4 y = *reinterpret_cast<const float4*>(p.y + i);
-    y = make_float4(y.x + x.x, y.y + x.y, y.z + x.z, y.w + x.w);
-    *reinterpret_cast<float4*>(p.y + i) = y;
-    return;
-  }
-  for (int64_t k = i; k < p.count; ++k) p.y[k] += p.x[k];
+  const int64_t k = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
+  if (row < 0 || k >= p.cols) return;
+  p.y[i * p.cols + k] = p.x[row * p.cols + k];
 }
 
 // A CTA takes a tile of the lower triangle and writes it twice. The product of two channels is the
@@ -60,13 +49,9 @@ __global__ __launch_bounds__(kTileThreads) void gram_kernel(const __grid_constan
 
 void launch_gather_rows(const GatherParams& params, cudaStream_t stream) {
   if (params.count == 0) return;
-  launch(gather_rows_kernel, dim3(static_cast<unsigned>(params.count)), kThreads, 0, params,
-         stream);
-}
-
-void launch_add(const AddParams& params, cudaStream_t stream) {
-  if (params.count == 0) return;
-  launch(add_kernel, dim3(blocks_for(params.count, 4 * kThreads)), kThreads, 0, params, stream);
+  launch_chained(gather_rows_kernel,
+                 dim3(static_cast<unsigned>(params.count), blocks_for(params.cols, kThreads)),
+                 kThreads, 0, params, stream);
 }
 
 void launch_gram(const GramParams& params, cudaStream_t stream) {

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "backend/cuda/runtime/chained_attribute.h"
+
 namespace atom::cuda {
 namespace {
 
@@ -63,6 +65,13 @@ Status check_device() {
                  info.name, info.major, info.minor, kArchs);
   }
   return {};
+}
+
+cudaLaunchAttribute chained_attribute() {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = device_info().major >= 9 ? 1 : 0;
+  return attribute;
 }
 
 Result<void*> device_allocate(int64_t bytes) {

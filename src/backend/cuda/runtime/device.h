@@ -35,6 +35,15 @@ const DeviceInfo& device_info();
 // Fails (kUnsupported) with the reason where no GPU, no driver or no kernels for the GPU are there.
 Status check_device();
 
+// Operators have no way to report that the GPU has no memory left for the few kilobytes that they
+// keep of their arguments.
+template <class T>
+T must(Result<T> result) {
+  ATOM_CHECK(result.ok(), result.status().message().c_str());
+  return std::move(result).value();
+}
+inline void must(const Status& status) { ATOM_CHECK(status.ok(), status.message().c_str()); }
+
 // Bytes of GPU memory, owned. Allocation is an error value: the size may come from an input.
 Result<void*> device_allocate(int64_t bytes);
 void device_free(void* p);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "backend/cuda/runtime/chained_attribute.h"
 #include "base/check.h"
 
 namespace atom::cuda {
@@ -13,6 +14,40 @@ namespace atom::cuda {
 __device__ inline uint8_t* dynamic_shared() {
   extern __shared__ __align__(1024) uint8_t memory[];
   return memory;
+}
+
+// Kernels of launch_chained() may start while the kernel before them in the stream still runs, as
+// soon as all its CTAs have started and there is room (programmatic dependent launch). So each
+//   - calls let_next_start() first of all, and
+//   - calls wait_for_previous() in every thread before it touches anything that other kernels write
+//     or read: whatever came before in the stream is then complete and visible. Until then it sets
+//     itself up and loads what no kernel writes: weights, permutations.
+__device__ inline void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ inline void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+template <class Params>
+void launch_chained(void (*kernel)(Params), dim3 grid, int threads, int64_t shared_bytes,
+                    const Params& params, cudaStream_t stream) {
+  cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(shared_bytes));
+  cudaLaunchAttribute attribute = chained_attribute();
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  if (code == cudaSuccess) code = cudaLaunchKernelEx(&config, kernel, params);
+  ATOM_CHECK(code == cudaSuccess, cudaGetErrorString(code));
 }
 
 template <class Params>

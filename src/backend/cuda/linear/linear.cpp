@@ -1,0 +1,101 @@
+#include "backend/cuda/linear/linear.h"
+
+#include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/gemm/gemm_sm80.h"
+#include "backend/cuda/linear/linear_kernels.h"
+#include "backend/cuda/linear/vendor_linear.h"
+#include "backend/cuda/objects.h"
+
+namespace atom::cuda {
+namespace {
+
+// Whether activations made for one format can feed a linear of another.
+bool readable(const LinearFormat& acts, const LinearFormat& linear) {
+  if (acts.act.quantized != linear.act.quantized) return false;
+  return !acts.act.quantized || (acts.act == linear.act && acts.weight.kind == linear.weight.kind &&
+                                 acts.weight.group == linear.weight.group &&
+                                 acts.weight.outliers == linear.weight.outliers &&
+                                 acts.weight.outlier_kind == linear.weight.outlier_kind);
+}
+
+void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* workspace,
+                    cudaStream_t stream) {
+  const CudaActivations& x = cast(*args.x);
+  const WeightView& w = cast(*args.w).view();
+  CudaTensor& y = cast(*args.y);
+  const GemmArgs gemm = {
+      .format = w.layout == LinearLayout::kW4A4 ? GemmFormat::kW4A4 : GemmFormat::kW4A8,
+      .rows = w.rows,
+      .tokens = args.tokens,
+      .capacity = x.places.capacity,
+      .shape = w.shape,
+      .weights = w.codes,
+      .row_scales = w.row_scales,
+      .x = x.codes.data(),
+      .x_scales = x.scales.data(),
+      .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
+      .x_sums = x.sums.data(),
+      .bias = w.bias,
+      .y = y.raw(),
+      .y_type = y.dtype(),
+      .accumulate = args.accumulate,
+      .workspace = workspace};
+  if (kernels.hopper) return must(launch_gemm(gemm, choose_gemm(gemm), stream));
+  must(launch_gemm_sm80(w.layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4 : Sm80Format::kW4A8,
+                        gemm, stream));
+}
+
+}  // namespace
+
+void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& matmul,
+                   void* gemm_workspace, cudaStream_t stream) {
+  const LinearFormat& format = args.w->format();
+  const CudaActivations& x = cast(*args.x);
+  const WeightView& w = cast(*args.w).view();
+  CudaTensor& y = cast(*args.y);
+  const auto tokens = static_cast<int>(args.tokens);
+  ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() && w.rows == y.cols() &&
+                 args.tokens <= y.rows() && args.tokens <= x.max_tokens() &&
+                 x.places.layout == w.layout && !(args.accumulate && y.halves()),
+             "linear: operands do not fit together");
+  if (w.layout != LinearLayout::kRows) {
+    return launch_blocked(args, kernels, gemm_workspace, stream);
+  }
+  if (launch_vendor_linear(matmul, w, x, y, args.tokens, args.accumulate, stream)) return;
+  if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
+    const bool x_halves = takes_halves(format);
+    return launch_float_linear(
+        {.w = w,
+         .x = x_halves ? static_cast<const void*>(x.halves.data()) : x.values.data(),
+         .x_halves = x_halves,
+         .y = y.raw(),
+         .halves = y.halves(),
+         .tokens = tokens,
+         .accumulate = args.accumulate},
+        stream);
+  }
+  launch_integer_linear({.w = w,
+                         .x = x.codes.data(),
+                         .x_stride = x.places.stride,
+                         .outlier_offset = static_cast<int>(x.places.outlier_offset),
+                         .x_scales = x.scales.data(),
+                         .x_groups = static_cast<int>(x.groups),
+                         .x_outlier_scales = x.outlier_scales.data(),
+                         .y = y.raw(),
+                         .halves = y.halves(),
+                         .tokens = tokens,
+                         .accumulate = args.accumulate},
+                        stream);
+  if (format.weight.outlier_kind == OutlierKind::kFloat) {
+    launch_float_linear({.w = w,
+                         .first = w.body,
+                         .x = x.values.data(),
+                         .y = y.raw(),
+                         .halves = y.halves(),
+                         .tokens = tokens,
+                         .accumulate = true},
+                        stream);
+  }
+}
+
+}  // namespace atom::cuda
