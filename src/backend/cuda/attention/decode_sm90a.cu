@@ -213,7 +213,6 @@ __global__ __launch_bounds__(
     kHeadDim > 128
         ? 2
         : kDecodeCtas) void decode_attention_sm90a_kernel(const __grid_constant__ Params p) {
-  let_next_start();
   uint8_t* memory = dynamic_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
@@ -232,6 +231,7 @@ __global__ __launch_bounds__(
   // The page of the new token is being written; those before it lie there since the last step.
   stream.begin(min(end, p.sequences.past[sequence] / 16));
   wait_for_previous();
+  let_next_start();
   stream.begin(end);
   const int64_t row =
       (static_cast<int64_t>(p.sequences.row[sequence]) * p.heads + kv_head * group) * kHeadDim;

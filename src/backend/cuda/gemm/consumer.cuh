@@ -364,7 +364,6 @@ __global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
   using L = Layout<K>;
   using C = typename K::C;
   constexpr int kMathThreads = C::warpgroups * 128;
-  let_next_start();
   const uint32_t shared = ptx::shared_address(shared_memory());
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
@@ -384,6 +383,7 @@ __global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
   } else {
     if constexpr (C::ctas == 1) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     wait_for_previous();
+    let_next_start();
     typename K::Format::template Math<K>(p).run();
     ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
   }

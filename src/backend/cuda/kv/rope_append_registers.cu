@@ -331,8 +331,8 @@ template <int kDim, class In>
 __global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 8) void rope_append_registers_kernel(
     const __grid_constant__ RopeAppendParams p) {
   const int lane = static_cast<int>(threadIdx.x) % 32, l = lane % 8;
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int64_t token = blockIdx.x;
   const int kv_heads = p.cache.kv_heads, slot = p.slots[token];
   const int query_warps = warps_for(p.heads), kv_warps = warps_for(kv_heads);

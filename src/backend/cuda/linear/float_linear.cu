@@ -76,8 +76,8 @@ __global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
 
 __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
     const __grid_constant__ EmbedParams p) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int64_t token = blockIdx.x;
   const int id = p.ids[token], k = static_cast<int>(blockIdx.y * kEmbedThreads + threadIdx.x);
   if (id < 0 || id >= p.w.rows || k >= p.w.cols) return;

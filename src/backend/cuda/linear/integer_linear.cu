@@ -110,8 +110,8 @@ struct RawStep {
 template <Codes kCodes, int kTokens>
 __global__ __launch_bounds__(kThreads) void integer_linear_kernel(
     const __grid_constant__ IntegerLinearParams p) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   constexpr int kTiles = kTokens / 8;
   constexpr bool kTwoLevel = kCodes == Codes::kTwoLevel;
   __shared__ __align__(16) uint8_t w_tile[kRows * kPitch];

@@ -116,7 +116,6 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
   constexpr int kPitch = row_pitch<In>(kWarps * kBlocks);
   extern __shared__ __align__(128) uint8_t rows[];
   __shared__ Shared<kWarps, kRows> s;
-  let_next_start();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int body = p.channels - p.outliers;
   const int row_bytes = p.channels * static_cast<int>(sizeof(In));
@@ -172,6 +171,7 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
     }
   }
   wait_for_previous();
+  let_next_start();
   if (thread == 0) {
     fetch(first, 0);
     fetch(first + step, 1);

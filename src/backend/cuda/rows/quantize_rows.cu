@@ -219,8 +219,8 @@ template <int kThreads>
 __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
   constexpr int kWarps = kThreads / 32;
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   __shared__ Scratch scratch;
   auto* row = reinterpret_cast<float*>(dynamic_shared());
   const int token = static_cast<int>(blockIdx.x);

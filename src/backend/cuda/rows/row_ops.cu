@@ -10,8 +10,8 @@ constexpr int kThreads = 256;
 
 __global__ __launch_bounds__(kThreads) void gather_rows_kernel(
     const __grid_constant__ GatherParams p) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int64_t i = blockIdx.x, row = p.rows[i];
   const int64_t k = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (row < 0 || k >= p.cols) return;

@@ -22,8 +22,8 @@ __global__ __launch_bounds__(kThreads, 1024 / kThreads) void silu_quantize_kerne
   constexpr int kWarps = kThreads / 32;
   __shared__ float2 maxima[kWarps];
   __shared__ int sums[kWarps];
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int64_t token = blockIdx.x;
   const int runs = p.channels / kRun, body_runs = p.body / kRun;

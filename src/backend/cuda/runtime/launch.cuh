@@ -16,12 +16,13 @@ __device__ inline uint8_t* dynamic_shared() {
   return memory;
 }
 
-// Kernels of launch_chained() may start while the kernel before them in the stream still runs, as
-// soon as all its CTAs have started and there is room (programmatic dependent launch). So each
-//   - calls let_next_start() first of all, and
-//   - calls wait_for_previous() in every thread before it touches anything that other kernels write
-//     or read: whatever came before in the stream is then complete and visible. Until then it sets
-//     itself up and loads what no kernel writes: weights, permutations.
+// Kernels of launch_chained() may start while the kernel before them in the stream still runs
+// (programmatic dependent launch). Each sets itself up, loads what no kernel writes (weights,
+// permutations), then calls, in every thread,
+//   - wait_for_previous(), before it touches anything that other kernels write or read: whatever
+//     came before in the stream is then complete and visible;
+//   - let_next_start(): the next kernel may start once all CTAs came here. Not before the wait, so
+//     that never more than two kernels share the chip.
 __device__ inline void let_next_start() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
