@@ -124,15 +124,16 @@ class Producer {
   }
 
  private:
-  // Fills the ring's stages with body blocks' weights, which no kernel writes: that need not wait
-  // for the kernel that makes the activations.
+  // Brings body blocks' weights, which no kernel writes, before the kernel that makes the
+  // activations has ended. Half a ring of them: the first activations queue behind what is on its
+  // way already.
   __device__ void prefetch_weights() {
     ScheduleOf<C> schedule(p_.plan, static_cast<int>(blockIdx.x));
     for (Work work; schedule.next(work);) {
       for (int b = work.begin; b < work.end; ++b) {
         const int tokens = present(work.tile_t * C::tokens, C::tokens);
         fill_weights(work, b, ready_, tokens, L::kTokenScaleBytes > 0);
-        if (++ready_ == C::stages) return;
+        if (++ready_ == (C::stages + 1) / 2) return;
       }
       if (work.finishes && p_.shape.outlier_blocks > 0) return;
     }
