@@ -72,6 +72,15 @@ inline PackedLinear random_grouped(int64_t rows, int64_t body, int64_t outliers,
   return p;
 }
 
+// INT8 weights, one scale a row.
+inline PackedLinear random_rows8(int64_t rows, int64_t cols, uint64_t seed, bool bias = false) {
+  PackedLinear p = random_grouped(rows, 2 * cols, 0, 0, seed, bias);  // of nibbles: as many bytes
+  p.cols = cols;
+  p.format.weight.bits = 8;
+  p.format.act = {.quantized = true, .bits = 8, .group = 0};
+  return p;
+}
+
 // Body codes low..high, `groups` scales a token.
 inline PlainActivations random_activations(int64_t tokens, int64_t body, int64_t outliers,
                                            uint64_t seed, int low = -127, int high = 127,
@@ -127,7 +136,7 @@ inline std::vector<int8_t> lay_out(const PlainActivations& x, const w4a8::Shape&
 // The body's scales as the format wants them, NaN where no token stands.
 inline std::vector<float> lay_out_scales(const PlainActivations& x, const w4a8::Shape& shape,
                                          int64_t capacity, GemmFormat format) {
-  if (format == GemmFormat::kW4A8) {
+  if (format != GemmFormat::kW4A4) {
     std::vector<float> out = x.scales;
     out.resize(static_cast<size_t>(capacity), NAN);
     return out;
@@ -173,9 +182,11 @@ inline std::vector<double> reference(const PackedLinear& p, const PlainActivatio
     for (int64_t k = 0; k < body; ++k) {
       const auto g = static_cast<size_t>(n * groups + k / group);
       const uint8_t* codes = p.codes.data() + n * (body / 2);
+      const bool bytes = p.format.weight.bits == 8;
       w[static_cast<size_t>(k)] =
-          two_level ? unsigned_nibble(codes, k) * p.group_scales[g] + p.group_zeros[g]
-                    : signed_nibble(codes, k);
+          bytes       ? static_cast<int8_t>(p.codes[static_cast<size_t>(n * body + k)])
+          : two_level ? unsigned_nibble(codes, k) * p.group_scales[g] + p.group_zeros[g]
+                      : signed_nibble(codes, k);
       unit[static_cast<size_t>(k / group)] =
           f16_to_f32(two_level ? p.row_scales[static_cast<size_t>(n)] : p.scales[g]);
     }

@@ -21,8 +21,11 @@ int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to;
 // Runs every kernel of the table that the case allows, whole and split, twice each.
 void check(const Case& c) {
   const bool w4a4 = c.format == GemmFormat::kW4A4;
-  PackedLinear linear = (w4a4 ? random_grouped : random_two_level)(
-      c.rows, c.body, c.outliers, c.group, static_cast<uint64_t>(1 + c.rows), c.bias);
+  const bool w8a8 = c.format == GemmFormat::kW8A8;
+  const auto seed = static_cast<uint64_t>(1 + c.rows);
+  PackedLinear linear = w8a8 ? random_rows8(c.rows, c.body, seed, c.bias)
+                             : (w4a4 ? random_grouped : random_two_level)(
+                                   c.rows, c.body, c.outliers, c.group, seed, c.bias);
   PlainActivations x =
       random_activations(c.tokens, c.body, c.outliers, static_cast<uint64_t>(7 + c.tokens),
                          !w4a4          ? -127
@@ -50,7 +53,7 @@ void check(const Case& c) {
     }
   }
 
-  const GemmWeights packed = (w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
+  const GemmWeights packed = (w8a8 ? pack_w8a8 : w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const int64_t capacity = round_up(c.tokens, 256);
   std::vector<float> outlier_scales = x.outlier_scales;
@@ -123,6 +126,31 @@ TEST(GemmW4A8, Bias) { check({321, 512, 64, 128, 70, DType::kF16, true}); }
 TEST(GemmW4A8, Accumulate) { check({328, 512, 64, 128, 70, DType::kF32, true, true}); }
 TEST(GemmW4A8, AccumulateRaggedHalf) { check({333, 512, 64, 128, 35, DType::kF16, false, true}); }
 
+// As above, w8a8: rows, columns, tokens.
+void check_w8a8(int64_t rows, int64_t cols, int64_t tokens, DType type = DType::kF16,
+                bool bias = false, bool accumulate = false) {
+  check({.rows = rows,
+         .body = cols,
+         .outliers = 0,
+         .group = 0,
+         .tokens = tokens,
+         .type = type,
+         .bias = bias,
+         .accumulate = accumulate,
+         .format = GemmFormat::kW8A8});
+}
+TEST(GemmW8A8, WholeBlocks) { check_w8a8(256, 1024, 256); }
+TEST(GemmW8A8, OneToken) { check_w8a8(512, 2048, 1); }
+TEST(GemmW8A8, ThreeTokens) { check_w8a8(328, 640, 3); }
+TEST(GemmW8A8, SeventeenTokens) { check_w8a8(1000, 1408, 17); }
+TEST(GemmW8A8, RaggedEverything) { check_w8a8(777, 1100, 129); }
+TEST(GemmW8A8, ManyTokens) { check_w8a8(520, 768, 1025); }
+TEST(GemmW8A8, LongK) { check_w8a8(192, 28672, 33); }
+TEST(GemmW8A8, MoreTilesThanChips) { check_w8a8(20480, 384, 300); }
+TEST(GemmW8A8, F32) { check_w8a8(320, 512, 70, DType::kF32); }
+TEST(GemmW8A8, Bias) { check_w8a8(321, 512, 70, DType::kF16, true); }
+TEST(GemmW8A8, Accumulate) { check_w8a8(328, 512, 70, DType::kF32, true, true); }
+
 // As above, w4a4.
 void check_w4a4(Case c) {
   c.format = GemmFormat::kW4A4;
@@ -177,6 +205,11 @@ TEST(PackW4A8, RefusesOtherWeights) {
   PackedLinear p = random_two_level(64, 128, 0, 128, 1);
   p.format.weight.kind = WeightKind::kGrouped;
   EXPECT_EQ(pack_w4a8(p).status().code(), ErrorCode::kUnsupported);
+}
+TEST(PackW8A8, RefusesGroups) {
+  PackedLinear p = random_rows8(64, 128, 1);
+  p.format.weight.group = 64;
+  EXPECT_EQ(pack_w8a8(p).status().code(), ErrorCode::kUnsupported);
 }
 TEST(PackW4A4, RefusesWideActivations) {
   PackedLinear p = random_grouped(64, 128, 0, 128, 1);

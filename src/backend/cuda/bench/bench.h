@@ -16,7 +16,7 @@ struct GemmSize {
 void bench_gemm(GemmFormat format, const std::vector<GemmSize>& sizes, bool all_kernels,
                 bool vendor, double copy);
 
-// Decode attention over INT4 and F16 pages.
+// Decode attention over INT4, INT8 and F16 pages.
 void bench_attention(double copy);
 
 // RMSNorm + gather + quantize of m tokens of k channels from f16.

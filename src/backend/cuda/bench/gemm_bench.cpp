@@ -20,12 +20,16 @@ struct GemmProblem {
   DeviceArray<uint8_t> workspace;
 
   GemmProblem(GemmFormat kind, const GemmSize& s) {
-    const bool two_level = kind == GemmFormat::kW4A8;
-    const WeightFormat format{.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
-                              .bits = 4,
-                              .group = s.group,
-                              .outliers = s.outliers,
-                              .outlier_kind = OutlierKind::kInt8};
+    const bool two_level = kind == GemmFormat::kW4A8, bytes = kind == GemmFormat::kW8A8;
+    WeightFormat format{.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
+                        .bits = bytes ? 8 : 4,
+                        .group = s.group,
+                        .outliers = s.outliers,
+                        .outlier_kind = OutlierKind::kInt8};
+    if (bytes) {
+      format.group = format.outliers = 0;
+      format.outlier_kind = OutlierKind::kNone;
+    }
     args.format = kind;
     args.rows = s.n;
     args.tokens = s.m;
@@ -36,7 +40,8 @@ struct GemmProblem {
     const int copies = rotations(w_bytes + s.m * s.k);
     for (int i = 0; i < copies; ++i) {
       weights.push_back(repeated(w_bytes, weight_blocks(static_cast<uint64_t>(3 * i))));
-      x.push_back(random_bytes(x_bytes, static_cast<uint64_t>(3 * i + 1), two_level ? 0xff : 0x87));
+      x.push_back(random_bytes(x_bytes, static_cast<uint64_t>(3 * i + 1),
+                               kind == GemmFormat::kW4A4 ? 0x87 : 0xff));
       y.push_back(DeviceArray<uint8_t>::allocate(s.n * s.m * 2).value());
     }
     const auto floats = [](int64_t size, float value) {

@@ -1,4 +1,4 @@
-// cuda_bench [w4a8|w4a4|attention|norm] [--all] [--no-vendor] [NxKxM ...]
+// cuda_bench [w4a8|w8a8|w4a4|attention|norm] [--all] [--no-vendor] [NxKxM ...]
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   const double copy = bench::copy_gbps();
   std::printf("copy %.0f GB/s\n", copy);
   if (what == "w4a8") bench::bench_gemm(GemmFormat::kW4A8, sizes, all, vendor, copy);
+  if (what == "w8a8") bench::bench_gemm(GemmFormat::kW8A8, sizes, all, vendor, copy);
   if (what == "w4a4") bench::bench_gemm(GemmFormat::kW4A4, sizes, all, vendor, copy);
   if (what == "attention") bench::bench_attention(copy);
   if (what == "norm") bench::bench_norm(sizes, copy);

@@ -4,6 +4,7 @@
 //   Format    Acc                 type of its sums, int32_t or float
 //             kTokenGroupScales   stages bring the tokens' scales
 //             kRowScaleLast       row scales multiply the whole sum, or only the outliers
+//             block_bytes<groups>()  of 64 channels' weights in a stage
 //             struct Math<K>      : Consumer<K, Math<K>> with
 //               body(blocks)      adds so many blocks to sums_
 //               to_float(sums, v) as floats, up to the row scale where it comes last

@@ -10,6 +10,7 @@ namespace atom::cuda {
 
 enum class GemmFormat : uint8_t {
   kW4A8,  // two-level weights, INT8 activations (w4a8_layout.h)
+  kW8A8,  // INT8 weights, one scale a row, INT8 activations (w4a8_layout.h, wide blocks)
   kW4A4,  // weights and activations of at most 4 bits in groups (w4a4_layout.h)
 };
 
@@ -25,7 +26,7 @@ struct GemmArgs {
   const int8_t* x = nullptr;                // blocks
   const float* x_scales = nullptr;          // [capacity]; w4a4: [body blocks * groups][capacity]
   const float* x_outlier_scales = nullptr;  // [capacity], null without outliers
-  const int32_t* x_sums = nullptr;          // w4a8: [capacity] sum of a token's body codes
+  const int32_t* x_sums = nullptr;          // w4a8, w8a8: [capacity] sum of a token's body codes
   const float* bias = nullptr;              // [rows] or null
   void* y = nullptr;
   DType y_type = DType::kF16;  // kF16, kBF16 or kF32

@@ -25,7 +25,7 @@ struct Params {
   const int8_t* x;
   const float* x_scales;
   const float* x_outlier_scales;
-  const int32_t* x_sums;  // w4a8 only
+  const int32_t* x_sums;  // w4a8 and w8a8
   OutputArgs out;
   int capacity;
   int row_blocks;  // of the whole matrix
@@ -59,6 +59,10 @@ std::span<const gemm::KernelEntry> small_f16();
 std::span<const gemm::KernelEntry> small_bf16();
 std::span<const gemm::KernelEntry> small_f32();
 }  // namespace atom::cuda::w4a8
+namespace atom::cuda::w8a8 {
+std::span<const gemm::KernelEntry> tiles_f16();
+std::span<const gemm::KernelEntry> tiles_f32();
+}  // namespace atom::cuda::w8a8
 namespace atom::cuda::w4a4 {
 std::span<const gemm::KernelEntry> tiles_f16();
 std::span<const gemm::KernelEntry> tiles_bf16();

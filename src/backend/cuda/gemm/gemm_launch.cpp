@@ -61,6 +61,10 @@ Table table(GemmFormat format, DType type) {
       if (type == DType::kF16) return {w4a8::large_f16(), w4a8::small_f16()};
       if (type == DType::kBF16) return {w4a8::large_bf16(), w4a8::small_bf16()};
       return {w4a8::large_f32(), w4a8::small_f32()};
+    case GemmFormat::kW8A8:
+      if (type == DType::kF16) return {w8a8::tiles_f16(), {}};
+      if (type == DType::kF32) return {w8a8::tiles_f32(), {}};
+      return {};
     case GemmFormat::kW4A4:
       if (type == DType::kF16) return {w4a4::tiles_f16(), {}};
       if (type == DType::kBF16) return {w4a4::tiles_bf16(), {}};
@@ -132,14 +136,16 @@ GemmChoice choose_gemm(const GemmArgs& args) {
 Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   if (args.tokens == 0) return {};
-  const KernelEntry& entry = table(args.format, args.y_type)[choice.kernel];
+  const Table kernels = table(args.format, args.y_type);
   const int group = group_index(args.shape);
   const bool known =
       args.y_type == DType::kF16 || args.y_type == DType::kBF16 || args.y_type == DType::kF32;
-  if (!known || entry.functions[group] == nullptr) {
+  if (!known || choice.kernel >= kernels.size() ||
+      kernels[choice.kernel].functions[group] == nullptr) {
     return error(ErrorCode::kUnsupported, "GEMM: no kernel {} for output {} and {} groups a block",
-                 entry.name, dtype_name(args.y_type), args.shape.groups);
+                 choice.kernel, dtype_name(args.y_type), args.shape.groups);
   }
+  const KernelEntry& entry = kernels[choice.kernel];
   const Config& c = entry.config;
   gemm::Params params{.weights = args.weights,
                       .row_scales = args.row_scales,

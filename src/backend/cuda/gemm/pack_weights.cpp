@@ -58,6 +58,16 @@ void pack_two_level(const PackedLinear& p, const Shape& shape, int64_t n, uint8_
   }
 }
 
+void pack_bytes(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+  for (int64_t k = 0; k < p.cols; ++k) {
+    const int in_block = static_cast<int>(k % kBlockCols);
+    const Place f = fragment_place(static_cast<int>(n % kBlockRows), in_block);
+    row_blocks[k / kBlockCols * shape.block_bytes() + in_block / 32 * 2048 + f.thread * 16 +
+               (2 * f.col_half + f.row_half) * 4 + f.byte] =
+        p.codes[static_cast<size_t>(n * p.cols + k)] ^ 0x80;
+  }
+}
+
 void pack_group_scales(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
   for (int b = 0; b < shape.body_blocks; ++b) {
     for (int g = 0; g < shape.groups; ++g) {
@@ -152,6 +162,7 @@ w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols) {
   shape.groups = format.group != 0 && format.group < kBlockCols
                      ? static_cast<int>(kBlockCols / format.group)
                      : 1;
+  shape.wide = format.kind == WeightKind::kGrouped && format.bits == 8;
   return shape;
 }
 
@@ -164,6 +175,18 @@ Result<GemmWeights> pack_w4a8(const PackedLinear& p) {
   return pack_rows(p, shape, p.row_scales, [&](int64_t n, uint8_t* row_blocks) {
     pack_two_level(p, shape, n, row_blocks);
   });
+}
+
+Result<GemmWeights> pack_w8a8(const PackedLinear& p) {
+  const WeightFormat& format = p.format.weight;
+  if (format.kind != WeightKind::kGrouped || format.bits != 8 || format.outliers != 0 ||
+      p.groups() != 1 || !p.format.act.quantized) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': no w8a8 kernel for weights {}",
+                 describe(p.format));
+  }
+  const Shape shape = w4a8_shape(format, p.cols);
+  return pack_rows(p, shape, p.scales,
+                   [&](int64_t n, uint8_t* row_blocks) { pack_bytes(p, shape, n, row_blocks); });
 }
 
 namespace {

@@ -13,7 +13,7 @@ namespace atom::cuda {
 // A packed linear ready to be copied to the GPU.
 struct GemmWeights {
   std::vector<uint8_t> blocks;  // w4a8_layout.h, w4a4_layout.h or w4a4_s4_layout.h
-  // [rows, padded to 64], 0 in the padding: of whole rows (w4a8) or of their outliers (w4a4).
+  // [rows, padded to 64], 0 in the padding: of whole rows (w4a8, w8a8) or of their outliers (w4a4).
   std::vector<float> row_scales;
 };
 
@@ -22,6 +22,8 @@ w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols);
 
 // kTwoLevel weights with a group of 32, 64 or a multiple of 128, outliers none or INT8.
 Result<GemmWeights> pack_w4a8(const PackedLinear& linear);
+// kGrouped weights of 8 bits with one scale a row and no outliers.
+Result<GemmWeights> pack_w8a8(const PackedLinear& linear);
 // kGrouped weights of at most 4 bits that take activations of at most 4 bits; groups and outliers
 // as above.
 Result<GemmWeights> pack_w4a4(const PackedLinear& linear);

@@ -17,8 +17,6 @@
 namespace atom::cuda::gemm {
 
 using w4a8::kActBlockBytes;
-using w4a8::kScaleBytes;
-using w4a8::kScaleOffset;
 
 // A Config as a type: kernels take types only. Each of the warpgroups has row_blocks of its own;
 // cluster: CTAs that share a tile along K.
@@ -33,7 +31,7 @@ struct Tile {
   static constexpr int slice_tokens = kTokens / slices;
 };
 
-// Everything a kernel is compiled for. Format: w4a8::Format or w4a4::Format.
+// Everything a kernel is compiled for. Format: that of w4a8, w8a8 or w4a4.
 template <class F, class T, int kGroups, class O>
 struct Kernel {
   using Format = F;
@@ -46,7 +44,7 @@ struct Kernel {
 template <class K>
 struct Layout {
   using C = typename K::C;
-  static constexpr int kBlockBytes = kScaleOffset + K::groups * kScaleBytes;
+  static constexpr int kBlockBytes = K::Format::template block_bytes<K::groups>();
   static constexpr int kWeightBytes = C::tile_blocks * kBlockBytes;  // of a stage
   static constexpr int kActBytes = C::tokens * kActBlockBytes;       // of a stage
   static constexpr int kScaleRowBytes = K::Format::kTokenGroupScales ? C::tokens * 4 : 0;
@@ -67,6 +65,8 @@ struct Layout {
   static constexpr int kEmpty = kFull + C::stages * 8;
   static constexpr int kGiven = kEmpty + C::stages * 8;  // all gifts are here
   static constexpr int kBytes = kGiven + 8;
+  // A multiprocessor has 228 KB, of which each CTA costs one.
+  static_assert(kBytes <= (228 << 10) / C::ctas - (1 << 10));
 };
 
 // The start of the CTA's shared memory: a constant, which costs no register.

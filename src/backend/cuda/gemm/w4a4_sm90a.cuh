@@ -178,6 +178,10 @@ class Math : public gemm::Consumer<K, Math<K>> {
 struct Format {
   using Acc = float;
   static constexpr bool kTokenGroupScales = true, kRowScaleLast = false;
+  template <int kGroups>
+  static constexpr int block_bytes() {
+    return w4a8::kScaleOffset + kGroups * w4a8::kScaleBytes;
+  }
   template <class K>
   using Math = w4a4::Math<K>;
 };

@@ -11,6 +11,10 @@
 //   the order of wgmma's A operand, so that a thread unpacks what it multiplies.
 //   outlier block   [step 2][thread 128][word 4]  int8 in the same order, word 2*(column/16) + h
 //
+// w8a8 has the same blocks without scales and with a whole byte a code, `wide` ones:
+//
+//   body block      0     [step 4][thread 128][word 4]  code + 128 in the order of outlier blocks
+//
 // Activations: int8 in blocks of 128 columns, [block][token][128], so that any run of tokens of a
 // block is contiguous. Within a token's 128 bytes, 16-byte piece p stands at p ^ (token % 8), which
 // is the tensor cores' 128-byte swizzle. Outlier columns begin a block of their own. Columns that
@@ -22,19 +26,23 @@
 
 namespace atom::cuda::w4a8 {
 
-inline constexpr int kBlockRows = 64;       // weight rows of a block
-inline constexpr int kBlockCols = 128;      // body columns of a block
-inline constexpr int kOutlierCols = 64;     // outlier columns of a block
-inline constexpr int kScaleOffset = 4096;   // of a body block's scales
-inline constexpr int kScaleBytes = 128;     // of one group of a body block
-inline constexpr int kActBlockBytes = 128;  // of one token in one block
+inline constexpr int kBlockRows = 64;         // weight rows of a block
+inline constexpr int kBlockCols = 128;        // body columns of a block
+inline constexpr int kOutlierCols = 64;       // outlier columns of a block
+inline constexpr int kScaleOffset = 4096;     // of a body block's scales
+inline constexpr int kScaleBytes = 128;       // of one group of a body block
+inline constexpr int kWideBlockBytes = 8192;  // of a wide block
+inline constexpr int kActBlockBytes = 128;    // of one token in one block
 
 // Body and outlier blocks along K, and the scale groups inside a body block (1, 2 or 4).
 struct Shape {
   int body_blocks = 0;
   int outlier_blocks = 0;
   int groups = 1;
-  constexpr int64_t block_bytes() const { return kScaleOffset + int64_t{groups} * kScaleBytes; }
+  bool wide = false;
+  constexpr int64_t block_bytes() const {
+    return wide ? kWideBlockBytes : kScaleOffset + int64_t{groups} * kScaleBytes;
+  }
   constexpr int blocks() const { return body_blocks + outlier_blocks; }  // of weights
   constexpr int act_blocks() const { return body_blocks + (outlier_blocks + 1) / 2; }
 };
