@@ -12,19 +12,16 @@
 #include <string>
 #include <vector>
 
-#include "app/device.h"
-#include "app/synthetic_model.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "cli/bench_model.h"
 #include "cli/commands.h"
-#include "cli/model_arguments.h"
 #include "cli/number_options.h"
 #include "cli/output.h"
 #include "model/batching.h"
 #include "model/decoder.h"
-#include "quant/recipe.h"
 
 namespace atom::cli {
 namespace {
@@ -34,10 +31,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kMaxSequences = 512;
 
 struct BenchArguments {
-  ModelArguments model;
-  std::string shape;   // instead of a model
-  std::string recipe;  // of the shape; empty: w4a8
-  int64_t layers = 0;  // of the shape; 0: all
+  BenchModelArguments model;
   int64_t chunk = 512;
   int64_t prompt = 512;
   int64_t generate = 128;
@@ -156,37 +150,10 @@ Result<double> measure(int repeat, int64_t tokens, Progress& progress, Run&& run
   return median(rates);
 }
 
-// The model to measure: of files, or synthetic.
-Result<OpenedModel> open_bench_model(const BenchArguments& arguments) {
-  if (arguments.shape.empty() == arguments.model.path.empty()) {
-    return error(ErrorCode::kInvalidArgument, "bench model: give either MODEL or --shape");
-  }
-  if (arguments.shape.empty()) {
-    if (arguments.layers > 0 || !arguments.recipe.empty()) {
-      return error(ErrorCode::kInvalidArgument, "bench model: {} is for a --shape",
-                   arguments.layers > 0 ? "--layers" : "--recipe");
-    }
-    return open_model(arguments.model);
-  }
-  const Recipe recipe = ATOM_TRY(load_recipe(arguments.recipe.empty() ? "w4a8" : arguments.recipe));
-  const SyntheticFormats formats = {
-      .linear = [&recipe](InputSite site, int64_t layer,
-                          int64_t channels) { return recipe.format_for(site, layer, channels); },
-      .embedding = recipe.embedding,
-      .kv = recipe.kv};
-  set_thread_count(arguments.model.threads);
-  OpenedModel model;
-  model.origin = fmt::format("{} {}", arguments.shape, recipe.name);
-  model.backend = ATOM_TRY(make_backend(arguments.model.device));
-  model.weights = std::make_shared<const DecoderWeights>(
-      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape, formats, arguments.layers)));
-  return model;
-}
-
 Status bench_model(const BenchArguments& arguments) {
   const int64_t tokens = arguments.depth + std::max(arguments.prompt, arguments.generate);
   const auto start = Clock::now();
-  const OpenedModel model = ATOM_TRY(open_bench_model(arguments));
+  const OpenedModel model = ATOM_TRY(open_bench_model("bench model", arguments.model));
   const std::unique_ptr<Decoder> decoder = ATOM_TRY(
       Decoder::create(*model.backend, model.weights,
                       {.max_tokens = std::max(arguments.chunk, arguments.batch),
@@ -207,6 +174,8 @@ Status bench_model(const BenchArguments& arguments) {
   }
   if (arguments.json) {
     print_json({{"model", model.origin},
+                {"kv", describe(model.weights->kv)},
+                {"weight_bytes", model.weights->bytes()},
                 {"device", model.backend->detail()},
                 {"threads", thread_count()},
                 {"layers", model.weights->config.layers},
@@ -256,22 +225,7 @@ void add_bench_command(CLI::App& app, Action& action) {
       "Example:\n"
       "  atom bench model model-w4a8 --prompt 512 --generate 128 --threads 2 --json");
   auto arguments = std::make_shared<BenchArguments>();
-  add_model_arguments(*command, arguments->model);
-  command->get_option("MODEL")->required(false);
-  command
-      ->add_option("--shape", arguments->shape,
-                   "Instead of MODEL: random weights of a known shape, llama-2-7b, llama-2-70b or\n"
-                   "mixtral-8x7b, in the formats of a --recipe")
-      ->type_name("NAME");
-  command
-      ->add_option("--recipe", arguments->recipe,
-                   "Of a --shape: a preset's name or a JSON file (default: w4a8)")
-      ->type_name("NAME");
-  command
-      ->add_option("--layers", arguments->layers,
-                   "Of a --shape: so many of its layers alone, where memory has no room for all")
-      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
-      ->type_name("N");
+  add_bench_model_arguments(*command, arguments->model);
   const auto count = [&](const char* name, int64_t& value, const char* text) {
     add_count(*command, name, value, 0, kMaxTokens, text);
   };

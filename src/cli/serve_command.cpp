@@ -47,23 +47,6 @@ struct ServeArguments {
   bool no_prefix_cache = false;
 };
 
-// "512M", "4G", "1073741824".
-Result<int64_t> parse_bytes(const std::string& text) {
-  size_t digits = 0;
-  while (digits < text.size() && text[digits] >= '0' && text[digits] <= '9') ++digits;
-  const std::string unit = text.substr(digits);
-  int64_t scale = 0;
-  if (unit.empty() || unit == "B") scale = 1;
-  if (unit == "K" || unit == "KiB") scale = int64_t{1} << 10;
-  if (unit == "M" || unit == "MiB") scale = int64_t{1} << 20;
-  if (unit == "G" || unit == "GiB") scale = int64_t{1} << 30;
-  if (digits == 0 || digits > 9 || scale == 0) {
-    return error(ErrorCode::kInvalidArgument, "--kv-memory: '{}' is not a size like 512M or 4G",
-                 text);
-  }
-  return std::stoll(text.substr(0, digits)) * scale;
-}
-
 // One key a line; blank lines and those that begin with # are skipped.
 Status add_keys(const std::string& path, std::vector<std::string>& keys) {
   const std::string text = ATOM_TRY(read_text_file(path, kMaxKeyFileBytes));
@@ -85,7 +68,7 @@ Result<int64_t> choose_kv_pages(const ServeArguments& arguments, const Decoder& 
   const int64_t a_page = page_bytes(ATOM_TRY(decoder.make_cache(1))->shape());
   const int64_t a_sequence = (context + kPageTokens - 1) / kPageTokens;
   if (!arguments.kv_memory.empty()) {
-    const int64_t bytes = ATOM_TRY(parse_bytes(arguments.kv_memory));
+    const int64_t bytes = ATOM_TRY(parse_bytes("--kv-memory", arguments.kv_memory));
     if (bytes / a_page >= 1) return bytes / a_page;
     return error(ErrorCode::kInvalidArgument, "--kv-memory: {} bytes, less than a page of {}",
                  bytes, a_page);

@@ -273,7 +273,7 @@ bool CudaBackend::launch_fast_rows(const RmsNormArgs& args, std::span<const int3
                                    CudaActivations& y) {
   const ActFormat& act = y.format().act;
   const int64_t channels = y.channels(), outliers = y.format().weight.outliers;
-  if (!kernels_.hopper || y.places.layout != LinearLayout::kW4A8 || act.bits != 8 ||
+  if (!kernels_.hopper || !takes_int8_blocks(y.places.layout) || act.bits != 8 ||
       act.rule != ActRule::kSymmetric || act.search || channels % 16 != 0 || outliers % 4 != 0 ||
       channels > kMostNormChannels) {
     return false;

@@ -92,7 +92,7 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
       places.stride = round_up(places.outlier_offset + w.outliers, 16);
     }
     const int64_t tokens = std::max(places.capacity, max_tokens);
-    if (places.layout == LinearLayout::kW4A8) ATOM_TRY(allocate_zeros(acts->sums, tokens));
+    if (takes_int8_blocks(places.layout)) ATOM_TRY(allocate_zeros(acts->sums, tokens));
     ATOM_TRY(allocate_zeros(acts->codes, places.code_bytes(tokens)));
     ATOM_TRY(allocate_zeros(acts->scales, places.scale_count(tokens, acts->groups)));
     ATOM_TRY(allocate_zeros(acts->outlier_scales, tokens));
@@ -170,6 +170,7 @@ Status CudaLinear::place_outlier_codes(const PackedLinear& packed) {
 
 Status CudaLinear::place_blocks(const PackedLinear& packed) {
   const GemmWeights blocks = ATOM_TRY(view_.layout == LinearLayout::kW4A8   ? pack_w4a8(packed)
+                                      : view_.layout == LinearLayout::kW8A8 ? pack_w8a8(packed)
                                       : view_.layout == LinearLayout::kW4A4 ? pack_w4a4(packed)
                                                                             : pack_w4a4_s4(packed));
   view_.shape = w4a8_shape(packed.format.weight, packed.cols);

@@ -64,7 +64,7 @@ class CudaActivations final : public Activations {
   DeviceArray<int8_t> codes;          // zero where no channel is
   DeviceArray<float> scales;          // as places has them
   DeviceArray<float> outlier_scales;  // [T], zero without INT8 outliers
-  DeviceArray<int32_t> sums;          // [T], w4a8 only
+  DeviceArray<int32_t> sums;          // [T], INT8 blocks only
   DeviceArray<float> values;          // [T, value_count]
   DeviceArray<uint16_t> halves;       // [T, K] f16 in place of all of these, where takes_halves()
 

@@ -15,6 +15,10 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
   if (w.kind == WeightKind::kTwoLevel) {
     return channels <= kMostSumChannels ? LinearLayout::kW4A8 : LinearLayout::kRows;
   }
+  if (w.kind == WeightKind::kGrouped && w.bits == 8 && chip.hopper) {
+    const bool rows = w.group == 0 && w.outliers == 0 && format.act.group == 0;
+    return rows && channels <= kMostSumChannels ? LinearLayout::kW8A8 : LinearLayout::kRows;
+  }
   if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4) {
     return LinearLayout::kRows;
   }

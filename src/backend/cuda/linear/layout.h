@@ -11,9 +11,15 @@ namespace atom::cuda {
 enum class LinearLayout : uint8_t {
   kRows,    // as the checkpoint has them: the kernels of every format
   kW4A8,    // gemm/w4a8_layout.h
+  kW8A8,    // gemm/w4a8_layout.h, wide blocks
   kW4A4,    // gemm/w4a4_layout.h
   kW4A4S4,  // gemm/w4a4_s4_layout.h
 };
+
+// Whether activations are blocks of INT8 codes with one scale a token beside the outliers'.
+constexpr bool takes_int8_blocks(LinearLayout layout) {
+  return layout == LinearLayout::kW4A8 || layout == LinearLayout::kW8A8;
+}
 
 // Kernels that not every chip has.
 struct ChipKernels {

@@ -24,7 +24,9 @@ void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* wo
   const WeightView& w = cast(*args.w).view();
   CudaTensor& y = cast(*args.y);
   const GemmArgs gemm = {
-      .format = w.layout == LinearLayout::kW4A4 ? GemmFormat::kW4A4 : GemmFormat::kW4A8,
+      .format = w.layout == LinearLayout::kW4A4   ? GemmFormat::kW4A4
+                : w.layout == LinearLayout::kW8A8 ? GemmFormat::kW8A8
+                                                  : GemmFormat::kW4A8,
       .rows = w.rows,
       .tokens = args.tokens,
       .capacity = x.places.capacity,

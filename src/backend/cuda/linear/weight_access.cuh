@@ -13,7 +13,7 @@ namespace atom::cuda {
 __device__ inline float half_bits(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 
 // Weight (n, k) out of the blocks of a GEMM: what the codes and their scales stand for, an
-// outlier's or two-level code times 1.
+// outlier's, two-level or INT8 code times 1.
 __device__ inline float blocked_value(const WeightView& w, int n, int k) {
   const int row = n % w4a8::kBlockRows;
   const uint8_t* blocks = w.codes + static_cast<int64_t>(n / w4a8::kBlockRows) * w.shape.blocks() *
@@ -26,9 +26,10 @@ __device__ inline float blocked_value(const WeightView& w, int n, int k) {
       blocks + ((in_body ? 0 : w.shape.body_blocks) + at / width) * w.shape.block_bytes();
   const w4a8::Place p = w4a8::fragment_place(row, in_block);
   const int step = in_block / 32;
-  if (!in_body) {
-    return static_cast<int8_t>(
-        block[step * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte]);
+  if (!in_body || w.shape.wide) {
+    const int byte =
+        block[step * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte];
+    return static_cast<float>(in_body ? byte - 128 : static_cast<int8_t>(byte));
   }
   const uint8_t* word = block + step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4;
   const uint8_t* scale = block + w4a8::kScaleOffset +
@@ -65,7 +66,8 @@ __device__ inline float weight_value(const WeightView& w, int n, int k) {
   }
   const bool two_level = w.format.kind == WeightKind::kTwoLevel;
   if (w.layout != LinearLayout::kRows) {
-    return blocked_value(w, n, k) * (two_level || k >= w.body ? w.row_scales[n] : 1.0f);
+    return blocked_value(w, n, k) *
+           (two_level || w.shape.wide || k >= w.body ? w.row_scales[n] : 1.0f);
   }
   if (k >= w.body) {
     const int column = k - w.body;

@@ -2,10 +2,9 @@
 //
 //   kRows     codes [T, stride], outliers from outlier_offset on      scales [T, groups]
 //   others    blocks of 128 columns of the body, then of the outliers, [block][capacity]
-//     kW4A8   a byte a code                                           scales [capacity]
-//     kW4A4   a byte of sign and magnitude in the body                scales [block
-//     groups][capacity] kW4A4S4 a nibble a code in the body                             scales
-//     [block groups][capacity]
+//     kW4A8, kW8A8  a byte a code                         scales [capacity]
+//     kW4A4         a byte of sign and magnitude (body)   scales [block groups][capacity]
+//     kW4A4S4       a nibble a code (body)                scales [block groups][capacity]
 #pragma once
 
 #include <cstdint>
@@ -60,7 +59,7 @@ struct CodePlaces {
   // group: body columns of each of the `groups` groups.
   constexpr ScalePlaces scale_places(int64_t token, int64_t g, int64_t group,
                                      int64_t groups) const {
-    if (layout == LinearLayout::kRows || layout == LinearLayout::kW4A8) {
+    if (layout == LinearLayout::kRows || takes_int8_blocks(layout)) {
       return {.first = token * groups + g, .step = 0, .count = 1};
     }
     const int64_t width = w4a8::kBlockCols / shape.groups;
@@ -83,7 +82,7 @@ struct CodePlaces {
   }
   constexpr int64_t scale_count(int64_t tokens, int64_t groups) const {
     if (layout == LinearLayout::kRows) return tokens * groups;
-    if (layout == LinearLayout::kW4A8) return capacity;
+    if (takes_int8_blocks(layout)) return capacity;
     return capacity * shape.body_blocks * shape.groups;
   }
 };

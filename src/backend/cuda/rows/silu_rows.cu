@@ -123,7 +123,7 @@ void pick(const QuantizeParams& p, cudaStream_t stream) {
 }  // namespace
 
 bool launch_silu_quantize(const QuantizeParams& p, cudaStream_t stream) {
-  const bool served = p.source == RowSource::kSilu && p.places.layout == LinearLayout::kW4A8 &&
+  const bool served = p.source == RowSource::kSilu && takes_int8_blocks(p.places.layout) &&
                       p.format.bits == 8 && p.format.rule == ActRule::kSymmetric &&
                       !p.format.search && p.group == p.body && p.channels % kRun == 0 &&
                       p.body % kRun == 0 && p.channels <= 1024 * 4 * kRun;
