@@ -66,8 +66,8 @@ Result<OpenedModel> open_bench_model(const char* command, const BenchModelArgume
   OpenedModel model;
   model.origin = fmt::format("{} {}", arguments.shape, recipe.name);
   model.backend = ATOM_TRY(make_backend(arguments.files.device));
-  model.weights = std::make_shared<const DecoderWeights>(ATOM_TRY(
-      make_synthetic_model(*model.backend, arguments.shape, formats, arguments.layers)));
+  model.weights = std::make_shared<const DecoderWeights>(
+      ATOM_TRY(make_synthetic_model(*model.backend, arguments.shape, formats, arguments.layers)));
   return model;
 }
 

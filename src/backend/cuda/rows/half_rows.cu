@@ -32,6 +32,8 @@ __global__ __launch_bounds__(kMostThreads) void norm_halves_kernel(
   const int runs = p.channels / kRun;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.channels;
   const float* x = static_cast<const float*>(p.x) + row;
+  wait_for_previous();
+  let_next_start();
   float v[kRuns][kRun] = {}, sum = 0;
 #pragma unroll
   for (int i = 0; i < kRuns; ++i) {
@@ -77,6 +79,8 @@ __global__ __launch_bounds__(kFlatThreads) void flat_halves_kernel(
     const __grid_constant__ QuantizeParams p) {
   const int runs = p.channels / kRun;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kFlatThreads + threadIdx.x;
+  wait_for_previous();
+  let_next_start();
   if (i >= static_cast<int64_t>(p.tokens) * runs) return;
   const int64_t token = i / runs, run = i % runs;
   const In* x = static_cast<const In*>(p.x) + token * p.channels * (kSilu ? 2 : 1) + run * kRun;
@@ -95,8 +99,8 @@ __global__ __launch_bounds__(kFlatThreads) void flat_halves_kernel(
 template <class In, bool kSilu>
 void start(const QuantizeParams& p, cudaStream_t stream) {
   const int64_t runs = int64_t{p.tokens} * (p.channels / kRun);
-  launch(flat_halves_kernel<In, kSilu>, dim3(blocks_for(runs, kFlatThreads)), kFlatThreads, 0, p,
-         stream);
+  launch_chained(flat_halves_kernel<In, kSilu>, dim3(blocks_for(runs, kFlatThreads)), kFlatThreads,
+                 0, p, stream);
 }
 
 }  // namespace
@@ -109,7 +113,8 @@ bool launch_half_rows(const QuantizeParams& p, cudaStream_t stream) {
   }
   if (norm) {
     const int threads = (p.channels / kRun + 32 * kRuns - 1) / (32 * kRuns) * 32;
-    launch(norm_halves_kernel, dim3(static_cast<unsigned>(p.tokens)), threads, 0, p, stream);
+    launch_chained(norm_halves_kernel, dim3(static_cast<unsigned>(p.tokens)), threads, 0, p,
+                   stream);
   } else if (p.source == RowSource::kSilu) {
     p.halves ? start<__half, true>(p, stream) : start<float, true>(p, stream);
   } else {
