@@ -175,6 +175,7 @@ class Quantize(ProgramTest):
         self.assertEqual(bench["batch"], 3)
         self.assertGreater(bench["generate_tokens_per_s"], 0)
         self.fails("bench", "model", out, "--batch", 0, says="--batch")
+        self.check_bench_engine(out)
         text = self.folder / "text.txt"
         text.write_text("Once upon a time, there was a little girl. \u00e9\u4e2d\U0001f600\n" * 50)
         bench = self.json_of("bench", "tokenizer", out, "--text", text, "--repeat", 1)
@@ -187,6 +188,29 @@ class Quantize(ProgramTest):
         text.write_text("")
         self.fails("bench", "tokenizer", out, "--text", text, says="is empty")
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
+
+    def check_bench_engine(self, model):
+        bench = self.json_of("bench", "engine", model, "--requests", 3, "--prompt", 16,
+                             "--generate", 4, "--threads", 1)
+        self.assertEqual((bench["requests"], bench["sequences"]), (3, 3))
+        self.assertGreater(bench["generated_tokens_per_s"], 0)
+        # Under a cap: as many sequences as have room for what is reserved for each.
+        trace = self.folder / "trace.csv"
+        trace.write_text("num_prefill_tokens,num_decode_tokens\n20,3\n7,9\n300,300\n")
+        load = ("--trace", trace, "--context", 64, "--seconds", 0.3, "--threads", 1)
+        bench = self.json_of("bench", "engine", model, *load, "--memory-cap", "2MB",
+                             "--reserve", 80)
+        room = 2e6 - bench["weight_bytes"]
+        self.assertLessEqual(bench["kv_bytes"], room)
+        self.assertGreater(bench["kv_bytes"] * (bench["sequences"] + 1) / bench["sequences"], room)
+        paged = self.json_of("bench", "engine", model, *load, "--memory-cap", "2MB")
+        self.assertGreater(paged["sequences"], bench["sequences"])
+        self.assertLessEqual(paged["kv_bytes"], room)
+        self.fails("bench", "engine", model, *load, "--memory-cap", "1KB", says="no room")
+        self.fails("bench", "engine", model, *load, "--memory-cap", "1XB", says="--memory-cap")
+        self.fails("bench", "engine", model, *load, "--memory-cap", "2MB", "--reserve", 48,
+                   says="--reserve 48")
+        self.fails("bench", "engine", says="either MODEL or --shape")
 
     def test_the_same_bytes_every_time(self):
         for recipe in ("w4a8", "atom", "atom-plus"):
