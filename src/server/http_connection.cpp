@@ -2,12 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/basic_waitable_timer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
@@ -29,8 +27,6 @@ using Timer = asio::basic_waitable_timer<std::chrono::steady_clock,
                                          asio::wait_traits<std::chrono::steady_clock>, HttpStrand>;
 using Parser = http::request_parser<http::string_body>;
 
-// Completions yield (error_code, ...) rather than throw.
-constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 // A refused client may go on sending for so long in all, and pause for so long, before it finds the
 // connection closed: it should read the refusal first.
 constexpr std::chrono::milliseconds kLingerTimeout{30'000};
@@ -81,7 +77,7 @@ class Connection final : public HttpOutboxOwner, public std::enable_shared_from_
     if (buffer_.size() == 0) {
       set_deadline(first_byte);
       const auto [problem, count] =
-          co_await socket_.async_read_some(buffer_.prepare(kReadBytes), kTuple);
+          co_await socket_.async_read_some(buffer_.prepare(kReadBytes), kHttpTuple);
       if (problem) co_return false;  // also on a timeout: nothing was asked
       buffer_.commit(count);
     }
@@ -90,7 +86,7 @@ class Connection final : public HttpOutboxOwner, public std::enable_shared_from_
     parser.body_limit(static_cast<uint64_t>(shared_.options.max_body_bytes));
     set_deadline(shared_.options.header_timeout);
     const auto [header_problem, header_bytes] =
-        co_await http::async_read_header(socket_, buffer_, parser, kTuple);
+        co_await http::async_read_header(socket_, buffer_, parser, kHttpTuple);
     if (header_problem) {
       co_await refuse_unread(header_problem);
       co_return false;
@@ -110,7 +106,7 @@ class Connection final : public HttpOutboxOwner, public std::enable_shared_from_
     }
     set_deadline(shared_.options.body_timeout);
     const auto [body_problem, body_bytes] =
-        co_await http::async_read(socket_, buffer_, parser, kTuple);
+        co_await http::async_read(socket_, buffer_, parser, kHttpTuple);
     if (body_problem) {
       co_await refuse_unread(body_problem);
       co_return false;
@@ -164,7 +160,7 @@ class Connection final : public HttpOutboxOwner, public std::enable_shared_from_
       const HttpOutbox::Next next = gone_ ? HttpOutbox::Next::kAbandoned : outbox->take(bytes);
       switch (next) {
         case HttpOutbox::Next::kWait:
-          co_await wake_.async_wait(kTuple);
+          co_await wake_.async_wait(kHttpTuple);
           continue;
         case HttpOutbox::Next::kSend:
         case HttpOutbox::Next::kSendLast:
@@ -213,7 +209,7 @@ class Connection final : public HttpOutboxOwner, public std::enable_shared_from_
       size_t count = socket_.write_some(asio::buffer(bytes), problem);
       if (problem == asio::error::would_block) {
         set_deadline(shared_.options.write_timeout);
-        co_await socket_.async_wait(HttpSocket::wait_write, kTuple);
+        co_await socket_.async_wait(HttpSocket::wait_write, kHttpTuple);
         const bool late = expired_;
         clear_deadline();
         if (late) {
@@ -261,7 +257,7 @@ class Connection final : public HttpOutboxOwner, public std::enable_shared_from_
       set_deadline(kLingerPause);
       buffer_.clear();
       std::tie(problem, std::ignore) =
-          co_await socket_.async_read_some(buffer_.prepare(kReadBytes), kTuple);
+          co_await socket_.async_read_some(buffer_.prepare(kReadBytes), kHttpTuple);
     }
     clear_deadline();
     socket_.close(problem);

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <atomic>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <cstdint>
 
 #include "server/http_server.h"
@@ -16,6 +18,9 @@ namespace atom {
 // Each connection has a strand of its own, so that its code runs on one thread at a time.
 using HttpStrand = boost::asio::strand<boost::asio::io_context::executor_type>;
 using HttpSocket = boost::asio::basic_stream_socket<boost::asio::ip::tcp, HttpStrand>;
+
+// Operations awaited with it yield (error_code, ...) rather than throw.
+inline constexpr auto kHttpTuple = boost::asio::as_tuple(boost::asio::use_awaitable);
 
 // What all connections of a server share.
 struct HttpShared {

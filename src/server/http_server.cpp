@@ -4,12 +4,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <thread>
 
 #include "server/http_connection.h"
@@ -21,9 +19,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
-
-// Completions yield (error_code, ...) rather than throw.
-constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 
 // A connection needs a file; the soft limit is often 1024.
 void raise_file_limit(int64_t connections) {
@@ -89,11 +84,11 @@ class AsioServer final : public HttpServer {
     asio::steady_timer pause(io_);
     for (;;) {
       HttpSocket socket(asio::make_strand(io_.get_executor()));
-      const auto [problem] = co_await acceptor_.async_accept(socket, kTuple);
+      const auto [problem] = co_await acceptor_.async_accept(socket, kHttpTuple);
       if (problem) {
         // Out of files, as a rule: connections that end make room.
         pause.expires_after(std::chrono::milliseconds(50));
-        co_await pause.async_wait(kTuple);
+        co_await pause.async_wait(kHttpTuple);
         continue;
       }
       const bool over_limit = shared_.connections.load() >= shared_.options.max_connections;
