@@ -13,11 +13,11 @@
 
 #include "base/file.h"
 #include "base/interrupt.h"
-#include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
 #include "cli/number_options.h"
 #include "engine/engine.h"
+#include "engine/kv_budget.h"
 #include "model/decoder.h"
 #include "server/server.h"
 
@@ -25,10 +25,6 @@ namespace atom::cli {
 namespace {
 
 constexpr size_t kMaxKeyFileBytes = 1 << 20;
-// Without --kv-memory the KV cache has room for so many sequences of full length, where that is no
-// more than this share of the free memory.
-constexpr int64_t kDefaultFullSequences = 8;
-constexpr int64_t kDefaultMemoryShare = 4;
 
 struct ServeArguments {
   ModelArguments model;
@@ -63,21 +59,19 @@ Status add_keys(const std::string& path, std::vector<std::string>& keys) {
   return error(ErrorCode::kInvalidArgument, "{}: holds no key", path);
 }
 
-Result<int64_t> choose_kv_pages(const ServeArguments& arguments, const Decoder& decoder,
-                                int64_t context) {
+Result<int64_t> choose_kv_pages(const ServeArguments& arguments, const Backend& backend,
+                                const Decoder& decoder, int64_t context) {
   const int64_t a_page = page_bytes(ATOM_TRY(decoder.make_cache(1))->shape());
-  const int64_t a_sequence = (context + kPageTokens - 1) / kPageTokens;
-  if (!arguments.kv_memory.empty()) {
-    const int64_t bytes = ATOM_TRY(parse_bytes("--kv-memory", arguments.kv_memory));
-    if (bytes / a_page >= 1) return bytes / a_page;
-    return error(ErrorCode::kInvalidArgument, "--kv-memory: {} bytes, less than a page of {}",
-                 bytes, a_page);
+  if (arguments.kv_memory.empty()) {
+    return default_kv_pages({.page_bytes = a_page,
+                             .context = context,
+                             .max_sequences = arguments.engine.max_sequences,
+                             .memory = backend.memory()});
   }
-  const int64_t wanted =
-      a_sequence * std::min(arguments.engine.max_sequences, kDefaultFullSequences);
-  const int64_t available = available_memory_bytes();
-  if (available == 0) return wanted;
-  return std::clamp(available / kDefaultMemoryShare / a_page, int64_t{1}, wanted);
+  const int64_t bytes = ATOM_TRY(parse_bytes("--kv-memory", arguments.kv_memory));
+  if (bytes / a_page >= 1) return bytes / a_page;
+  return error(ErrorCode::kInvalidArgument, "--kv-memory: {} bytes, less than a page of {}", bytes,
+               a_page);
 }
 
 std::string default_name(const std::string& path) {
@@ -105,7 +99,7 @@ Status serve(ServeArguments& arguments) {
                                {.max_tokens = engine_options.max_batch_tokens,
                                 .max_logit_rows = engine_options.max_sequences,
                                 .positions = model.weights->prefix_tokens + context}));
-  const int64_t pages = ATOM_TRY(choose_kv_pages(arguments, *decoder, context));
+  const int64_t pages = ATOM_TRY(choose_kv_pages(arguments, *model.backend, *decoder, context));
   engine_options.context = std::min(context, pages * kPageTokens);
   const std::unique_ptr<Engine> engine = ATOM_TRY(Engine::create(*decoder, pages, engine_options));
 
@@ -151,7 +145,8 @@ void add_limits(CLI::App& command, ServeArguments& arguments) {
   command
       .add_option("--kv-memory", arguments.kv_memory,
                   "Memory of the KV cache, like 512M or 4G (default: 8 full contexts, at most a\n"
-                  "quarter of the free memory)")
+                  "quarter of the free memory; with --device cuda --max-sequences full contexts,\n"
+                  "at most nine tenths of what the model leaves of the GPU's)")
       ->type_name("SIZE")
       ->group("Limits");
   count("--max-waiting", engine.max_waiting_requests, 0, 1 << 24,

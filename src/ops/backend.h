@@ -37,6 +37,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/status.h"
 #include "ops/batch.h"
 #include "tensor/formats.h"
@@ -198,11 +199,18 @@ struct StepArgs {
   const Tensor* logits = nullptr;  // null: the step makes none
 };
 
+// The memory that a backend's objects live in, as it stands.
+struct BackendMemory {
+  int64_t free_bytes = 0;  // 0: not known
+  bool own = false;        // the device's own; else the host's, shared with all its programs
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;  // "cpu"
   virtual std::string detail() const = 0;     // "cpu avx512-vnni, 2 threads"
+  virtual BackendMemory memory() const { return {.free_bytes = available_memory_bytes()}; }
 
   // --- objects. Formats were validated by the caller (tensor/formats.h).
   virtual Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,

@@ -47,6 +47,8 @@ class CudaBackend final : public Backend {
                        options_.portable ? ", portable kernels" : "");
   }
 
+  BackendMemory memory() const override { return {.free_bytes = device_free_bytes(), .own = true}; }
+
   Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
                                               Precision precision) override {
     return as_base<Tensor>(CudaTensor::create(rows, cols, precision));

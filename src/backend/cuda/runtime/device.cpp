@@ -85,4 +85,10 @@ Result<void*> device_allocate(int64_t bytes) {
 
 void device_free(void* p) { (void)cudaFree(p); }
 
+int64_t device_free_bytes() {
+  size_t free = 0, total = 0;
+  ATOM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
+}
+
 }  // namespace atom::cuda

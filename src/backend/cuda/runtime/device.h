@@ -47,6 +47,8 @@ inline void must(const Status& status) { ATOM_CHECK(status.ok(), status.message(
 // Bytes of GPU memory, owned. Allocation is an error value: the size may come from an input.
 Result<void*> device_allocate(int64_t bytes);
 void device_free(void* p);
+// Bytes that could be allocated now.
+int64_t device_free_bytes();
 
 template <class T>
 class DeviceArray {
