@@ -75,26 +75,33 @@ Result<std::unique_ptr<KvCache>> Decoder::make_cache(int64_t pages) const {
   return cache;
 }
 
-Status Decoder::forward(const Batch& batch, KvCache& cache, Tensor& logits) {
-  ATOM_TRY(check(batch, cache));
+Status Decoder::forward(const Batch& batch, KvCache& cache, Tensor& logits,
+                        const StepReading& reading) {
+  ATOM_TRY(check(batch, cache, reading.best));
   run_tokens_ = batch.size();
-  backend_.run_step({.batch = &batch, .cache = &cache, .state = x_.get(), .logits = &logits}, [&] {
-    run_layers(batch, cache);
-    compute_logits(batch.logit_rows, logits);
-  });
+  const auto rows = static_cast<int64_t>(batch.logit_rows.size());
+  backend_.run_step(
+      {.batch = &batch, .cache = &cache, .state = x_.get(), .logits = &logits, .reading = reading},
+      [&] {
+        run_layers(batch, cache, reading.best);
+        compute_logits(batch.logit_rows, logits);
+        if (reading.to != nullptr && reading.whole_rows < rows) {
+          backend_.argmax(logits, rows, *reading.best);
+        }
+      });
   return {};
 }
 
 Status Decoder::run(const Batch& batch, KvCache& cache) {
-  ATOM_TRY(check(batch, cache));
+  ATOM_TRY(check(batch, cache, nullptr));
   run_tokens_ = batch.size();
   backend_.run_step({.batch = &batch, .cache = &cache, .state = x_.get(), .logits = nullptr},
-                    [&] { run_layers(batch, cache); });
+                    [&] { run_layers(batch, cache, nullptr); });
   return {};
 }
 
-void Decoder::run_layers(const Batch& batch, KvCache& cache) {
-  backend_.embed(*weights_->embed, batch.tokens, *x_);
+void Decoder::run_layers(const Batch& batch, KvCache& cache, const TokenIds* earlier) {
+  backend_.embed({.table = weights_->embed.get(), .ids = batch.tokens, .earlier = earlier}, *x_);
   for (size_t i = 0; i < weights_->layers.size(); ++i) {
     const LayerWeights& layer = weights_->layers[i];
     layers_->attention(layer, static_cast<int64_t>(i), batch, cache, *x_);
@@ -117,12 +124,13 @@ void Decoder::compute_logits(std::span<const int32_t> rows, Tensor& logits) {
       {.x = head_input_.get(), .w = weights_->lm_head.get(), .y = &logits, .tokens = count});
 }
 
-Status Decoder::check(const Batch& batch, const KvCache& cache) const {
+Status Decoder::check(const Batch& batch, const KvCache& cache, const TokenIds* earlier) const {
   ATOM_CHECK(batch.size() > 0 && batch.size() <= limits_.max_tokens, "batch does not fit");
   ATOM_CHECK(batch.positions.size() == batch.tokens.size(), "a position a token");
   ATOM_CHECK(cache.shape().layers == config().layers, "the cache is another model's");
+  const int64_t least = earlier == nullptr ? 0 : -earlier->size();
   for (size_t t = 0; t < batch.tokens.size(); ++t) {
-    if (batch.tokens[t] < 0 || batch.tokens[t] >= config().vocab) {
+    if (batch.tokens[t] < least || batch.tokens[t] >= config().vocab) {
       return error(ErrorCode::kInvalidArgument, "token id {} is beyond the vocabulary of {}",
                    batch.tokens[t], config().vocab);
     }

@@ -33,8 +33,11 @@ class Decoder {
 
   // Runs the batch's tokens through all layers: their keys and values go into the cache, and the
   // logits of batch.logit_rows (at most max_logit_rows) into the leading rows of logits [>=R, V].
-  // Fails on a token id beyond the vocabulary and on a position beyond the limit.
-  Status forward(const Batch& batch, KvCache& cache, Tensor& logits);
+  // Fails on a token id beyond the vocabulary and on a position beyond the limit. Where
+  // reading.best is given, a token id -1 - r stands for what row r of the step before chose into
+  // it.
+  Status forward(const Batch& batch, KvCache& cache, Tensor& logits,
+                 const StepReading& reading = {});
 
   // The two halves of forward, for when more logits are wanted than fit at once: run() leaves the
   // last layer's output of every token in place, compute_logits() turns any rows of it into logits.
@@ -49,8 +52,9 @@ class Decoder {
  private:
   Decoder(Backend& backend, std::shared_ptr<const DecoderWeights> weights,
           const DecoderLimits& limits);
-  Status check(const Batch& batch, const KvCache& cache) const;
-  void run_layers(const Batch& batch, KvCache& cache);
+  // earlier: for tokens of the step before, or null.
+  Status check(const Batch& batch, const KvCache& cache, const TokenIds* earlier) const;
+  void run_layers(const Batch& batch, KvCache& cache, const TokenIds* earlier);
 
   Backend& backend_;
   std::shared_ptr<const DecoderWeights> weights_;

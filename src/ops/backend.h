@@ -100,6 +100,29 @@ struct HostRouting {
   std::vector<float> weights;    // [T, A]
 };
 
+// Token ids in the backend's memory.
+class TokenIds {
+ public:
+  virtual ~TokenIds() = default;
+  virtual int64_t size() const = 0;
+};
+
+// What a step leaves on the host, see StepReading.
+struct StepOutput {
+  std::span<const int32_t> best = {};  // [R] the argmax of each row of logits; empty if W = R
+  std::span<float> logits = {};        // [W, V] the first W rows, which the caller may overwrite
+  double seconds = 0;                  // from the step's first operator to its last one
+};
+
+// Takes a step's output on its way to the host.
+class StepReadback {
+ public:
+  virtual ~StepReadback() = default;
+  // Waits for the last step that was given this readback. The output is there until the next step
+  // with it, on a backend that is not asynchronous until the next step with these logits.
+  virtual StepOutput wait() = 0;
+};
+
 struct KvCacheShape {
   int64_t layers = 0;
   int64_t kv_heads = 0;
@@ -128,6 +151,13 @@ struct HostActivations {
   std::vector<float> scales;          // [T, groups]
   std::vector<float> outlier_scales;  // [T] when outliers are INT8
   std::vector<float> values;          // [T, K] what the codes stand for (float formats: the values)
+};
+
+// An embedding is a linear whose rows are looked up.
+struct EmbedArgs {
+  const LinearWeights* table = nullptr;  // [V, D]
+  std::span<const int32_t> ids = {};     // [T]
+  const TokenIds* earlier = nullptr;     // id -1 - r stands for its id r; null: there is none such
 };
 
 struct RmsNormArgs {
@@ -191,12 +221,21 @@ struct AttentionArgs {
 
 class DeviceQuantizer;  // ops/device_quantizer.h
 
+// What the host gets of a step's logits [R, V]: those of the first W rows, and of all rows the
+// largest one's token, which takes far less time to copy.
+struct StepReading {
+  StepReadback* to = nullptr;  // null: nothing
+  int64_t whole_rows = 0;      // W
+  TokenIds* best = nullptr;    // [>=R], where W < R: receives the rows' argmax
+};
+
 // One forward pass, see Backend::run_step.
 struct StepArgs {
   const Batch* batch = nullptr;
   const KvCache* cache = nullptr;
-  const Tensor* state = nullptr;   // of whoever runs it: one that no other keeps
-  const Tensor* logits = nullptr;  // null: the step makes none
+  const Tensor* state = nullptr;  // of whoever runs it: one that no other keeps
+  Tensor* logits = nullptr;       // null: the step makes none
+  StepReading reading = {};
 };
 
 // The memory that a backend's objects live in, as it stands.
@@ -211,6 +250,9 @@ class Backend {
   virtual std::string_view name() const = 0;  // "cpu"
   virtual std::string detail() const = 0;     // "cpu avx512-vnni, 2 threads"
   virtual BackendMemory memory() const { return {.free_bytes = available_memory_bytes()}; }
+  // True: operators are queued, in order, and return before they have run. Host access and
+  // StepReadback::wait wait for them.
+  virtual bool asynchronous() const { return false; }
 
   // --- objects. Formats were validated by the caller (tensor/formats.h).
   virtual Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
@@ -224,25 +266,28 @@ class Backend {
   // REQUIRES: 1 <= active <= experts.
   virtual Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t active,
                                                         int64_t max_tokens) = 0;
+  virtual Result<std::unique_ptr<TokenIds>> make_token_ids(int64_t size) = 0;
+  // rows, vocab: of the largest logits.
+  virtual Result<std::unique_ptr<StepReadback>> make_readback(int64_t rows, int64_t vocab) = 0;
 
   // --- host access (synchronous). rows: how many leading rows to copy.
   virtual void write(Tensor& to, std::span<const float> from) = 0;
   virtual void read(const Tensor& from, int64_t rows, std::span<float> to) = 0;
   virtual HostActivations read(const Activations& from, int64_t tokens) = 0;
   virtual HostRouting read(const Routing& from, int64_t tokens) = 0;
+  virtual std::vector<int32_t> read(const TokenIds& from, int64_t count) = 0;
 
-  // Runs `operators`, which calls operators and does nothing else: for the same cache, state and
-  // logits the same operators with the same arguments, but for the contents of a batch of so many
-  // tokens, sequences and logit rows. A backend may therefore record the operators of a step and
-  // replay the record, without calling `operators`, when such a batch comes again.
-  virtual void run_step(const StepArgs& /*args*/, const std::function<void()>& operators) {
-    operators();
-  }
+  // Runs `operators`, which calls operators and does nothing else: for the same cache, state,
+  // logits and reading.best, and with as little or as much to read, the same operators with the
+  // same arguments, but for the contents of a batch of so many tokens, sequences and logit rows. A
+  // backend may therefore record the operators of a step and replay the record, without calling
+  // `operators`, when such a batch comes again. Then starts to bring args.reading to the host.
+  virtual void run_step(const StepArgs& args, const std::function<void()>& operators) = 0;
 
   // --- operators. perm: [K] source channel of each permuted channel, or empty for identity; a host
   // array that stays alive and unchanged, like every span in the args.
-  // y[t] = row ids[t] of table (an embedding is a linear whose rows are looked up).
-  virtual void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) = 0;
+  // y[t] = row ids[t] of the table.
+  virtual void embed(const EmbedArgs& args, Tensor& y) = 0;
   virtual void rmsnorm(const RmsNormArgs& args, Tensor& y) = 0;
   virtual void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
                                 Activations& y) = 0;
@@ -262,6 +307,9 @@ class Backend {
   virtual void combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) = 0;
   virtual void rope_append_kv(const RopeAppendArgs& args) = 0;
   virtual void paged_attention(const AttentionArgs& args) = 0;
+  // y[i] = where the largest element of x's row i is: the first of equal ones, 0 where none is
+  // above minus infinity. A NaN is below every number.
+  virtual void argmax(const Tensor& x, int64_t rows, TokenIds& y) = 0;
   // y[i] = x[rows[i]].
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) = 0;
   // What quantized activations stand for, [T, K] in permuted channel order, as floats.

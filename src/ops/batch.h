@@ -20,7 +20,7 @@ struct SequenceSlice {
 };
 
 struct Batch {
-  std::vector<int32_t> tokens;           // [T] token ids
+  std::vector<int32_t> tokens;           // [T] token ids; see also EmbedArgs::earlier
   std::vector<int32_t> positions;        // [T] RoPE positions (prefix tokens come before: the first
                                          // token of a sequence has position prefix_tokens)
   std::vector<SequenceSlice> sequences;  // cover [0, T) without gaps

@@ -34,7 +34,7 @@ Result<std::unique_ptr<CalibrationStream>> CalibrationStream::create(
   for (int64_t i = 0; i < count; ++i) {
     const std::vector<int32_t>& window = windows[static_cast<size_t>(i)];
     ATOM_CHECK(static_cast<int64_t>(window.size()) == tokens, "windows of different lengths");
-    backend.embed(embedding, window, *stream->x_);
+    backend.embed({.table = &embedding, .ids = window}, *stream->x_);
     backend.read(*stream->x_, tokens, stream->states_.window(i));
     stream->states_.release(i);
   }

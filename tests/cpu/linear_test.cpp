@@ -146,7 +146,7 @@ TEST_P(LinearTest, EmbeddingRowsAreTheDequantizedRows) {
     auto y = backend->make_tensor(c.rows, c.cols).value();
     std::vector<int32_t> ids(static_cast<size_t>(c.rows));
     for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
-    backend->embed(*w, ids, *y);
+    backend->embed({.table = w.get(), .ids = ids}, *y);
     std::vector<float> got(weights.size());
     backend->read(*y, c.rows, got);
     for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], static_cast<float>(weights[i])) << i;

@@ -122,7 +122,7 @@ TEST_P(DecoderTest, PrefixStandsForTokensInFront) {
   const std::vector<int32_t> pages = {0};
   Batch batch;
   add_sequence(batch, std::span(tokens).first(kPrefix), 0, pages, 0);
-  backend->embed(*weights.embed, batch.tokens, *x);
+  backend->embed({.table = weights.embed.get(), .ids = batch.tokens}, *x);
   for (int64_t i = 0; i < config.layers; ++i) {
     LayerWeights layer =
         must(load_layer(*backend, must(read_float_layer(*source, i, DType::kF32))));

@@ -31,7 +31,7 @@ class LayerRunnerTest : public ::testing::TestWithParam<const char*> {
     const std::vector<int32_t> tokens = {3, 14, 15, 92, 65}, pages = {0};
     Batch batch;
     add_sequence(batch, tokens, 0, pages, 0);
-    backend->embed(*ends.embed, batch.tokens, *x);
+    backend->embed({.table = ends.embed.get(), .ids = batch.tokens}, *x);
     backend_ = backend.get();
     runner->attention(layer, 0, batch, *cache, *x, hook);
     runner->mlp(layer, batch.size(), *x, hook);
@@ -74,7 +74,7 @@ TEST_P(LayerRunnerTest, HookMayReplaceTheInput) {
   const DecoderWeights ends = must(load_float_ends(*backend, *source, DType::kF32, {}));
   const auto x = must(backend->make_tensor(5, source->config().hidden));
   const std::vector<int32_t> tokens = {3, 14, 15, 92, 65};
-  backend->embed(*ends.embed, tokens, *x);
+  backend->embed({.table = ends.embed.get(), .ids = tokens}, *x);
   std::vector<float> embedded(found.size());
   backend->read(*x, 5, embedded);
   EXPECT_EQ(found, embedded);

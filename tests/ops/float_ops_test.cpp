@@ -76,8 +76,141 @@ TEST(Embed, LooksRowsUpExactly) {
     for (Backend* backend : all_backends()) {
       SCOPED_TRACE(backend->detail());
       const auto y = make_output(*backend, 6, 96);
-      backend->embed(*load(*backend, table), ids, *y);
+      const auto weights = load(*backend, table);
+      backend->embed({.table = weights.get(), .ids = ids}, *y);
       expect_same(read_output(*backend, *y, 6).values, want.values);
+    }
+  }
+}
+
+Matrix logits_with_ties(int64_t rows, int64_t vocab, uint64_t seed) {
+  Matrix x = random_matrix(rows, vocab, seed, false);
+  for (float& v : x.values) v = std::round(4 * v);  // few different values
+  return x;
+}
+
+int32_t first_largest(std::span<const float> row) {
+  int32_t best = 0;
+  float most = -std::numeric_limits<float>::infinity();
+  for (size_t k = 0; k < row.size(); ++k) {
+    if (row[k] > most) {
+      most = row[k];
+      best = static_cast<int32_t>(k);
+    }
+  }
+  return best;
+}
+
+TEST(Argmax, FindsTheFirstOfTheLargest) {
+  for (const int64_t rows : {1, 3, 17, 129}) {
+    for (const int64_t vocab : {1, 3, 33, 260, 1000, 4099}) {
+      SCOPED_TRACE(fmt::format("{} x {}", rows, vocab));
+      const Matrix x = logits_with_ties(rows, vocab, 98);
+      for (Backend* backend : all_backends()) {
+        SCOPED_TRACE(backend->detail());
+        const auto input = make_input(*backend, x);
+        auto ids = backend->make_token_ids(rows + 1);
+        ASSERT_TRUE(ids.ok());
+        EXPECT_EQ((*ids)->size(), rows + 1);
+        backend->argmax(*input, rows, **ids);
+        const std::vector<int32_t> got = backend->read(**ids, rows);
+        for (int64_t t = 0; t < rows; ++t) {
+          EXPECT_EQ(got[static_cast<size_t>(t)], first_largest(x.row(t))) << "row " << t;
+        }
+      }
+    }
+  }
+}
+
+TEST(Argmax, SeesNoNumberInNaN) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  constexpr int64_t kVocab = 1030;
+  Matrix x(7, kVocab);
+  const auto set = [&](int64_t row, float all, std::vector<std::pair<int64_t, float>> some) {
+    std::ranges::fill(x.row(row), all);
+    for (const auto& [k, value] : some) x.at(row, k) = value;
+  };
+  set(0, kNaN, {{777, -5.0f}});
+  set(1, kNaN, {});
+  set(2, -kInfinity, {{0, kNaN}});
+  set(3, -kInfinity, {{1029, -1e38f}});
+  set(4, 1.0f, {{500, kInfinity}, {900, kInfinity}});
+  set(5, -1.0f, {{3, -0.0f}, {4, 0.0f}});  // equal
+  set(6, 2.0f, {{0, kNaN}, {1, kNaN}});
+  for (Backend* backend : all_backends()) {
+    SCOPED_TRACE(backend->detail());
+    const auto input = make_input(*backend, x);
+    auto ids = backend->make_token_ids(7);
+    ASSERT_TRUE(ids.ok());
+    backend->argmax(*input, 7, **ids);
+    EXPECT_EQ(backend->read(**ids, 7), (std::vector<int32_t>{777, 0, 0, 1029, 500, 3, 2}));
+  }
+}
+
+TEST(Embed, TakesIdsFromEarlierOnes) {
+  const LinearFormat format = grouped_format(8, 32, 0, OutlierKind::kNone);
+  const PackedLinear table = random_linear(format, 33, 96, 91);
+  const Matrix logits = logits_with_ties(5, 33, 99);
+  const std::vector<int32_t> ids = {4, -1, -5, 0, -3};
+  std::vector<int32_t> plain = ids;
+  for (int32_t& id : plain) {
+    if (id < 0) id = first_largest(logits.row(-1 - id));
+  }
+  for (Backend* backend : all_backends()) {
+    SCOPED_TRACE(backend->detail());
+    const auto weights = load(*backend, table);
+    const auto input = make_input(*backend, logits);
+    auto earlier = backend->make_token_ids(5);
+    ASSERT_TRUE(earlier.ok());
+    backend->argmax(*input, 5, **earlier);
+    const auto want = make_output(*backend, 5, 96), got = make_output(*backend, 5, 96);
+    backend->embed({.table = weights.get(), .ids = plain}, *want);
+    backend->embed({.table = weights.get(), .ids = ids, .earlier = earlier->get()}, *got);
+    expect_same(read_output(*backend, *got, 5).values, read_output(*backend, *want, 5).values);
+  }
+}
+
+// Of a step's logits the first rows come whole, of all the largest one's token.
+TEST(RunStep, BringsItsOutputToTheHost) {
+  const Matrix logits = logits_with_ties(6, 260, 100);
+  Batch batch;
+  batch.tokens = batch.positions = {0, 0, 0, 0, 0, 0};
+  const std::vector<int32_t> page = {0};
+  for (int64_t i = 0; i < 6; ++i) {
+    batch.logit_rows.push_back(static_cast<int32_t>(i));
+    batch.sequences.push_back({.first_token = i, .token_count = 1, .pages = page});
+  }
+  for (Backend* backend : all_backends()) {
+    SCOPED_TRACE(backend->detail());
+    auto cache = backend->make_kv_cache(
+        {.layers = 1, .kv_heads = 1, .head_dim = 64, .pages = 1, .format = {.bits = 4}});
+    ASSERT_TRUE(cache.ok()) << cache.status().message();
+    const auto state = make_output(*backend, 6, 8), to = make_output(*backend, 6, 260);
+    const auto from = make_input(*backend, logits);
+    auto best = backend->make_token_ids(6);
+    auto readback = backend->make_readback(6, 260);
+    ASSERT_TRUE(best.ok() && readback.ok());
+    for (const int64_t whole : {0, 2, 6, 0, 1, 0, 0}) {  // often enough to be recorded
+      SCOPED_TRACE(whole);
+      backend->run_step(
+          {.batch = &batch,
+           .cache = cache->get(),
+           .state = state.get(),
+           .logits = to.get(),
+           .reading = {.to = readback->get(), .whole_rows = whole, .best = best->get()}},
+          [&] {
+            backend->gather_rows(*from, batch.logit_rows, *to);
+            if (whole < 6) backend->argmax(*to, 6, **best);
+          });
+      const StepOutput output = (*readback)->wait();
+      ASSERT_EQ(output.best.size(), whole < 6 ? 6u : 0u);
+      ASSERT_EQ(output.logits.size(), static_cast<size_t>(whole * 260));
+      for (size_t t = 0; t < output.best.size(); ++t) {
+        EXPECT_EQ(output.best[t], first_largest(logits.row(static_cast<int64_t>(t))));
+      }
+      expect_same(output.logits, std::span(logits.values).first(output.logits.size()));
+      EXPECT_GE(output.seconds, 0);
     }
   }
 }

@@ -10,6 +10,8 @@
 #include "backend/cpu/linear_weights.h"
 #include "backend/cpu/objects.h"
 #include "base/parallel.h"
+#include "ops/argmax.h"
+#include "ops/host_step.h"
 #include "ops/numerics.h"
 #include "ops/routing.h"
 
@@ -86,6 +88,17 @@ class CpuBackend final : public Backend {
                                                 int64_t max_tokens) override {
     return std::unique_ptr<Routing>(std::make_unique<RoutingTable>(experts, active, max_tokens));
   }
+  Result<std::unique_ptr<TokenIds>> make_token_ids(int64_t size) override {
+    return std::unique_ptr<TokenIds>(std::make_unique<HostTokenIds>(size));
+  }
+  Result<std::unique_ptr<StepReadback>> make_readback(int64_t, int64_t) override {
+    return std::unique_ptr<StepReadback>(std::make_unique<HostReadback>());
+  }
+
+  void run_step(const StepArgs& args, const std::function<void()>& operators) override {
+    run_host_step(args, operators,
+                  args.logits == nullptr ? nullptr : static_cast<CpuTensor&>(*args.logits).row(0));
+  }
 
   void write(Tensor& to, std::span<const float> from) override {
     auto& tensor = static_cast<CpuTensor&>(to);
@@ -100,8 +113,13 @@ class CpuBackend final : public Backend {
   }
   HostActivations read(const Activations& from, int64_t tokens) override;
   HostRouting read(const Routing& from, int64_t tokens) override { return routed(from, tokens); }
+  std::vector<int32_t> read(const TokenIds& from, int64_t count) override {
+    ATOM_CHECK(count <= from.size(), "read past the end");
+    const auto& ids = static_cast<const HostTokenIds&>(from).ids;
+    return {ids.begin(), ids.begin() + count};
+  }
 
-  void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override;
+  void embed(const EmbedArgs& args, Tensor& y) override;
   void rmsnorm(const RmsNormArgs& args, Tensor& y) override;
   void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
                         Activations& y) override;
@@ -118,6 +136,7 @@ class CpuBackend final : public Backend {
   void paged_attention(const AttentionArgs& args) override {
     cpu::paged_attention(kernels_, args, attention_);
   }
+  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
@@ -136,6 +155,7 @@ class CpuBackend final : public Backend {
   HugePageArena weights_;
   AttentionWorkspace attention_;
   AlignedBuffer<float> floats_;  // dequantized activations of float weights
+  std::vector<int32_t> ids_;     // of one embed
 };
 
 // fill(t, row) writes token t's values in permuted order, [K].
@@ -228,11 +248,12 @@ HostActivations CpuBackend::read(const Activations& from, int64_t tokens) {
   return host;
 }
 
-void CpuBackend::embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) {
-  const auto& weights = static_cast<const CpuLinear&>(table);
+void CpuBackend::embed(const EmbedArgs& args, Tensor& y) {
+  const auto& weights = static_cast<const CpuLinear&>(*args.table);
   auto& to = static_cast<CpuTensor&>(y);
+  const std::span<const int32_t> ids = resolve_ids(args, ids_);
   for_tokens(static_cast<int64_t>(ids.size()), [&](int64_t t) {
-    ATOM_CHECK(ids[t] >= 0 && ids[t] < table.rows(), "token id outside the embedding");
+    ATOM_CHECK(ids[t] >= 0 && ids[t] < weights.rows(), "token id outside the embedding");
     weights.dequantize_row(ids[t], to.row(t));
   });
 }
@@ -424,6 +445,15 @@ void CpuBackend::combine(const Tensor& x, const Routing& routing, int64_t tokens
       const float* part = from.row(table.rows[static_cast<size_t>(i)]);
       for (int64_t c = 0; c < y.cols(); ++c) row[c] += weight * part[c];
     }
+  });
+}
+
+void CpuBackend::argmax(const Tensor& x, int64_t rows, TokenIds& y) {
+  const auto& from = static_cast<const CpuTensor&>(x);
+  auto& ids = static_cast<HostTokenIds&>(y).ids;
+  ATOM_CHECK(rows <= x.rows() && rows <= y.size(), "argmax: more rows than there are");
+  parallel_for(rows, [&](int64_t i) {
+    ids[static_cast<size_t>(i)] = atom::argmax({from.row(i), static_cast<size_t>(x.cols())});
   });
 }
 

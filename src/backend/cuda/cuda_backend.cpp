@@ -13,6 +13,7 @@
 #include "backend/cuda/objects.h"
 #include "backend/cuda/runtime/host_arrays.h"
 #include "backend/cuda/step_graphs.h"
+#include "backend/cuda/step_readback.h"
 #include "ops/numerics.h"
 
 namespace atom {
@@ -48,6 +49,7 @@ class CudaBackend final : public Backend {
   }
 
   BackendMemory memory() const override { return {.free_bytes = device_free_bytes(), .own = true}; }
+  bool asynchronous() const override { return true; }
 
   Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
                                               Precision precision) override {
@@ -69,14 +71,21 @@ class CudaBackend final : public Backend {
                  "a mixture of {} experts: not supported on device cuda; use --device cpu",
                  experts);
   }
+  Result<std::unique_ptr<TokenIds>> make_token_ids(int64_t size) override {
+    return as_base<TokenIds>(CudaTokenIds::create(size));
+  }
+  Result<std::unique_ptr<StepReadback>> make_readback(int64_t rows, int64_t vocab) override {
+    return as_base<StepReadback>(CudaReadback::create(rows, vocab));
+  }
 
   void run_step(const StepArgs& args, const std::function<void()>& operators) override;
 
   void write(Tensor& to, std::span<const float> from) override;
   void read(const Tensor& from, int64_t rows, std::span<float> to) override;
   HostActivations read(const Activations& from, int64_t tokens) override;
+  std::vector<int32_t> read(const TokenIds& from, int64_t count) override;
 
-  void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override;
+  void embed(const EmbedArgs& args, Tensor& y) override;
   void rmsnorm(const RmsNormArgs& args, Tensor& y) override;
   void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
                         Activations& y) override;
@@ -96,6 +105,7 @@ class CudaBackend final : public Backend {
   void combine(const Tensor&, const Routing&, int64_t, Tensor&) override { no_experts(); }
   void rope_append_kv(const RopeAppendArgs& args) override;
   void paged_attention(const AttentionArgs& args) override;
+  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
@@ -145,7 +155,11 @@ CudaBackend::~CudaBackend() {
 
 void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& operators) {
   const Batch& batch = *args.batch;
+  const auto logit_rows = static_cast<int64_t>(batch.logit_rows.size());
+  const StepReading& reading = args.reading;
+  auto* readback = static_cast<CudaReadback*>(reading.to);
   must(batch_.set(batch, stream_));
+  if (readback != nullptr) readback->begin(stream_);
   step_ = &batch;
   // Prompts differ too much to be worth recording.
   if (!batch_.chunks().empty() || exact_attention_) {
@@ -154,13 +168,16 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
     graphs_.run({.cache = static_cast<const CudaKvCache*>(args.cache)->serial(),
                  .state = cast(*args.state).serial(),
                  .logits = args.logits == nullptr ? 0 : cast(*args.logits).serial(),
+                 .best = reading.best == nullptr ? 0 : cast(*reading.best).serial(),
+                 .argmax = readback != nullptr && reading.whole_rows < logit_rows,
                  .tokens = batch.size(),
-                 .logit_rows = static_cast<int64_t>(batch.logit_rows.size()),
+                 .logit_rows = logit_rows,
                  .longest = batch_.longest_decode(),
                  .batch = batch_.address()},
                 stream_, operators);
   }
   step_ = nullptr;
+  if (readback != nullptr) readback->end(args, stream_);
 }
 
 void CudaBackend::use_batch(const Batch& batch) {
@@ -208,17 +225,29 @@ HostActivations CudaBackend::read(const Activations& from, int64_t tokens) {
   return cast(from).to_host(tokens);
 }
 
+std::vector<int32_t> CudaBackend::read(const TokenIds& from, int64_t count) {
+  ATOM_CHECK(count <= from.size(), "read past the end");
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(ids.data(), cast(from).data(), ids.size() * sizeof(int32_t),
+                                  cudaMemcpyDeviceToHost, stream_));
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+  return ids;
+}
+
 // --- rows
 
-void CudaBackend::embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) {
-  const WeightView& view = cast(table).view();
+void CudaBackend::embed(const EmbedArgs& args, Tensor& y) {
+  const std::span<const int32_t> ids = args.ids;
+  const WeightView& view = cast(*args.table).view();
   ATOM_CHECK(static_cast<int64_t>(ids.size()) <= y.rows() && y.cols() == view.cols,
              "embed: shape of y");
+  const int64_t least = args.earlier == nullptr ? 0 : -args.earlier->size();
   for (const int32_t id : ids) {
-    ATOM_CHECK(id >= 0 && id < view.rows, "token id outside the embedding");
+    ATOM_CHECK(id >= least && id < view.rows, "token id outside the embedding");
   }
   launch_embed({.w = view,
                 .ids = on_device(ids),
+                .earlier = args.earlier == nullptr ? nullptr : cast(*args.earlier).data(),
                 .y = cast(y).data(),
                 .tokens = static_cast<int>(ids.size())},
                stream_);
@@ -332,6 +361,15 @@ void CudaBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
   params.x = cast(*args.gate_up).raw();
   params.halves = cast(*args.gate_up).halves();
   launch_quantize_rows(params, stream_);
+}
+
+void CudaBackend::argmax(const Tensor& x, int64_t rows, TokenIds& y) {
+  ATOM_CHECK(rows <= x.rows() && rows <= y.size() && x.cols() <= INT32_MAX, "argmax: shapes");
+  launch_argmax({.x = cast(x).data(),
+                 .y = static_cast<CudaTokenIds&>(y).data(),
+                 .rows = rows,
+                 .cols = x.cols()},
+                stream_);
 }
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {

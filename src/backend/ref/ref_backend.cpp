@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <vector>
 
 #include "backend/ref/ref_attention.h"
 #include "backend/ref/ref_objects.h"
 #include "base/parallel.h"
+#include "ops/host_step.h"
 #include "ops/numerics.h"
 #include "ops/routing.h"
 
@@ -88,6 +90,18 @@ class RefBackend final : public Backend {
     ATOM_TRY(check_product("routing", {active, max_tokens}));
     return make_object<RoutingTable, Routing>("routing", experts, active, max_tokens);
   }
+  Result<std::unique_ptr<TokenIds>> make_token_ids(int64_t size) override {
+    ATOM_TRY(check_product("token ids", {size}));
+    return make_object<HostTokenIds, TokenIds>("token ids", size);
+  }
+  Result<std::unique_ptr<StepReadback>> make_readback(int64_t, int64_t) override {
+    return make_object<HostReadback, StepReadback>("readback");
+  }
+
+  void run_step(const StepArgs& args, const std::function<void()>& operators) override {
+    run_host_step(args, operators,
+                  args.logits == nullptr ? nullptr : cast(*args.logits).all().data());
+  }
 
   void write(Tensor& to, std::span<const float> from) override {
     ATOM_CHECK(from.size() <= cast(to).all().size(), "more values than the tensor holds");
@@ -106,8 +120,16 @@ class RefBackend final : public Backend {
     ATOM_CHECK(tokens == cast(from).tokens(), "not the tokens that were routed");
     return cast(from).table();
   }
+  std::vector<int32_t> read(const TokenIds& from, int64_t count) override {
+    ATOM_CHECK(count <= from.size(), "more ids than there are");
+    const auto& ids = static_cast<const HostTokenIds&>(from).ids;
+    return {ids.begin(), ids.begin() + count};
+  }
 
-  void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override {
+  void embed(const EmbedArgs& args, Tensor& y) override {
+    const LinearWeights& table = *args.table;
+    std::vector<int32_t> memory;
+    const std::span<const int32_t> ids = resolve_ids(args, memory);
     ATOM_CHECK(static_cast<int64_t>(ids.size()) <= y.rows() && y.cols() == table.cols(),
                "embed: y has the wrong shape");
     for (size_t t = 0; t < ids.size(); ++t) {
@@ -274,6 +296,20 @@ class RefBackend final : public Backend {
     ATOM_CHECK(args.window >= 0, "paged_attention: negative window");
     if (shape.format.pre_rope) check_rotary(args.cos_sin, args.rotary_dim, *args.batch, shape);
     ref::paged_attention(args);
+  }
+
+  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override {
+    ATOM_CHECK(rows <= x.rows() && rows <= y.size(), "argmax: more rows than there are");
+    for (int64_t t = 0; t < rows; ++t) {
+      const std::span<const float> row = cast(x).row(t);
+      int32_t& best = static_cast<HostTokenIds&>(y).ids[static_cast<size_t>(t)] = 0;
+      double most = -std::numeric_limits<double>::infinity();
+      for (size_t k = 0; k < row.size(); ++k) {
+        if (!(row[k] > most)) continue;
+        most = row[k];
+        best = static_cast<int32_t>(k);
+      }
+    }
   }
 
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override {

@@ -79,7 +79,9 @@ __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
   wait_for_previous();
   let_next_start();
   const int64_t token = blockIdx.x;
-  const int id = p.ids[token], k = static_cast<int>(blockIdx.y * kEmbedThreads + threadIdx.x);
+  int id = p.ids[token];
+  if (id < 0 && p.earlier != nullptr) id = p.earlier[-1 - id];
+  const int k = static_cast<int>(blockIdx.y * kEmbedThreads + threadIdx.x);
   if (id < 0 || id >= p.w.rows || k >= p.w.cols) return;
   p.y[token * p.w.cols + k] = weight_value(p.w, id, k);
 }

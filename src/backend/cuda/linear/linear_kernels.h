@@ -41,10 +41,12 @@ struct FloatLinearParams {
 };
 void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream);
 
-// y[t] = row ids[t] of w, decoded. Ids outside of the table are skipped.
+// y[t] = row ids[t] of w, decoded; id -1 - r stands for earlier[r]. Ids outside of the table are
+// skipped.
 struct EmbedParams {
   WeightView w;
   const int32_t* ids = nullptr;
+  const int32_t* earlier = nullptr;  // where ids has such
   float* y = nullptr;
   int tokens = 0;
 };

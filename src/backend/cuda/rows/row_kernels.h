@@ -73,6 +73,14 @@ struct GatherParams {
 };
 void launch_gather_rows(const GatherParams& params, cudaStream_t stream);
 
+// y[i] = where the largest of x's row i is, see Backend::argmax; rows of `cols` floats.
+struct ArgmaxParams {
+  const float* x = nullptr;
+  int32_t* y = nullptr;
+  int64_t rows = 0, cols = 0;
+};
+void launch_argmax(const ArgmaxParams& params, cudaStream_t stream);
+
 // h [K, K] += x^T x over T rows of x, in the order of the rows; both triangles.
 struct GramParams {
   const float* x = nullptr;

@@ -9,7 +9,7 @@ PinnedBuffer::~PinnedBuffer() { (void)cudaFreeHost(data_); }
 Status PinnedBuffer::reserve(int64_t size) {
   if (size <= size_) return {};
   void* grown = nullptr;
-  const auto bytes = static_cast<size_t>(2 * size) * sizeof(int32_t);
+  const auto bytes = static_cast<size_t>(size) * sizeof(int32_t);
   const cudaError_t code = cudaHostAlloc(&grown, bytes, cudaHostAllocDefault);
   if (code != cudaSuccess) {
     (void)cudaGetLastError();
@@ -18,7 +18,7 @@ Status PinnedBuffer::reserve(int64_t size) {
   }
   ATOM_CUDA_CHECK(cudaFreeHost(data_));
   data_ = static_cast<int32_t*>(grown);
-  size_ = 2 * size;
+  size_ = size;
   return {};
 }
 
@@ -45,7 +45,7 @@ Status Upload::send(std::span<const int32_t> values, cudaStream_t stream) {
   } else {
     ATOM_CUDA_CHECK(cudaEventSynchronize(stage.copied));
   }
-  ATOM_TRY(stage.host.reserve(size));
+  ATOM_TRY(stage.host.reserve(device_.size()));
   std::copy(values.begin(), values.end(), stage.host.data());
   ATOM_CUDA_CHECK(cudaMemcpyAsync(device_.data(), stage.host.data(), values.size_bytes(),
                                   cudaMemcpyHostToDevice, stream));

@@ -17,7 +17,7 @@ class PinnedBuffer {
   PinnedBuffer& operator=(const PinnedBuffer&) = delete;
   ~PinnedBuffer();
 
-  // At least `size` ints; contents are lost when it grows.
+  // At least `size` ints, no more where it grows; contents are lost then.
   Status reserve(int64_t size);
   int32_t* data() { return data_; }
 
