@@ -6,47 +6,52 @@
 namespace atom {
 namespace {
 
-// Backends run their operators in the calling thread so far: start() does all the work.
+// What a runner keeps between steps; readbacks: one for each batch that may be on its way.
+struct RunnerMemory {
+  std::unique_ptr<KvCache> cache;
+  std::unique_ptr<Tensor> logits;  // [max_logit_rows, V]
+  std::unique_ptr<TokenIds> best;  // [max_logit_rows]
+  std::vector<std::unique_ptr<StepReadback>> readbacks;
+};
+
+// Where the backend is not asynchronous, start() does all the work.
 class DecoderRunner : public Runner {
  public:
-  DecoderRunner(Decoder& decoder, std::unique_ptr<KvCache> cache, std::unique_ptr<Tensor> logits)
-      : decoder_(decoder), cache_(std::move(cache)), logits_(std::move(logits)) {
+  DecoderRunner(Decoder& decoder, RunnerMemory memory)
+      : decoder_(decoder), memory_(std::move(memory)) {
     const ModelConfig& config = decoder.config();
     const DecoderLimits& limits = decoder.limits();
     limits_ = {.vocab = config.vocab,
                .max_tokens = limits.max_tokens,
                .max_logit_rows = limits.max_logit_rows,
-               .pages = cache_->shape().pages,
+               .pages = memory_.cache->shape().pages,
                .context = limits.positions - decoder.weights().prefix_tokens,
                .prefix_tokens = decoder.weights().prefix_tokens,
                .eos_ids = config.eos_ids,
-               .overlaps = false};
+               .overlaps = decoder.backend().asynchronous()};
   }
 
   const RunnerLimits& limits() const override { return limits_; }
 
-  Status start(const Batch& batch) override {
-    rows_ = 0;
-    ATOM_TRY(decoder_.forward(batch, *cache_, *logits_));
-    rows_ = static_cast<int64_t>(batch.logit_rows.size());
+  Status start(const Batch& batch, int64_t whole_rows) override {
+    ATOM_TRY(decoder_.forward(
+        batch, *memory_.cache, *memory_.logits,
+        {.to = &readback(started_), .whole_rows = whole_rows, .best = memory_.best.get()}));
+    ++started_;
     return {};
   }
 
-  Result<std::span<float>> wait() override {
-    const auto size = static_cast<size_t>(rows_ * limits_.vocab);
-    if (host_logits_.size() < size) host_logits_.resize(size);
-    const std::span<float> logits(host_logits_.data(), size);
-    if (rows_ > 0) decoder_.backend().read(*logits_, rows_, logits);
-    return logits;
-  }
+  Result<StepOutput> wait() override { return readback(waited_++).wait(); }
 
  private:
+  StepReadback& readback(size_t batch) {
+    return *memory_.readbacks[batch % memory_.readbacks.size()];
+  }
+
   Decoder& decoder_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Tensor> logits_;  // [max_logit_rows, V]
+  RunnerMemory memory_;
   RunnerLimits limits_;
-  int64_t rows_ = 0;                // of the last batch
-  std::vector<float> host_logits_;  // [rows, V]
+  size_t started_ = 0, waited_ = 0;  // batches
 };
 
 }  // namespace
@@ -56,10 +61,16 @@ Result<std::unique_ptr<Runner>> make_decoder_runner(Decoder& decoder, int64_t kv
     return error(ErrorCode::kInvalidArgument, "a KV cache of {} pages: must be 1 or more",
                  kv_pages);
   }
-  auto cache = ATOM_TRY(decoder.make_cache(kv_pages));
-  auto logits = ATOM_TRY(
-      decoder.backend().make_tensor(decoder.limits().max_logit_rows, decoder.config().vocab));
-  return std::unique_ptr<Runner>(new DecoderRunner(decoder, std::move(cache), std::move(logits)));
+  Backend& backend = decoder.backend();
+  const int64_t rows = decoder.limits().max_logit_rows, vocab = decoder.config().vocab;
+  RunnerMemory memory = {.cache = ATOM_TRY(decoder.make_cache(kv_pages)),
+                         .logits = ATOM_TRY(backend.make_tensor(rows, vocab)),
+                         .best = ATOM_TRY(backend.make_token_ids(rows)),
+                         .readbacks = {}};
+  for (int i = 0; i < (backend.asynchronous() ? 2 : 1); ++i) {
+    memory.readbacks.push_back(ATOM_TRY(backend.make_readback(rows, vocab)));
+  }
+  return std::unique_ptr<Runner>(new DecoderRunner(decoder, std::move(memory)));
 }
 
 }  // namespace atom

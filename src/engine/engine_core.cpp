@@ -39,7 +39,8 @@ struct EngineCore::Output : Sequence {
   int choice;
   Sampler sampler;
   std::unique_ptr<TokenConstraint> constraint;
-  int64_t scored = 0;  // tokens of the prompt that were reported with their logprobs
+  int64_t scored = 0;    // tokens of the prompt that were reported with their logprobs
+  int64_t last_row = 0;  // its last logit row in the last step that it ran in
   ChoiceEnd end;
   EngineClock::time_point last_token = {};
 
@@ -61,6 +62,11 @@ struct EngineCore::ActiveRequest {
   RequestEnd end;
 
   bool scores_output() const { return request.logprobs >= 0 || request.score; }
+  // Whether tokens are chosen by the largest logit, and logits are of no other use.
+  bool takes_best() const {
+    return atom::takes_best(request.sampling) && request.constraint == nullptr &&
+           !scores_output() && request.prompt_logprobs < 0;
+  }
 };
 
 struct EngineCore::Delivery {
@@ -183,87 +189,149 @@ void EngineCore::note_start(ActiveRequest& active, int64_t cached_tokens) {
 }
 
 bool EngineCore::step() {
-  const auto start = EngineClock::now();
+  // What passes between two turns counts as well while a step runs.
+  const auto start = running_.empty() ? EngineClock::now() : turn_end_;
   const int64_t steps = stats_.steps;
   std::vector<StepSlice> planned = scheduler_.plan();
   const auto finish = [&] {
-    if (running_slices_.empty()) return;
+    if (running_.empty()) return;
     if (const Status status = collect(); !status.ok()) run_one_by_one(status);
   };
-  finish();
-  if (const Status status = launch(std::move(planned)); !status.ok()) run_one_by_one(status);
-  if (!runner_->limits().overlaps) finish();
+  // Without logits to wait for, the next step takes its tokens from where the running one leaves
+  // them.
+  const bool overlaps = runner_->limits().overlaps;
+  const bool ahead = overlaps && !running_.empty() && running_.front().whole_rows == 0;
+  if (!ahead) finish();
+  if (const Status status = launch(std::move(planned)); !status.ok()) {
+    if (ahead) {
+      retract_failed();  // the next turn tries again, with nothing before it
+    } else {
+      run_one_by_one(status);
+    }
+  }
+  if (ahead || !overlaps) finish();
   deliver();
+  turn_end_ = EngineClock::now();
   if (stats_.steps > steps) {
-    const double seconds = seconds_between(start, EngineClock::now());
+    const double seconds = seconds_between(start, turn_end_);
     stats_.busy_seconds += seconds;
     stats_.step_time.add(seconds);
   }
-  return !requests_.empty() || !running_slices_.empty();
+  return !requests_.empty() || !running_.empty();
+}
+
+bool EngineCore::takes_best(const StepSlice& slice) {
+  return slice.samples && static_cast<const Output&>(*slice.sequence).request.takes_best();
+}
+
+void EngineCore::add_to_batch(const StepSlice& slice) {
+  auto& output = static_cast<Output&>(*slice.sequence);
+  const int32_t unknown = static_cast<int32_t>(-1 - output.last_row);
+  std::span<const int32_t> tokens(&unknown, 1);
+  if (slice.end() <= output.length()) {
+    tokens = std::span(output.tokens)
+                 .subspan(static_cast<size_t>(slice.first), static_cast<size_t>(slice.count));
+  }
+  ATOM_CHECK(static_cast<int64_t>(tokens.size()) == slice.count, "more than a token not known yet");
+  for (int64_t t = slice.rows_from; t < slice.end(); ++t) {
+    batch_.logit_rows.push_back(static_cast<int32_t>(batch_.size() + t - slice.first));
+  }
+  output.last_row = static_cast<int64_t>(batch_.logit_rows.size()) - 1;
+  add_sequence(batch_, tokens, slice.first, output.pages, runner_->limits().prefix_tokens);
 }
 
 Status EngineCore::launch(std::vector<StepSlice> slices) {
+  std::erase_if(slices, [&](const StepSlice& slice) { return !scheduler_.launch(slice); });
+  if (slices.empty()) return {};
+  const auto wants_logits = [](const StepSlice& s) { return s.rows() > 0 && !takes_best(s); };
+  std::stable_partition(slices.begin(), slices.end(), wants_logits);
   batch_.clear();
-  running_slices_.clear();
-  for (StepSlice& slice : slices) {
-    if (!scheduler_.launch(slice)) continue;
-    const Sequence& sequence = *slice.sequence;
-    for (int64_t t = slice.rows_from; t < slice.end(); ++t) {
-      batch_.logit_rows.push_back(static_cast<int32_t>(batch_.size() + t - slice.first));
-    }
-    add_sequence(batch_,
-                 std::span(sequence.tokens)
-                     .subspan(static_cast<size_t>(slice.first), static_cast<size_t>(slice.count)),
-                 slice.first, sequence.pages, runner_->limits().prefix_tokens);
+  RunningStep step;
+  for (const StepSlice& slice : slices) {
+    add_to_batch(slice);
+    if (wants_logits(slice)) step.whole_rows += slice.rows();
     ActiveRequest& active = static_cast<Output&>(*slice.sequence).request;
     if (!active.started) note_start(active, slice.first);
-    running_slices_.push_back(std::move(slice));
   }
-  if (running_slices_.empty()) return {};
-  const auto start = EngineClock::now();
-  const Status status = runner_->start(batch_);
-  stats_.runner_seconds += seconds_between(start, EngineClock::now());
-  return status;
+  if (Status status = runner_->start(batch_, step.whole_rows); !status.ok()) {
+    failed_ = std::move(slices);
+    return status;
+  }
+  step.slices = std::move(slices);
+  running_.push_back(std::move(step));
+  return {};
 }
 
 Status EngineCore::collect() {
-  const auto start = EngineClock::now();
-  const std::span<float> logits = ATOM_TRY(runner_->wait());
-  stats_.runner_seconds += seconds_between(start, EngineClock::now());
-  ++stats_.steps;
-
-  const std::vector<StepSlice> slices = std::move(running_slices_);
-  running_slices_.clear();
-  std::vector<int64_t> rows_before(slices.size());
-  int64_t rows = 0;
-  for (size_t i = 0; i < slices.size(); ++i) {
-    rows_before[i] = rows;
-    rows += slices[i].rows();
+  RunningStep step = std::move(running_.front());
+  running_.pop_front();
+  const Result<StepOutput> output = runner_->wait();
+  if (!output.ok()) {
+    discard_running();
+    failed_ = std::move(step.slices);
+    return output.status();
   }
+  ++stats_.steps;
+  stats_.runner_seconds += output->seconds;
+  choose_tokens(step, *output);
+  for (const StepSlice& slice : step.slices) commit(slice);
+  return {};
+}
+
+// What was started behind a step that failed had nothing to build on.
+void EngineCore::discard_running() {
+  if (running_.empty()) return;
+  static_cast<void>(runner_->wait());
+  failed_ = std::move(running_.front().slices);
+  running_.pop_front();
+  retract_failed();
+}
+
+void EngineCore::retract_failed() {
+  for (const StepSlice& slice : std::exchange(failed_, {})) scheduler_.retract(slice);
+}
+
+void EngineCore::choose_tokens(const RunningStep& step, const StepOutput& output) {
   const int64_t vocab = runner_->limits().vocab;
-  ATOM_CHECK(static_cast<int64_t>(logits.size()) == rows * vocab, "a row of logits each");
-  const auto count = static_cast<int64_t>(slices.size());
+  ATOM_CHECK(static_cast<int64_t>(output.logits.size()) == step.whole_rows * vocab,
+             "a row of logits each");
+  struct Choice {
+    const StepSlice* slice;
+    int64_t first_row;
+  };
+  std::vector<Choice> choices;
+  int64_t row = 0;
+  for (const StepSlice& slice : step.slices) {
+    auto& own = static_cast<Output&>(*slice.sequence);
+    if (own.state != Sequence::State::kEnded) {
+      if (takes_best(slice)) {
+        own.chosen = {.token = output.best[static_cast<size_t>(row)]};
+      } else {
+        choices.push_back({&slice, row});
+      }
+    }
+    row += slice.rows();
+  }
+  const auto count = static_cast<int64_t>(choices.size());
   const int64_t tasks = std::min<int64_t>(count, 4 * thread_count());
   if (static_cast<int64_t>(scratch_.size()) < tasks) scratch_.resize(static_cast<size_t>(tasks));
   parallel_for(tasks, [&](int64_t task) {
     for (int64_t i = task; i < count; i += tasks) {
-      const StepSlice& slice = slices[static_cast<size_t>(i)];
-      choose(slice,
-             logits.subspan(static_cast<size_t>(rows_before[static_cast<size_t>(i)] * vocab),
-                            static_cast<size_t>(slice.rows() * vocab)),
-             scratch_[static_cast<size_t>(task)]);
+      const auto [slice, first_row] = choices[static_cast<size_t>(i)];
+      const std::span<float> rows =
+          slice->rows() == 0 ? std::span<float>()
+                             : output.logits.subspan(static_cast<size_t>(first_row * vocab),
+                                                     static_cast<size_t>(slice->rows() * vocab));
+      choose(*slice, rows, scratch_[static_cast<size_t>(task)]);
     }
   });
-  for (const StepSlice& slice : slices) commit(slice);
-  return {};
 }
 
 // A step failed: what it held runs again sequence by sequence, and only what fails alone ends.
 void EngineCore::run_one_by_one(const Status& why) {
   ++stats_.failed_steps;
   deliver();  // an output may want no more after its last token
-  const std::vector<StepSlice> slices = std::move(running_slices_);
-  running_slices_.clear();
+  const std::vector<StepSlice> slices = std::exchange(failed_, {});
   for (const StepSlice& slice : slices) {
     // What was preempted meanwhile runs again in any case.
     if (!scheduler_.retract(slice) || slice.residence != slice.sequence->residence) continue;
@@ -273,8 +341,8 @@ void EngineCore::run_one_by_one(const Status& why) {
       if (status.ok()) status = collect();
     }
     if (status.ok()) continue;
-    running_slices_.clear();
-    scheduler_.retract(slice);
+    failed_.clear();
+    if (slices.size() > 1) scheduler_.retract(slice);
     end_output(std::static_pointer_cast<Output>(slice.sequence), FinishReason::kError, status);
   }
 }
@@ -283,7 +351,6 @@ void EngineCore::run_one_by_one(const Status& why) {
 void EngineCore::choose(const StepSlice& slice, std::span<float> rows,
                         SamplingScratch& scratch) const {
   Output& output = static_cast<Output&>(*slice.sequence);
-  if (output.state == Sequence::State::kEnded) return;
   const ActiveRequest& active = output.request;
   const auto vocab = static_cast<size_t>(runner_->limits().vocab);
   const auto row_of = [&](int64_t token) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -33,8 +34,8 @@ class EngineCore {
   void cancel_all();
 
   // One turn: plans a step, starts it and finishes it, then calls the sinks. Where the runner
-  // overlaps, it plans while the step of the last turn runs, and starts after having finished that.
-  // False when no request is left.
+  // overlaps, the step of the last turn runs meanwhile and is finished instead: after the new one
+  // was started if no logits of it are wanted, else before. False when no request is left.
   bool step();
 
   const EngineOptions& options() const { return options_; }       // context filled in
@@ -53,11 +54,21 @@ class EngineCore {
   void begin_other_choices(ActiveRequest& request);
   void note_start(ActiveRequest& request, int64_t cached_tokens);
 
-  // A step: launch() forms a batch of the slices and starts it, collect() waits for it, samples and
-  // commits. After an error the slices are still in running_slices_, for run_one_by_one().
+  // A step on its way through the runner.
+  struct RunningStep {
+    std::vector<StepSlice> slices;  // those first whose logits come whole
+    int64_t whole_rows = 0;
+  };
+  // launch() forms a batch of the slices and starts it, collect() waits for the first step that
+  // runs, samples and commits. After an error the slices are in failed_, for run_one_by_one().
   Status launch(std::vector<StepSlice> slices);
   Status collect();
   void run_one_by_one(const Status& why);
+  static bool takes_best(const StepSlice& slice);
+  void add_to_batch(const StepSlice& slice);
+  void discard_running();
+  void retract_failed();
+  void choose_tokens(const RunningStep& step, const StepOutput& output);
   void choose(const StepSlice& slice, std::span<float> rows, SamplingScratch& scratch) const;
   void commit(const StepSlice& slice);
   void commit_token(const std::shared_ptr<Output>& output);
@@ -75,12 +86,14 @@ class EngineCore {
   int64_t waiting_prompt_tokens_ = 0;
 
   Batch batch_;
-  std::vector<StepSlice> running_slices_;
+  std::deque<RunningStep> running_;  // two at most, the second started ahead
+  std::vector<StepSlice> failed_;
   std::vector<SamplingScratch> scratch_;
   std::vector<Delivery> deliveries_;
   std::vector<std::shared_ptr<Output>> ended_;  // whose sinks do not know yet
 
   EngineStats stats_;
+  EngineClock::time_point turn_end_ = {};  // of the last turn
   Rate prompt_rate_, generated_rate_;
 };
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/multiversion.h"
+#include "ops/argmax.h"
 
 namespace atom {
 namespace {
@@ -58,20 +59,6 @@ ATOM_MULTIVERSION void block_maxima(const float* logits, int64_t count, float* m
   }
 }
 
-ATOM_MULTIVERSION float maximum(const float* logits, int64_t count) {
-  Floats most = Floats{} + kLowest;
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    Floats x;
-    load(logits + i, x);
-    most = x > most ? x : most;
-  }
-  float best = kLowest;
-  for (int64_t lane = 0; lane < kLanes; ++lane) best = most[lane] > best ? most[lane] : best;
-  for (; i < count; ++i) best = logits[i] > best ? logits[i] : best;
-  return best;
-}
-
 // Sums of a block are in float, lane by lane, then the lanes in order; the rest is double.
 ATOM_MULTIVERSION double exponentials(const float* logits, int64_t count, float shift, float scale,
                                       double* block_sums) {
@@ -109,10 +96,8 @@ float or_none(float logit) { return std::isnan(logit) ? kLowest : logit; }
 }  // namespace
 
 RankedToken best_token(std::span<const float> logits) {
-  const float best = maximum(logits.data(), static_cast<int64_t>(logits.size()));
-  const auto equals = [&](float logit) { return or_none(logit) == best; };
-  const auto first = std::find_if(logits.begin(), logits.end(), equals);
-  return {best, static_cast<int32_t>(first - logits.begin())};
+  const int32_t best = argmax(logits);
+  return {or_none(logits[static_cast<size_t>(best)]), best};
 }
 
 std::span<const RankedToken> TokenRanking::best(std::span<const float> logits, int64_t count) {

@@ -15,6 +15,11 @@ Status out_of_range(const char* name, double value, const char* range) {
   return error(ErrorCode::kInvalidArgument, "{} = {}: must be {}", name, value, range);
 }
 
+bool has_penalties(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0 || params.presence_penalty != 0.0 ||
+         params.frequency_penalty != 0.0;
+}
+
 bool is_set(std::span<const uint64_t> bits, size_t i) {
   return (bits[i / 64] >> (i % 64) & 1) != 0;
 }
@@ -73,11 +78,12 @@ Status validate(const SamplingParams& p) {
   return {};
 }
 
+bool takes_best(const SamplingParams& params) {
+  return params.temperature == 0.0 && !has_penalties(params) && params.logit_bias.empty();
+}
+
 Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt)
-    : params_(params),
-      random_(params.seed),
-      counts_(params.repetition_penalty != 1.0 || params.presence_penalty != 0.0 ||
-              params.frequency_penalty != 0.0) {
+    : params_(params), random_(params.seed), counts_(has_penalties(params)) {
   if (params.repetition_penalty == 1.0) return;
   for (const int32_t token : prompt) seen_[token].in_prompt = true;
 }

@@ -28,6 +28,9 @@ struct SamplingParams {
 // Checks the ranges; the message names the parameter.
 Status validate(const SamplingParams& params);
 
+// Whether a sampler takes the argmax (ops/argmax.h) of logits as they come.
+bool takes_best(const SamplingParams& params);
+
 // Memory that choosing takes for a moment; one for each thread that samples.
 struct SamplingScratch {
   TokenRanking ranking;

@@ -137,24 +137,23 @@ bool Scheduler::launch(const StepSlice& slice) {
   Sequence& sequence = *slice.sequence;
   if (sequence.state == Sequence::State::kEnded) return false;
   ATOM_CHECK(sequence.state == Sequence::State::kRunning && sequence.residence == slice.residence &&
-                 sequence.past == slice.first && sequence.in_flight == 0 &&
-                 slice.end() <= sequence.length(),
+                 sequence.next() == slice.first && slice.end() <= sequence.known(),
              "a slice that does not follow what ran before");
-  sequence.in_flight = slice.count;
-  sequence.awaits = slice.samples;
+  sequence.in_flight += slice.count;
+  sequence.awaits += slice.samples ? 1 : 0;
   return true;
 }
 
 bool Scheduler::complete(const StepSlice& slice) {
   Sequence& sequence = *slice.sequence;
-  sequence.awaits = false;
+  sequence.awaits -= slice.samples ? 1 : 0;
   if (sequence.state == Sequence::State::kEnded) return false;
   if (sequence.scored_from < sequence.prompt_length) {
     sequence.scored_from =
         std::max(sequence.scored_from, std::min(slice.end(), sequence.prompt_length));
   }
   if (sequence.residence != slice.residence) return true;  // its pages are gone
-  sequence.in_flight = 0;
+  sequence.in_flight -= slice.count;
   sequence.past = slice.end();
   for (; (sequence.published + 1) * kPageTokens <= sequence.past; ++sequence.published) {
     pool_.publish(sequence.link, page_tokens(sequence, sequence.published),
@@ -165,8 +164,8 @@ bool Scheduler::complete(const StepSlice& slice) {
 
 bool Scheduler::retract(const StepSlice& slice) {
   Sequence& sequence = *slice.sequence;
-  sequence.awaits = false;
-  sequence.in_flight = 0;
+  sequence.awaits -= slice.samples ? 1 : 0;
+  if (sequence.residence == slice.residence) sequence.in_flight -= slice.count;
   return sequence.state != Sequence::State::kEnded;
 }
 

@@ -31,8 +31,10 @@ struct SchedulerLimits {
   int64_t max_logit_rows = 0;    // at least max_sequences
 };
 
-// A step is planned while the one before may still run: pages that a plan frees and gives away are
-// written by steps that run after. Planned slices must be launched or dropped before the next plan.
+// A step is planned, and perhaps launched, while the one before may still run: pages that a plan
+// frees and gives away are written by steps that run after. Planned slices must be launched or
+// dropped before the next plan, and of the steps launched before, all but the last completed or
+// retracted.
 class Scheduler {
  public:
   Scheduler(const SchedulerLimits& limits, int64_t pages) : limits_(limits), pool_(pages) {}
@@ -47,13 +49,14 @@ class Scheduler {
   // sequence that generates finds no page, the running ones of the last ranks are preempted: they
   // lose their pages and wait.
   std::vector<StepSlice> plan();
-  // The slice's step starts. False: its sequence has ended since it was planned, and the slice must
-  // not run.
+  // The slice's step starts; its last token may be one that the step before is yet to add. False:
+  // its sequence has ended since it was planned, and the slice must not run.
   bool launch(const StepSlice& slice);
   // The slice's step ran: its tokens are in the cache, and its full pages can be shared. Comes
   // before the sampled token is appended. False if the sequence has ended meanwhile.
   bool complete(const StepSlice& slice);
-  // The slice's step failed: its tokens must run again. False as above.
+  // The slice's step failed, or one that it built on: its tokens must run again. The last step
+  // launched goes first. False as above.
   bool retract(const StepSlice& slice);
 
   // Calls visit(sequence) for those running and then those waiting, each by rank, until it returns

@@ -9,7 +9,7 @@
 
 namespace atom {
 
-//   tokens   [ ... past ... | in flight | pending ... ]  (+ one still to be sampled, if awaits)
+//   tokens   [ ... past ... | in flight | pending ... ]  (+ those that running steps will add)
 //              in the cache   running     to be run
 struct Sequence {
   enum class State : uint8_t { kWaiting, kRunning, kEnded };
@@ -29,18 +29,18 @@ struct Sequence {
   PageLink link;          // of its published pages
   int64_t published = 0;  // its first pages that can be found, or whose equals can
   int64_t past = 0;
-  int64_t in_flight = 0;
-  bool awaits = false;  // the running step will add a token
+  int64_t in_flight = 0;  // in steps that run, the last of them perhaps not known yet
+  int64_t awaits = 0;     // tokens that running steps will add
   int64_t residence =
       0;  // counts preemptions, so that a step knows whether its pages are still there
 
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   bool generates() const { return limit > prompt_length; }
   // Tokens that a step formed now can count on, and where it begins.
-  int64_t known() const { return length() + (awaits ? 1 : 0); }
+  int64_t known() const { return length() + awaits; }
   int64_t next() const { return past + in_flight; }
-  // Tokens for the next step; none when the running one adds the last.
-  int64_t pending() const { return awaits && known() >= limit ? 0 : known() - next(); }
+  // Tokens for the next step; none when a running one adds the last.
+  int64_t pending() const { return awaits > 0 && known() >= limit ? 0 : known() - next(); }
   // Logits are wanted of the tokens from here to the last known one.
   int64_t wanted_from() const {
     if (scored_from < prompt_length - 1) return scored_from;

@@ -82,7 +82,8 @@ struct EngineStats {
   int64_t steps = 0;
   int64_t failed_steps = 0;
   double busy_seconds = 0;    // in steps
-  double runner_seconds = 0;  // of these, in the runner; the rest is the engine's own
+  double runner_seconds = 0;  // of these, in the model's operators (StepOutput::seconds); in the
+                              // rest the device had nothing to do
   DurationHistogram step_time;
   DurationHistogram queue_time;           // arrival to start
   DurationHistogram time_to_first_token;  // from arrival

@@ -46,6 +46,7 @@ process_results: !function preprocess_wikitext.process_results
 metric_list:
   - metric: word_perplexity
   - metric: byte_perplexity
+  - metric: bits_per_byte
 """
 
 

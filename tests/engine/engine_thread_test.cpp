@@ -30,9 +30,9 @@ class HeldRunner : public FakeRunner {
  public:
   HeldRunner(const FakeRunnerOptions& options, std::counting_semaphore<>& permits)
       : FakeRunner(options, 1), permits_(permits) {}
-  Status start(const Batch& batch) override {
+  Status start(const Batch& batch, int64_t whole_rows) override {
     permits_.acquire();
-    return FakeRunner::start(batch);
+    return FakeRunner::start(batch, whole_rows);
   }
 
  private:

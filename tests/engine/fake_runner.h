@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <set>
 #include <vector>
 
 #include "base/random.h"
 #include "engine/runner.h"
+#include "ops/argmax.h"
 
 namespace atom::testing {
 
@@ -38,6 +40,7 @@ struct FakeRunnerOptions {
   bool overlaps = false;
   // One batch in so many fails for no reason of its own, half of them halfway; 0: none.
   int64_t failures = 0;
+  int64_t* started_ahead = nullptr;  // counts batches that were started while one ran
 };
 
 class FakeRunner : public Runner {
@@ -57,57 +60,101 @@ class FakeRunner : public Runner {
 
   const RunnerLimits& limits() const override { return limits_; }
 
-  Status start(const Batch& batch) override {
-    EXPECT_FALSE(waiting_);
-    check(batch);
-    if (fails()) return error(ErrorCode::kInternal, "the fake device failed to start");
-    // Copies all that the batch points to, and does nothing yet: work comes as late as it may.
-    tokens_ = batch.tokens;
-    rows_ = batch.logit_rows;
-    slices_ = batch.sequences;
-    pages_.clear();
-    for (const SequenceSlice& slice : batch.sequences) {
-      pages_.emplace_back(slice.pages.begin(), slice.pages.end());
+  Status start(const Batch& batch, int64_t whole_rows) override {
+    EXPECT_LE(running_.size(), options_.overlaps ? 1u : 0u);
+    if (!running_.empty()) {
+      EXPECT_EQ(running_.back().whole_rows, 0) << "logits are wanted first";
+      if (options_.started_ahead != nullptr) ++*options_.started_ahead;
     }
-    waiting_ = true;
+    check(batch, whole_rows);
+    if (fails()) return error(ErrorCode::kInternal, "the fake device failed to start");
+    // Copies all that the batch points to.
+    Started started = {.tokens = batch.tokens,
+                       .rows = batch.logit_rows,
+                       .slices = batch.sequences,
+                       .pages = {},
+                       .whole_rows = whole_rows};
+    for (const SequenceSlice& slice : batch.sequences) {
+      started.pages.emplace_back(slice.pages.begin(), slice.pages.end());
+    }
+    running_.push_back(std::move(started));
+    // Work comes at once, or as late as it may.
+    if (random_.below(2) == 0) run_all();
     return {};
   }
 
-  Result<std::span<float>> wait() override {
-    EXPECT_TRUE(waiting_);
-    waiting_ = false;
-    const bool fail =
-        fails() || std::find(tokens_.begin(), tokens_.end(), kFakePoison) != tokens_.end();
-    logits_.clear();
-    size_t row = 0;
-    for (size_t s = 0; s < slices_.size(); ++s) {
-      const SequenceSlice& slice = slices_[s];
-      for (int64_t t = 0; t < slice.token_count; ++t) {
-        at(pages_[s], slice.past + t) =
-            fail ? -2 : tokens_[static_cast<size_t>(slice.first_token + t)];
-      }
-      for (; row < rows_.size() && rows_[row] < slice.first_token + slice.token_count; ++row) {
-        std::vector<int32_t> seen;
-        for (int64_t t = 0; t <= slice.past + rows_[row] - slice.first_token; ++t) {
-          seen.push_back(at(pages_[s], t));
-        }
-        logits_.resize(logits_.size() + kFakeVocab);
-        fake_logits(seen, std::span(logits_).last(kFakeVocab));
-      }
-    }
-    if (fail) return error(ErrorCode::kInternal, "the fake device failed");
-    return std::span(logits_);
+  Result<StepOutput> wait() override {
+    EXPECT_FALSE(running_.empty());
+    run_all();
+    last_ = std::move(running_.front());
+    running_.pop_front();
+    if (last_.failed) return error(ErrorCode::kInternal, "the fake device failed");
+    const bool all = last_.whole_rows == static_cast<int64_t>(last_.rows.size());
+    return StepOutput{.best = all ? std::span<const int32_t>() : last_.best,
+                      .logits = last_.logits,
+                      .seconds = 0};
   }
 
  private:
+  struct Started {
+    std::vector<int32_t> tokens;
+    std::vector<int32_t> rows;
+    std::vector<SequenceSlice> slices;
+    std::vector<std::vector<int32_t>> pages;
+    int64_t whole_rows = 0;
+    // Once it ran.
+    bool ran = false, failed = false;
+    std::vector<int32_t> best = {};
+    std::vector<float> logits = {};
+  };
+
+  void run_all() {
+    for (Started& started : running_) {
+      if (!started.ran) run(started);
+    }
+  }
+
+  void run(Started& s) {
+    s.ran = true;
+    for (int32_t& token : s.tokens) {
+      if (token < 0) token = best_.at(static_cast<size_t>(-1 - token));
+    }
+    s.failed =
+        fails() || std::find(s.tokens.begin(), s.tokens.end(), kFakePoison) != s.tokens.end();
+    size_t row = 0;
+    for (size_t i = 0; i < s.slices.size(); ++i) {
+      const SequenceSlice& slice = s.slices[i];
+      for (int64_t t = 0; t < slice.token_count; ++t) {
+        at(s.pages[i], slice.past + t) =
+            s.failed ? -2 : s.tokens[static_cast<size_t>(slice.first_token + t)];
+      }
+      for (; row < s.rows.size() && s.rows[row] < slice.first_token + slice.token_count; ++row) {
+        std::vector<int32_t> seen;
+        for (int64_t t = 0; t <= slice.past + s.rows[row] - slice.first_token; ++t) {
+          seen.push_back(at(s.pages[i], t));
+        }
+        std::vector<float> logits(kFakeVocab);
+        fake_logits(seen, logits);
+        s.best.push_back(s.failed ? 1 : argmax(logits));
+        if (static_cast<int64_t>(row) < s.whole_rows) {
+          s.logits.insert(s.logits.end(), logits.begin(), logits.end());
+        }
+      }
+    }
+    best_ = s.best;
+  }
+
   int32_t& at(const std::vector<int32_t>& pages, int64_t token) {
     return held_[static_cast<size_t>(pages[static_cast<size_t>(token / kPageTokens)])]
                 [static_cast<size_t>(token % kPageTokens)];
   }
   bool fails() { return options_.failures > 0 && random_.below(2 * options_.failures) == 0; }
 
-  void check(const Batch& batch) const {
+  void check(const Batch& batch, int64_t whole_rows) const {
     EXPECT_GT(batch.size(), 0);
+    EXPECT_LE(whole_rows, static_cast<int64_t>(batch.logit_rows.size()));
+    const int64_t earlier = running_.empty() ? 0 : static_cast<int64_t>(running_[0].rows.size());
+    for (const int32_t token : batch.tokens) EXPECT_TRUE(token >= -earlier && token < kFakeVocab);
     EXPECT_LE(batch.size(), options_.max_tokens);
     EXPECT_LE(static_cast<int64_t>(batch.logit_rows.size()), options_.max_logit_rows);
     EXPECT_TRUE(std::is_sorted(batch.logit_rows.begin(), batch.logit_rows.end()));
@@ -137,13 +184,9 @@ class FakeRunner : public Runner {
   RunnerLimits limits_;
   Random random_;
   std::vector<std::array<int32_t, kPageTokens>> held_;  // the tokens in each page
-  // The batch that runs.
-  bool waiting_ = false;
-  std::vector<int32_t> tokens_;
-  std::vector<int32_t> rows_;
-  std::vector<SequenceSlice> slices_;
-  std::vector<std::vector<int32_t>> pages_;
-  std::vector<float> logits_;
+  std::deque<Started> running_;
+  std::vector<int32_t> best_;  // of the batch that ran last
+  Started last_;               // what was waited for last
 };
 
 }  // namespace atom::testing

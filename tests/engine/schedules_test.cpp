@@ -66,6 +66,7 @@ class Schedule {
     runner.max_logit_rows = 1 + random_.below(8);
     runner.max_tokens = runner.max_logit_rows + random_.below(40);
     runner.overlaps = overlaps;
+    runner.started_ahead = &started_ahead;
     runner.failures = random_.below(4) == 0 ? 5 + random_.below(50) : 0;
     fails_ = runner.failures > 0;
     EngineOptions options;
@@ -108,6 +109,7 @@ class Schedule {
   }
 
   int64_t preemptions = 0, cached_tokens = 0, failed_steps = 0, cancelled = 0, poisoned = 0;
+  int64_t started_ahead = 0;
 
  private:
   struct Submitted {
@@ -271,6 +273,7 @@ INSTANTIATE_TEST_SUITE_P(Runners, SchedulesTest, ::testing::Bool(), [](const aut
 
 TEST_P(SchedulesTest, EachOutputIsThatOfItsRequestAlone) {
   int64_t preemptions = 0, cached_tokens = 0, failed_steps = 0, cancelled = 0, poisoned = 0;
+  int64_t started_ahead = 0;
   for (uint64_t seed = 0; seed < kSchedules; ++seed) {
     Schedule schedule(seed, GetParam());
     schedule.run();
@@ -280,6 +283,7 @@ TEST_P(SchedulesTest, EachOutputIsThatOfItsRequestAlone) {
     failed_steps += schedule.failed_steps;
     cancelled += schedule.cancelled;
     poisoned += schedule.poisoned;
+    started_ahead += schedule.started_ahead;
   }
   // The schedules did meet what they are for.
   EXPECT_GT(preemptions, kSchedules / 10);
@@ -287,6 +291,9 @@ TEST_P(SchedulesTest, EachOutputIsThatOfItsRequestAlone) {
   EXPECT_GT(failed_steps, kSchedules / 10);
   EXPECT_GT(cancelled, kSchedules / 10);
   EXPECT_GT(poisoned, kSchedules / 10);
+  if (GetParam()) {
+    EXPECT_GT(started_ahead, kSchedules);
+  }
 }
 
 }  // namespace
