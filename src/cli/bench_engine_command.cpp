@@ -341,7 +341,8 @@ void add_bench_engine_command(CLI::App& group, Action& action) {
   CLI::App* command = group.add_subcommand("engine", "Many requests at once, without a server");
   command->footer(
       "All requests arrive at once; their prompts are random tokens. The engine's own part of a\n"
-      "step is all that the model does not do: scheduling, sampling, delivering. With --seconds\n"
+      "step is the time in which the device has nothing of the model to do: what of scheduling,\n"
+      "sampling and delivering does not go on beside it. With --seconds\n"
       "requests never run out: as many run as memory has room for, and what is counted is what\n"
       "comes out in that time.\n"
       "\n"
