@@ -91,7 +91,9 @@ void expect_same_tokens(Decoder& decoder) {
     const Run waiting = run(decoder, false, greedy), ahead = run(decoder, true, greedy);
     EXPECT_EQ(waiting.tokens, ahead.tokens);
     EXPECT_EQ(waiting.counts.ahead, 0);
-    if (greedy == 1) EXPECT_GT(ahead.counts.ahead, 50);
+    if (greedy == 1) {
+      EXPECT_GT(ahead.counts.ahead, 50);
+    }
     EXPECT_GT(ahead.counts.seconds, 0);
   }
 }
