@@ -3,48 +3,13 @@
 
 #include "base/random.h"
 #include "model/model_testing.h"
-#include "quant/quantizer.h"
+#include "quant/layers_in_memory.h"
 
 namespace atom {
 namespace {
 
+using testing::LayersInMemory;
 using testing::must;
-
-class LayersInMemory final : public QuantizedModelSink {
- public:
-  Status add_ends(const PackedLinear& embedding, const PackedLinear* head,
-                  std::span<const float> norm) override {
-    embedding_ = embedding;
-    head_ = *head;
-    norm_.assign(norm.begin(), norm.end());
-    return {};
-  }
-  Status add_layer(int64_t, const PackedLayer& layer) override {
-    layers.push_back(layer);
-    return {};
-  }
-
-  DecoderWeights load(Backend& backend, const ModelConfig& config, const KvFormat& kv,
-                      int64_t prefix) const {
-    DecoderWeights weights;
-    weights.config = config;
-    weights.kv = kv;
-    weights.prefix_tokens = prefix;
-    weights.final_norm = norm_;
-    weights.embed = must(backend.load_linear(embedding_));
-    weights.lm_head = must(backend.load_linear(head_));
-    for (const PackedLayer& layer : layers) {
-      weights.layers.push_back(must(load_layer(backend, layer)));
-    }
-    return weights;
-  }
-
-  std::vector<PackedLayer> layers;
-
- private:
-  PackedLinear embedding_, head_;
-  std::vector<float> norm_;
-};
 
 Recipe recipe_of(const std::string& name) {
   Recipe recipe = must(load_recipe(name));
