@@ -42,11 +42,9 @@ bool EngineCore::step() {
   if (ahead || !overlaps) finish();
   deliver();
   turn_end_ = EngineClock::now();
-  if (stats_.steps > steps) {
-    const double seconds = seconds_between(start, turn_end_);
-    stats_.busy_seconds += seconds;
-    stats_.step_time.add(seconds);
-  }
+  const double seconds = seconds_between(start, turn_end_);
+  if (stats_.steps > steps || !running_.empty()) stats_.busy_seconds += seconds;
+  if (stats_.steps > steps) stats_.step_time.add(seconds);
   return !requests_.empty() || !running_.empty();
 }
 

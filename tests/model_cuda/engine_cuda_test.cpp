@@ -51,16 +51,18 @@ struct Run {
   CountingRunner::Counts counts;
 };
 
-// Requests of many lengths at once; all but every `greedy`-th draw or want logprobs.
+// Requests of many lengths, all at once; all but every `greedy`-th draw or want logprobs.
+constexpr int64_t kRequests = 16;
+
 Run run(Decoder& decoder, bool overlaps, int64_t greedy) {
   Run result;
-  auto core = must(
-      EngineCore::create(std::make_unique<CountingRunner>(must(make_decoder_runner(decoder, 400)),
-                                                          overlaps, result.counts),
-                         {.max_sequences = 16, .max_batch_tokens = 64, .prefix_cache = false}));
+  auto core = must(EngineCore::create(
+      std::make_unique<CountingRunner>(must(make_decoder_runner(decoder, 400)), overlaps,
+                                       result.counts),
+      {.max_sequences = kRequests, .max_batch_tokens = 64, .prefix_cache = false}));
   Random random(7);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (int64_t i = 0; i < 40; ++i) {
+  for (int64_t i = 0; i < kRequests; ++i) {
     Request request = {.max_tokens = 5 + random.below(60), .ignore_eos = true};
     request.prompt.resize(static_cast<size_t>(1 + random.below(90)));
     for (int32_t& token : request.prompt) {
@@ -84,7 +86,8 @@ Run run(Decoder& decoder, bool overlaps, int64_t greedy) {
   return result;
 }
 
-// Both runs form the same batches: outputs end by their length alone, which a plan foresees.
+// Both runs form the same batches, in which the GPU gives the same bits: outputs end by their
+// length alone, which a plan foresees, and nobody waits for another's end.
 void expect_same_tokens(Decoder& decoder) {
   for (const int64_t greedy : {1, 4}) {
     SCOPED_TRACE(greedy);
