@@ -6,6 +6,10 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <vector>
+
+#include "base/random.h"
+#include "ops/argmax.h"
 
 namespace atom {
 namespace {
@@ -209,6 +213,31 @@ TEST(Sampler, SurvivesLogitsThatAreNoNumbers) {
     EXPECT_EQ(histogram(params, {0.0f, kInfinity, 1.0f}, 100).begin()->first, 1);
     EXPECT_EQ(histogram(params, {-kInfinity, -kInfinity}, 100).size(), 1u);
   }
+}
+
+// What the engine leaves to the device.
+TEST(Sampler, TakesTheArgmaxWhereNothingElseIsAsked) {
+  const SamplingParams plain = {.top_k = 3, .top_p = 0.5, .min_p = 0.1, .seed = 5};
+  ASSERT_TRUE(takes_best(plain));
+  Random random(6);
+  SamplingScratch scratch;
+  Sampler sampler(plain, std::vector<int32_t>{1, 2});
+  for (int i = 0; i < 200; ++i) {
+    std::vector<float> logits(static_cast<size_t>(1 + random.below(90)));
+    for (float& logit : logits) {
+      const int64_t kind = random.below(20);
+      logit = kind == 0   ? kNan
+              : kind == 1 ? -kInfinity
+                          : static_cast<float>(random.below(8)) - 4;  // ties
+    }
+    if (i % 10 == 0) std::ranges::fill(logits, i % 20 == 0 ? kNan : -kInfinity);
+    EXPECT_EQ(argmax(logits), sampler.sample(logits, scratch)) << i;
+  }
+  EXPECT_FALSE(takes_best({.temperature = 0.5}));
+  EXPECT_FALSE(takes_best({.repetition_penalty = 1.1}));
+  EXPECT_FALSE(takes_best({.presence_penalty = -1}));
+  EXPECT_FALSE(takes_best({.frequency_penalty = 0.1}));
+  EXPECT_FALSE(takes_best({.logit_bias = {{0, 0.0f}}}));
 }
 
 TEST(Sampler, ParametersHaveRanges) {
