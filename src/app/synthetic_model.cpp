@@ -1,11 +1,10 @@
 #include "app/synthetic_model.h"
 
-#include <bit>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "base/random.h"
+#include "app/random_linear.h"
 
 namespace atom {
 namespace {
@@ -18,76 +17,6 @@ struct Shape {
 constexpr Shape kShapes[] = {{"llama-2-7b", 32, 4096, 11008, 32, 32, 32000},
                              {"llama-2-70b", 80, 8192, 28672, 64, 8, 32000},
                              {"mixtral-8x7b", 32, 4096, 14336, 32, 8, 32000, 8, 2}};
-
-// The size of a weight, which keeps the residual finite over all layers.
-constexpr float kWeight = 0.01f;
-
-void fill_random(std::vector<uint8_t>& bytes, int64_t size, Random& random) {
-  bytes.resize(static_cast<size_t>(size));
-  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.next() >> 56);
-}
-
-// Values of either sign with magnitudes in [2^-7, 2^-6).
-void fill_floats(PackedLinear& p, int64_t count, Random& random) {
-  if (p.format.weight.dtype == DType::kF32) {
-    for (int64_t i = 0; i < count; ++i) {
-      const auto bits = static_cast<uint32_t>(random.next() >> 32);
-      p.values.push_back(std::bit_cast<float>((bits & 0x807fffffu) | 0x3c000000u));
-    }
-    return;
-  }
-  const bool half = p.format.weight.dtype == DType::kF16;
-  for (int64_t i = 0; i < count; ++i) {
-    const auto bits = static_cast<uint32_t>(random.next() >> 48);
-    p.values16.push_back(
-        static_cast<uint16_t>(half ? (bits & 0x83ffu) | 0x2000u : (bits & 0x807fu) | 0x3c00u));
-  }
-}
-
-void fill_scales(PackedLinear& p, Random& random) {
-  if (p.format.weight.kind == WeightKind::kGrouped) {
-    const float scale = kWeight / (p.format.weight.bits == 8 ? 74.0f : 4.6f);
-    p.scales.assign(static_cast<size_t>(p.rows * p.groups()), f32_to_f16(scale));
-    return;
-  }
-  for (int64_t i = 0; i < p.rows * p.groups(); ++i) {
-    const int64_t scale = 8 + random.below(9);
-    p.group_scales.push_back(static_cast<uint8_t>(scale));
-    p.group_zeros.push_back(static_cast<int8_t>(-(15 * scale + 1) / 2));
-  }
-  p.row_scales.assign(static_cast<size_t>(p.rows), f32_to_f16(kWeight / 55.0f));
-}
-
-void fill_outliers(PackedLinear& p, Random& random) {
-  const int64_t count = p.rows * p.format.weight.outliers;
-  if (p.format.weight.outlier_kind == OutlierKind::kFloat) {
-    p.outlier_values.assign(static_cast<size_t>(count), f32_to_f16(kWeight));
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    p.outlier_codes.push_back(static_cast<int8_t>(random.below(255) - 127));
-  }
-  if (count > 0 && p.format.weight.kind == WeightKind::kGrouped) {
-    p.outlier_scales.assign(static_cast<size_t>(p.rows), f32_to_f16(kWeight / 74.0f));
-  }
-}
-
-Result<PackedLinear> random_linear(const LinearFormat& format, int64_t rows, int64_t cols,
-                                   Random& random) {
-  ATOM_TRY(validate(format, cols));
-  PackedLinear p;
-  p.format = format;
-  p.rows = rows;
-  p.cols = cols;
-  if (format.weight.kind == WeightKind::kFloat) {
-    fill_floats(p, rows * cols, random);
-    return p;
-  }
-  fill_random(p.codes, rows * p.body() / (format.weight.bits == 8 ? 1 : 2), random);
-  fill_scales(p, random);
-  fill_outliers(p, random);
-  return p;
-}
 
 // A site's linears: codes are made once on the host, and again where the format changes.
 class Site {

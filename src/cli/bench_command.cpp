@@ -242,6 +242,7 @@ void add_bench_command(CLI::App& app, Action& action) {
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->callback(
       [arguments, &action] { action = [arguments] { return bench_model(*arguments); }; });
+  add_bench_kernels_command(*group, action);
   add_bench_serve_command(*group, action);
   add_bench_engine_command(*group, action);
   add_bench_tokenizer_command(*group, action);

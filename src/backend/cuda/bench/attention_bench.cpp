@@ -1,119 +1,102 @@
-#include <algorithm>
-#include <cstdio>
 #include <numeric>
 #include <vector>
 
 #include "backend/cuda/attention/attention.h"
 #include "backend/cuda/bench/bench.h"
-#include "backend/cuda/bench/timing.h"
 #include "base/random.h"
-#include "tensor/dtype.h"
 
 namespace atom::cuda::bench {
 namespace {
 
+constexpr int kHeadDim = 128;
 constexpr KvFormat kInt4 = {.kind = KvKind::kInt, .bits = 4};
 constexpr KvFormat kInt8 = {.kind = KvKind::kInt, .bits = 8};
 constexpr KvFormat kF16 = {.kind = KvKind::kF16};
 
-struct Size {
-  int sequences, tokens, heads, kv_heads;
+struct Sequences {
+  int count, tokens, heads, kv_heads;
 };
 
-double decode_us(const Size& s, const KvFormat& format, double* bytes, int splits = 0) {
-  constexpr int kHeadDim = 128;
+struct Decode {
+  Timing timing;
+  double bytes = 0;  // of the cache
+};
+
+// One new token for each sequence, whose pages lie in random order.
+Result<Decode> decode(const Sequences& s, const KvFormat& format, int samples) {
   const int pages = (s.tokens + 15) / 16;
   const PageLayout layout = PageLayout::of(format, kHeadDim);
   const int64_t record = layout.bytes();
-  const int64_t cache_bytes = record * s.kv_heads * pages * s.sequences;
+  const int64_t cache_bytes = record * s.kv_heads * pages * s.count;
   const int copies = rotations(cache_bytes);
-  // Random halves of moderate size: legal as codes, scales and F16 elements alike.
-  std::vector<uint16_t> block(1 << 20);
-  Random random(1);
-  for (uint16_t& h : block) h = f32_to_f16(static_cast<float>(random.normal()));
+  // Halves are legal as codes, scales and F16 elements alike.
   std::vector<DeviceArray<uint8_t>> caches;
   for (int i = 0; i < copies; ++i) {
-    caches.push_back(DeviceArray<uint8_t>::allocate(cache_bytes).value());
-    for (int64_t at = 0; at < cache_bytes; at += int64_t{2} << 20) {
-      ATOM_CUDA_CHECK(cudaMemcpy(caches.back().data() + at, block.data(),
-                                 static_cast<size_t>(std::min<int64_t>(2 << 20, cache_bytes - at)),
-                                 cudaMemcpyHostToDevice));
-    }
+    caches.push_back(ATOM_TRY(random_halves(cache_bytes / 2, static_cast<uint64_t>(1 + i))));
   }
-  std::vector<int32_t> table(static_cast<size_t>(s.sequences * pages));
+  std::vector<int32_t> table(static_cast<size_t>(s.count * pages));
   std::iota(table.begin(), table.end(), 0);
+  Random random(1);
   for (size_t i = table.size(); i > 1; --i) {
     std::swap(table[i - 1], table[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
   }
-  const auto d_table = DeviceArray<int32_t>::copy_of(table).value();
   std::vector<int32_t> counts, past, offsets, rows;
-  for (int i = 0; i < s.sequences; ++i) {
+  for (int i = 0; i < s.count; ++i) {
     counts.push_back(1);
     past.push_back(s.tokens - 1);
     offsets.push_back(i * pages);
     rows.push_back(i);
   }
-  const auto d_counts = DeviceArray<int32_t>::copy_of(counts).value();
-  const auto d_past = DeviceArray<int32_t>::copy_of(past).value();
-  const auto d_offsets = DeviceArray<int32_t>::copy_of(offsets).value();
-  const auto d_rows = DeviceArray<int32_t>::copy_of(rows).value();
-  std::vector<float> queries(static_cast<size_t>(s.sequences * s.heads * kHeadDim));
-  for (float& v : queries) v = static_cast<float>(random.normal());
-  const auto q = DeviceArray<float>::copy_of(queries).value();
-  auto out = DeviceArray<float>::allocate(q.size()).value();
-  auto workspace = DeviceArray<uint8_t>::allocate(attention_workspace_bytes()).value();
+  const auto device_table = ATOM_TRY(DeviceArray<int32_t>::copy_of(table));
+  const auto device_counts = ATOM_TRY(DeviceArray<int32_t>::copy_of(counts));
+  const auto device_past = ATOM_TRY(DeviceArray<int32_t>::copy_of(past));
+  const auto device_offsets = ATOM_TRY(DeviceArray<int32_t>::copy_of(offsets));
+  const auto device_rows = ATOM_TRY(DeviceArray<int32_t>::copy_of(rows));
+  const auto q = ATOM_TRY(random_floats(int64_t{s.count} * s.heads * kHeadDim, 2));
+  auto out = ATOM_TRY(DeviceArray<float>::allocate(q.size()));
+  auto workspace = ATOM_TRY(DeviceArray<uint8_t>::allocate(attention_workspace_bytes()));
   workspace.fill_bytes(0);
-  *bytes = static_cast<double>(cache_bytes);
-  return median_us(copies, [&](int i, cudaStream_t stream) {
-    launch_attention({.q = q.data(),
-                      .out = out.data(),
-                      .sequences = {.pages = d_table.data(),
-                                    .page_offset = d_offsets.data(),
-                                    .past = d_past.data(),
-                                    .count = d_counts.data(),
-                                    .row = d_rows.data()},
-                      .cache = {.records = caches[static_cast<size_t>(i)].data(),
-                                .page_stride = record * s.kv_heads,
-                                .record_bytes = static_cast<int>(record),
-                                .layout = layout,
-                                .kv_heads = s.kv_heads},
-                      .heads = s.heads,
-                      .scale = 0.088f},
-                     {.decode_list = d_rows.data(),
-                      .decode_items = s.sequences,
-                      .longest_decode = s.tokens,
-                      .splits = splits},
-                     workspace.data(), stream);
-  });
+  const auto run = [&](int copy, cudaStream_t stream) {
+    launch_attention(
+        {.q = q.data(),
+         .out = out.data(),
+         .sequences = {.pages = device_table.data(),
+                       .page_offset = device_offsets.data(),
+                       .past = device_past.data(),
+                       .count = device_counts.data(),
+                       .row = device_rows.data()},
+         .cache = {.records = caches[static_cast<size_t>(copy)].data(),
+                   .page_stride = record * s.kv_heads,
+                   .record_bytes = static_cast<int>(record),
+                   .layout = layout,
+                   .kv_heads = s.kv_heads},
+         .heads = s.heads,
+         .scale = 0.088f},
+        {.decode_list = device_rows.data(), .decode_items = s.count, .longest_decode = s.tokens},
+        workspace.data(), stream);
+  };
+  return Decode{.timing = time_us(copies, run, samples), .bytes = static_cast<double>(cache_bytes)};
 }
 
 }  // namespace
 
-void bench_attention(double copy) {
-  std::printf("%-28s | %9s %6s | %9s %6s | %9s %6s | %s %s\n", "sequences x tokens, H/KH",
-              "int4 us", "%copy", "int8 us", "%copy", "f16 us", "%copy", "f16/int4", "int8/int4");
-  for (const Size& s : {Size{128, 1024, 32, 32}, Size{64, 8192, 32, 8}, Size{1, 32768, 32, 8},
-                        Size{8, 1024, 32, 32}, Size{32, 1024, 32, 32}, Size{64, 2048, 64, 8}}) {
-    double int4_bytes = 0, int8_bytes = 0, f16_bytes = 0;
-    const double int4 = decode_us(s, kInt4, &int4_bytes);
-    const double int8 = decode_us(s, kInt8, &int8_bytes);
-    const double f16 = decode_us(s, kF16, &f16_bytes);
-    char name[64];
-    std::snprintf(name, sizeof(name), "%d x %d, %d/%d", s.sequences, s.tokens, s.heads, s.kv_heads);
-    std::printf("%-28s | %9.1f %6.1f | %9.1f %6.1f | %9.1f %6.1f | %.2f %.2f\n", name, int4,
-                100 * int4_bytes * 1e-3 / int4 / copy, int8, 100 * int8_bytes * 1e-3 / int8 / copy,
-                f16, 100 * f16_bytes * 1e-3 / f16 / copy, f16 / int4, int8 / int4);
-    std::fflush(stdout);
+Status bench_attention(const Run& run) {
+  for (const Sequences& s :
+       {Sequences{8, 1024, 32, 32}, Sequences{16, 1024, 32, 32}, Sequences{32, 1024, 32, 32},
+        Sequences{64, 1024, 32, 32}, Sequences{128, 1024, 32, 32}, Sequences{64, 8192, 32, 8},
+        Sequences{64, 2048, 64, 8}, Sequences{1, 32768, 32, 8}}) {
+    const Decode int4 = ATOM_TRY(decode(s, kInt4, run.options.samples));
+    const Decode int8 = ATOM_TRY(decode(s, kInt8, run.options.samples));
+    const Decode f16 = ATOM_TRY(decode(s, kF16, run.options.samples));
+    KernelFigure figure = run.figure(
+        "attention",
+        fmt::format("{} sequences of {}, {}/{} heads", s.count, s.tokens, s.heads, s.kv_heads),
+        "decode int4", int4.timing, 4.0 * s.count * s.tokens * s.heads * kHeadDim, int4.bytes);
+    figure.baselines = {{.name = "int8_cache", .us = int8.timing.median},
+                        {.name = "f16_cache", .us = f16.timing.median}};
+    ATOM_TRY(run.each(figure));
   }
-  for (const Size& s : {Size{1, 32768, 32, 8}, Size{8, 1024, 32, 32}, Size{64, 2048, 64, 8}}) {
-    std::printf("splits of %d x %d, %d/%d:", s.sequences, s.tokens, s.heads, s.kv_heads);
-    for (const int splits : {1, 2, 3, 4, 8, 16, 32, 48, 66, 99, 128}) {
-      if (s.tokens / 16 / splits < 8) continue;
-      double bytes = 0;
-      std::printf("  %d: %.1f us", splits, decode_us(s, kInt4, &bytes, splits));
-    }
-    std::printf("\n");
-  }
+  return {};
 }
 
 }  // namespace atom::cuda::bench

@@ -1,25 +1,34 @@
-// The benchmark's parts, one a file.
+// The benchmark's parts, a file for each group of kernels.
 #pragma once
 
-#include <cstdint>
-#include <vector>
+#include <functional>
+#include <string>
 
+#include "backend/cuda/bench/timing.h"
 #include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/kernel_bench.h"
 
 namespace atom::cuda::bench {
 
-struct GemmSize {
-  int64_t n, k, m, outliers = 128, group = 128;
+struct Run {
+  const KernelBenchMachine& machine;
+  const KernelBenchOptions& options;
+  const std::function<Status(const KernelFigure&)>& each;
+
+  // ops: useful operations; bytes: what must be moved.
+  KernelFigure figure(const char* group, std::string problem, std::string kernel,
+                      const Timing& timing, double ops, double bytes) const;
 };
 
-// copy: the measured copy rate in GB/s. all_kernels: time the whole table, to judge the cost model.
-void bench_gemm(GemmFormat format, const std::vector<GemmSize>& sizes, bool all_kernels,
-                bool vendor, double copy);
+// Sizes where none are asked for: a square layer with 16 to 4096 tokens.
+std::vector<KernelSize> paper_sizes();
 
-// Decode attention over INT4, INT8 and F16 pages.
-void bench_attention(double copy);
+Status bench_gemm(GemmFormat format, const Run& run);
+Status bench_attention(const Run& run);
+Status bench_rows(const Run& run);
+Status bench_reorder(const Run& run);
 
-// RMSNorm + gather + quantize of m tokens of k channels from f16.
-void bench_norm(const std::vector<GemmSize>& sizes, double copy);
+// Outlier columns and group size of all linears.
+inline constexpr int64_t kOutliers = 128, kGroup = 128;
 
 }  // namespace atom::cuda::bench

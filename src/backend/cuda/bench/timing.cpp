@@ -3,17 +3,23 @@
 #include <algorithm>
 #include <vector>
 
-#include "backend/cuda/bench/copy.h"
+#include "backend/cuda/bench/bench_kernels.h"
 #include "base/random.h"
+#include "tensor/dtype.h"
 
 namespace atom::cuda::bench {
+namespace {
+
+constexpr size_t kBlockBytes = (size_t{1} << 18) + 296;  // of random data
+
+}  // namespace
 
 int rotations(int64_t bytes) {
   const int64_t wanted = 3 * device_info().l2_bytes / std::max<int64_t>(bytes, 1) + 2;
   return static_cast<int>(std::clamp<int64_t>(wanted, 2, 64));
 }
 
-double median_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples) {
+Timing time_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples) {
   cudaStream_t stream;
   ATOM_CUDA_CHECK(cudaStreamCreate(&stream));
   run(0, stream);  // lazy loading, attributes
@@ -37,42 +43,68 @@ double median_us(int copies, const std::function<void(int, cudaStream_t)>& run, 
     ATOM_CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
     if (i >= 0) times.push_back(ms);
   }
-  std::nth_element(times.begin(), times.begin() + samples / 2, times.end());
+  std::sort(times.begin(), times.end());
   ATOM_CUDA_CHECK(cudaEventDestroy(begin));
   ATOM_CUDA_CHECK(cudaEventDestroy(end));
   ATOM_CUDA_CHECK(cudaGraphExecDestroy(exec));
   ATOM_CUDA_CHECK(cudaGraphDestroy(graph));
   ATOM_CUDA_CHECK(cudaStreamDestroy(stream));
-  return 1e3 * static_cast<double>(times[static_cast<size_t>(samples / 2)]) / copies;
+  const auto at = [&](int tenths) {
+    const auto i = static_cast<size_t>((samples - 1) * tenths / 10);
+    return 1e3 * static_cast<double>(times[i]) / copies;
+  };
+  return {.median = at(5), .p10 = at(1), .p90 = at(9)};
 }
 
-double copy_gbps() {
+Result<double> copy_gbps() {
   const int64_t bytes = int64_t{2} << 30;
-  auto from = random_bytes(bytes, 1);
-  auto to = DeviceArray<uint8_t>::allocate(bytes).value();
-  const double us = median_us(
-      1, [&](int, cudaStream_t stream) { copy_kernel(to.data(), from.data(), bytes, stream); });
+  auto from = ATOM_TRY(random_bytes(bytes, 1));
+  auto to = ATOM_TRY(DeviceArray<uint8_t>::allocate(bytes));
+  const Timing timing = time_us(
+      1, [&](int, cudaStream_t stream) { copy_kernel(to.data(), from.data(), bytes, stream); }, 30);
   ATOM_CUDA_CHECK(cudaGetLastError());
-  return 2e-3 * static_cast<double>(bytes) / us;
+  return 2e-3 * static_cast<double>(bytes) / timing.median;
 }
 
-DeviceArray<uint8_t> repeated(int64_t bytes, std::span<const uint8_t> pattern) {
-  auto array = DeviceArray<uint8_t>::allocate(bytes).value();
-  const auto step = static_cast<int64_t>(pattern.size());
-  for (int64_t at = 0; at < bytes; at += step) {
-    ATOM_CUDA_CHECK(cudaMemcpy(array.data() + at, pattern.data(),
-                               static_cast<size_t>(std::min(step, bytes - at)),
-                               cudaMemcpyHostToDevice));
+Result<DeviceArray<uint8_t>> repeated(int64_t bytes, std::span<const uint8_t> pattern) {
+  auto array = ATOM_TRY(DeviceArray<uint8_t>::allocate(bytes));
+  int64_t filled = std::min(bytes, static_cast<int64_t>(pattern.size()));
+  ATOM_CUDA_CHECK(cudaMemcpy(array.data(), pattern.data(), static_cast<size_t>(filled),
+                             cudaMemcpyHostToDevice));
+  // What is there, again behind it.
+  while (filled < bytes) {
+    const int64_t more = std::min(filled, bytes - filled);
+    ATOM_CUDA_CHECK(cudaMemcpy(array.data() + filled, array.data(), static_cast<size_t>(more),
+                               cudaMemcpyDeviceToDevice));
+    filled += more;
   }
   return array;
 }
 
-DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed, uint8_t mask) {
-  // One random megabyte, repeated at a stride that is no power of two.
-  std::vector<uint8_t> block((1 << 20) + 296);
+// A random block, repeated at a stride that is no power of two.
+Result<DeviceArray<uint8_t>> random_bytes(int64_t bytes, uint64_t seed, uint8_t mask) {
+  std::vector<uint8_t> block(kBlockBytes);
   Random random(seed);
   for (uint8_t& byte : block) byte = static_cast<uint8_t>(random.next()) & mask;
   return repeated(bytes, block);
+}
+
+Result<DeviceArray<uint8_t>> random_halves(int64_t count, uint64_t seed) {
+  std::vector<uint16_t> block(kBlockBytes / 2);
+  Random random(seed);
+  for (uint16_t& half : block) half = f32_to_f16(static_cast<float>(random.normal()));
+  return repeated(count * 2, {reinterpret_cast<const uint8_t*>(block.data()), 2 * block.size()});
+}
+
+Result<DeviceArray<float>> random_floats(int64_t count, uint64_t seed) {
+  std::vector<float> values(static_cast<size_t>(count));
+  Random random(seed);
+  for (float& value : values) value = static_cast<float>(random.normal());
+  return DeviceArray<float>::copy_of(values);
+}
+
+Result<DeviceArray<float>> same_floats(int64_t count, float value) {
+  return DeviceArray<float>::copy_of(std::vector<float>(static_cast<size_t>(count), value));
 }
 
 }  // namespace atom::cuda::bench

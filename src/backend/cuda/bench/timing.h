@@ -14,16 +14,26 @@ namespace atom::cuda::bench {
 // How many copies of `bytes` of input make sure that none is still in L2 when its turn comes again.
 int rotations(int64_t bytes);
 
-// Median microseconds of one run(i, stream). A graph of runs i = 0 .. copies-1 is captured and
-// replayed; each replay is one sample.
-double median_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples = 30);
+// Microseconds of one run.
+struct Timing {
+  double median = 0, p10 = 0, p90 = 0;
+};
+
+// Of run(i, stream). A graph of runs i = 0 .. copies-1 is captured and replayed; each replay is one
+// sample.
+Timing time_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples);
 
 // Device-to-device copy rate, bytes read plus written, in GB/s: the memory ceiling.
-double copy_gbps();
+Result<double> copy_gbps();
 
 // GPU memory filled with a pattern again and again.
-DeviceArray<uint8_t> repeated(int64_t bytes, std::span<const uint8_t> pattern);
+Result<DeviceArray<uint8_t>> repeated(int64_t bytes, std::span<const uint8_t> pattern);
 // GPU memory filled with random bytes, of which the bits of mask are kept.
-DeviceArray<uint8_t> random_bytes(int64_t bytes, uint64_t seed, uint8_t mask = 0xff);
+Result<DeviceArray<uint8_t>> random_bytes(int64_t bytes, uint64_t seed, uint8_t mask = 0xff);
+// Random F16 values, standard normal ones.
+Result<DeviceArray<uint8_t>> random_halves(int64_t count, uint64_t seed);
+// Random floats, standard normal ones.
+Result<DeviceArray<float>> random_floats(int64_t count, uint64_t seed);
+Result<DeviceArray<float>> same_floats(int64_t count, float value);
 
 }  // namespace atom::cuda::bench

@@ -2,13 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "backend/cuda/kernel_bench.h"
 
 namespace atom::cuda::bench {
 
-enum class VendorType { kF16, kInt8, kFp8 };
-
-// Median microseconds of y[M, N] = x[M, K] w[N, K]^T on random data rotated past L2; f16 output,
-// for int8 int32. Negative when the vendor has no such GEMM.
-double vendor_gemm_us(VendorType type, int64_t n, int64_t k, int64_t m);
+// Median microseconds of y [M, N] = x [M, K] w [N, K]^T on random data rotated past L2 in FP16,
+// INT8 and FP8: those that the vendor has, none where its library is missing. y is F16, for INT8
+// int32. Fails when GPU memory is short.
+Result<std::vector<KernelBaseline>> vendor_gemms(const KernelSize& size, int samples);
 
 }  // namespace atom::cuda::bench

@@ -22,6 +22,8 @@ int64_t gemm_workspace_bytes();
 // Kernels in the format's table, and a short name of each ("128x256": channels x tokens of a tile).
 int gemm_kernel_count(GemmFormat format);
 const char* gemm_kernel_name(GemmFormat format, int kernel);
+// Whether a kernel's clusters share tiles already, so that it cannot be split ("k" in its name).
+bool gemm_shares_tiles(GemmFormat format, int kernel);
 // The fastest choice by the cost model.
 GemmChoice choose_gemm(const GemmArgs& args);
 // Error: kUnsupported where the kernel cannot run the problem.

@@ -86,6 +86,9 @@ int gemm_kernel_count(GemmFormat format) { return table(format, DType::kF16).siz
 const char* gemm_kernel_name(GemmFormat format, int kernel) {
   return table(format, DType::kF16)[kernel].name;
 }
+bool gemm_shares_tiles(GemmFormat format, int kernel) {
+  return table(format, DType::kF16)[kernel].config.cluster > 1;
+}
 
 GemmChoice choose_gemm(const GemmArgs& args) {
   constexpr double kCyclesPerUs = 1800, kMemoryBytesPerCycle = 2150;

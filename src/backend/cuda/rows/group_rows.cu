@@ -232,6 +232,8 @@ template <int kGroup>
 __global__ __launch_bounds__(kThreads) void group_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
   __shared__ float squares[kNormWarps];
+  wait_for_previous();
+  let_next_start();
   auto* row = reinterpret_cast<float*>(dynamic_shared());
   const int token = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
@@ -271,6 +273,8 @@ __global__ __launch_bounds__(kThreads) void group_rows_kernel(
 template <int kGroup, class In>
 __global__ __launch_bounds__(kThreads) void group_silu_kernel(
     const __grid_constant__ QuantizeParams p) {
+  wait_for_previous();
+  let_next_start();
   const int items = items_of_token(p);
   const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const auto token = static_cast<int>(item / items);
@@ -283,14 +287,14 @@ __global__ __launch_bounds__(kThreads) void group_silu_kernel(
 template <int kGroup>
 void start(const QuantizeParams& p, cudaStream_t stream) {
   if (p.source != RowSource::kSilu) {
-    return launch(group_rows_kernel<kGroup>, dim3(static_cast<unsigned>(p.tokens)), kThreads,
-                  int64_t{p.channels} * 4, p, stream);
+    return launch_chained(group_rows_kernel<kGroup>, dim3(static_cast<unsigned>(p.tokens)),
+                          kThreads, int64_t{p.channels} * 4, p, stream);
   }
   const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kWarps));
   if (p.halves) {
-    launch(group_silu_kernel<kGroup, __half>, grid, kThreads, 0, p, stream);
+    launch_chained(group_silu_kernel<kGroup, __half>, grid, kThreads, 0, p, stream);
   } else {
-    launch(group_silu_kernel<kGroup, float>, grid, kThreads, 0, p, stream);
+    launch_chained(group_silu_kernel<kGroup, float>, grid, kThreads, 0, p, stream);
   }
 }
 

@@ -1,0 +1,103 @@
+#include "backend/cuda/bench/gemm_problem.h"
+
+#include "backend/cuda/bench/bench.h"
+#include "backend/cuda/gemm/pack_weights.h"
+#include "base/random.h"
+
+namespace atom::cuda::bench {
+namespace {
+
+// Some blocks. Any byte is a legal code and a legal two-level scale; f16 scales lie
+// about 1e-3.
+std::vector<uint8_t> weight_blocks(const GemmArgs& args, uint64_t seed) {
+  Random random(seed);
+  std::vector<uint8_t> blocks(static_cast<size_t>(61 * args.shape.block_bytes()));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const auto byte = static_cast<uint8_t>(random.next());
+    const auto in_block = static_cast<int64_t>(i) % args.shape.block_bytes();
+    const bool high_of_f16 =
+        args.format == GemmFormat::kW4A4 && in_block >= w4a8::kScaleOffset && in_block % 2 == 1;
+    blocks[i] = high_of_f16 ? static_cast<uint8_t>(0x14 | (byte & 3)) : byte;
+  }
+  return blocks;
+}
+
+}  // namespace
+
+Result<GemmProblem> GemmProblem::create(GemmFormat format, const KernelSize& size,
+                                        int64_t outliers) {
+  const bool two_level = format == GemmFormat::kW4A8, w4a4 = format == GemmFormat::kW4A4;
+  const bool bytes = format == GemmFormat::kW8A8;
+  const LinearFormat linear = {
+      .weight = {.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
+                 .bits = bytes ? 8 : 4,
+                 .group = bytes ? 0 : kGroup,
+                 .outliers = outliers,
+                 .outlier_kind = outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone},
+      .act = {.quantized = true, .bits = w4a4 ? 4 : 8, .group = w4a4 ? kGroup : 0}};
+  ATOM_TRY(validate(linear, size.inputs));
+  GemmProblem p;
+  GemmArgs& args = p.args_;
+  p.inputs_ = size.inputs;
+  args.format = format;
+  args.rows = size.rows;
+  args.tokens = size.tokens;
+  args.capacity = (size.tokens + 255) / 256 * 256;
+  args.shape = w4a8_shape(linear.weight, size.inputs);
+  const int64_t weight_bytes =
+      (size.rows + 63) / 64 * args.shape.blocks() * args.shape.block_bytes();
+  const int64_t code_bytes = args.capacity * args.shape.act_blocks() * w4a8::kActBlockBytes;
+  const int copies = rotations(weight_bytes + size.tokens * size.inputs);
+  for (int i = 0; i < copies; ++i) {
+    const auto seed = static_cast<uint64_t>(2 * i);
+    p.weights_.push_back(ATOM_TRY(repeated(weight_bytes, weight_blocks(args, seed))));
+    // Of w4a4's bytes only sign and magnitude.
+    p.x_.push_back(ATOM_TRY(random_bytes(code_bytes, seed + 1, w4a4 ? 0x87 : 0xff)));
+    p.y_.push_back(ATOM_TRY(DeviceArray<uint8_t>::allocate(size.rows * size.tokens * 2)));
+  }
+  p.row_scales_ = ATOM_TRY(same_floats(size.rows + 64, 1e-3f));
+  p.x_scales_ = ATOM_TRY(
+      same_floats(args.capacity * std::max(1, args.shape.body_blocks * args.shape.groups), 1e-2f));
+  p.x_sums_ = ATOM_TRY(DeviceArray<int32_t>::copy_of(
+      std::vector<int32_t>(static_cast<size_t>(args.capacity), 1000)));
+  p.workspace_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()));
+  p.workspace_.fill_bytes(0);
+  return p;
+}
+
+GemmArgs GemmProblem::args(int copy) const {
+  const auto c = static_cast<size_t>(copy);
+  GemmArgs args = args_;
+  args.weights = weights_[c].data();
+  args.row_scales = row_scales_.data();
+  args.x = reinterpret_cast<const int8_t*>(x_[c].data());
+  args.x_scales = x_scales_.data();
+  args.x_outlier_scales = args.shape.outlier_blocks > 0 ? x_scales_.data() : nullptr;
+  args.x_sums = x_sums_.data();
+  args.y = const_cast<uint8_t*>(y_[c].data());
+  args.workspace = const_cast<uint8_t*>(workspace_.data());
+  return args;
+}
+
+double GemmProblem::ops() const {
+  return 2.0 * static_cast<double>(args_.rows) * static_cast<double>(inputs_) *
+         static_cast<double>(args_.tokens);
+}
+
+double GemmProblem::bytes() const {
+  return static_cast<double>((args_.rows + 63) / 64 * args_.shape.blocks() *
+                                 args_.shape.block_bytes() +
+                             args_.tokens * inputs_ + 2 * args_.tokens * args_.rows);
+}
+
+Timing GemmProblem::time(GemmChoice choice, int samples) const {
+  return time_us(
+      copies(),
+      [&](int copy, cudaStream_t stream) {
+        const Status status = launch_gemm(args(copy), choice, stream);
+        ATOM_CHECK(status.ok(), status.message().c_str());
+      },
+      samples);
+}
+
+}  // namespace atom::cuda::bench
