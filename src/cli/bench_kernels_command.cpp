@@ -21,7 +21,7 @@
 namespace atom::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 struct BenchKernelsArguments {
   std::vector<std::string> what;
@@ -31,15 +31,17 @@ struct BenchKernelsArguments {
   bool json = false;
 };
 
-struct Group {
+struct NamedKernels {
   std::string_view name;
   KernelGroup group;
 };
-constexpr Group kGroups[] = {{"w4a8", KernelGroup::kW4A8}, {"w4a4", KernelGroup::kW4A4},
-                             {"w8a8", KernelGroup::kW8A8}, {"attention", KernelGroup::kAttention},
-                             {"rows", KernelGroup::kRows}, {"reorder", KernelGroup::kReorder}};
+constexpr NamedKernels kKernelGroups[] = {
+    {"w4a8", KernelGroup::kW4A8}, {"w4a4", KernelGroup::kW4A4},
+    {"w8a8", KernelGroup::kW8A8}, {"attention", KernelGroup::kAttention},
+    {"rows", KernelGroup::kRows}, {"reorder", KernelGroup::kReorder}};
 
 constexpr int64_t kMostOfSize = 1 << 20;
+constexpr int64_t kMostElements = int64_t{1} << 30;  // of the weights, inputs and outputs each
 
 // "NxKxM".
 std::optional<KernelSize> parse_size(std::string_view text) {
@@ -52,13 +54,18 @@ std::optional<KernelSize> parse_size(std::string_view text) {
     if (text.empty() != last || (!last && text.front() != 'x')) return std::nullopt;
     if (!last) text.remove_prefix(1);
   }
+  if (size.rows * size.inputs > kMostElements || size.tokens * size.inputs > kMostElements ||
+      size.tokens * size.rows > kMostElements) {
+    return std::nullopt;
+  }
   return size;
 }
 
-Json to_json(const KernelFigure& figure) {
-  Json row = {{"group", figure.group},  {"problem", figure.problem}, {"kernel", figure.kernel},
-              {"us_median", figure.us}, {"us_p10", figure.us_p10},   {"us_p90", figure.us_p90},
-              {"tops", figure.tops},    {"gbps", figure.gbps}};
+OrderedJson figure_json(const KernelFigure& figure) {
+  OrderedJson row = {{"group", figure.group},   {"problem", figure.problem},
+                     {"kernel", figure.kernel}, {"us_median", figure.us},
+                     {"us_p10", figure.us_p10}, {"us_p90", figure.us_p90},
+                     {"tops", figure.tops},     {"gbps", figure.gbps}};
   if (figure.roof > 0) row["roof"] = figure.roof;
   for (const KernelBaseline& b : figure.baselines) {
     row["us_" + b.name] = b.us;
@@ -85,46 +92,46 @@ void print_figure(const KernelFigure& figure) {
 }
 
 // What is to be measured.
-struct Work {
-  std::vector<Group> groups;
+struct KernelWork {
+  std::vector<NamedKernels> groups;
   std::vector<KernelSize> sizes;
 };
 
-Result<Work> parse_work(const std::vector<std::string>& what) {
-  Work work;
+Result<KernelWork> parse_work(const std::vector<std::string>& what) {
+  KernelWork work;
   for (const std::string& word : what) {
-    const Group* named = nullptr;
-    for (const Group& group : kGroups) {
+    const NamedKernels* named = nullptr;
+    for (const NamedKernels& group : kKernelGroups) {
       if (group.name == word) named = &group;
     }
     const std::optional<KernelSize> size = parse_size(word);
     if (named == nullptr && !size) {
       return error(ErrorCode::kInvalidArgument,
                    "bench kernels: '{}': neither one of w4a8, w4a4, w8a8, attention, rows, reorder "
-                   "nor a size NxKxM with numbers up to {}",
-                   word, kMostOfSize);
+                   "nor a size NxKxM of up to {} elements",
+                   word, kMostElements);
     }
     if (named != nullptr) work.groups.push_back(*named);
     if (size) work.sizes.push_back(*size);
   }
-  if (work.groups.empty()) work.groups.assign(std::begin(kGroups), std::end(kGroups));
+  if (work.groups.empty()) work.groups.assign(std::begin(kKernelGroups), std::end(kKernelGroups));
   return work;
 }
 
 // Prints figures as they come, or keeps them for one JSON object.
-class Report {
+class KernelReport {
  public:
-  explicit Report(bool json) : json_(json) {}
+  explicit KernelReport(bool json) : json_(json) {}
 
   Status add(const KernelFigure& figure) {
     if (json_) {
-      rows_.push_back(to_json(figure));
+      rows_.push_back(figure_json(figure));
     } else {
       print_figure(figure);
     }
     return check_interrupted();
   }
-  void finish(Json head) {
+  void finish(OrderedJson head) {
     if (!json_) return;
     head["rows"] = rows_;
     print_json(head);
@@ -132,10 +139,11 @@ class Report {
 
  private:
   bool json_;
-  Json rows_ = Json::array();
+  OrderedJson rows_ = OrderedJson::array();
 };
 
-Status bench_cuda(const BenchKernelsArguments& arguments, const Work& work, Report& report) {
+Status bench_cuda(const BenchKernelsArguments& arguments, const KernelWork& work,
+                  KernelReport& report) {
   const KernelBenchMachine machine = ATOM_TRY(measure_cuda_machine());
   if (!arguments.json) {
     fmt::print("{}, CUDA {}.{}, up to {:.0f} MHz: copies {:.0f} GB/s, INT8 {:.0f} TOPS at most{}\n",
@@ -143,7 +151,7 @@ Status bench_cuda(const BenchKernelsArguments& arguments, const Work& work, Repo
                machine.copy_gbps, machine.int8_tops,
                machine.vendor_found ? "" : "; no cuBLASLt, so no vendor's GEMMs");
   }
-  for (const Group& group : work.groups) {
+  for (const NamedKernels& group : work.groups) {
     ATOM_TRY(
         bench_cuda_kernels(machine,
                            {.group = group.group,
@@ -164,7 +172,8 @@ Status bench_cuda(const BenchKernelsArguments& arguments, const Work& work, Repo
 }
 
 // Linears through the operator interface.
-Status bench_operators(const BenchKernelsArguments& arguments, Work work, Report& report) {
+Status bench_operators(const BenchKernelsArguments& arguments, KernelWork work,
+                       KernelReport& report) {
   const std::unique_ptr<Backend> backend = ATOM_TRY(make_backend(arguments.device));
   if (arguments.tune) {
     return error(ErrorCode::kInvalidArgument, "bench kernels: --tune is for --device cuda");
@@ -175,7 +184,7 @@ Status bench_operators(const BenchKernelsArguments& arguments, Work work, Report
     }
   }
   std::vector<std::string_view> names;
-  for (const Group& group : work.groups) names.push_back(group.name);
+  for (const NamedKernels& group : work.groups) names.push_back(group.name);
   ATOM_TRY(measure_linears(*backend, names, work.sizes, static_cast<int>(arguments.samples),
                            [&report](const KernelFigure& figure) { return report.add(figure); })
                .with_context("bench kernels"));
@@ -184,8 +193,8 @@ Status bench_operators(const BenchKernelsArguments& arguments, Work work, Report
 }
 
 Status bench_kernels(const BenchKernelsArguments& arguments) {
-  const Work work = ATOM_TRY(parse_work(arguments.what));
-  Report report(arguments.json);
+  const KernelWork work = ATOM_TRY(parse_work(arguments.what));
+  KernelReport report(arguments.json);
   return arguments.device == "cuda" ? bench_cuda(arguments, work, report)
                                     : bench_operators(arguments, work, report);
 }

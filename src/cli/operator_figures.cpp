@@ -19,7 +19,7 @@ constexpr int64_t kMostCopies = 16;
 constexpr int64_t kOutliers = 128, kGroup = 128;
 
 // The format that a group of kernels is for; none: there is no such linear.
-std::optional<LinearFormat> format_of(std::string_view group) {
+std::optional<LinearFormat> linear_format_of(std::string_view group) {
   if (group == "f16") return LinearFormat{.weight = {.dtype = DType::kF16}, .act = {}};
   if (group == "w8a8") {
     return LinearFormat{.weight = {.kind = WeightKind::kGrouped, .bits = 8, .group = 0},
@@ -36,13 +36,13 @@ std::optional<LinearFormat> format_of(std::string_view group) {
       .act = {.quantized = true, .bits = two_level ? 8 : 4, .group = two_level ? 0 : kGroup}};
 }
 
-struct Measured {
+struct LinearTime {
   double us = 0, us_p10 = 0, us_p90 = 0;
   int64_t weight_bytes = 0;
 };
 
-Result<Measured> measure(Backend& backend, const LinearFormat& format, const KernelSize& size,
-                         int samples) {
+Result<LinearTime> time_linear(Backend& backend, const LinearFormat& format, const KernelSize& size,
+                               int samples) {
   Random random(1);
   const PackedLinear packed = ATOM_TRY(random_linear(format, size.rows, size.inputs, random));
   std::vector<std::unique_ptr<LinearWeights>> weights;
@@ -71,7 +71,7 @@ Result<Measured> measure(Backend& backend, const LinearFormat& format, const Ker
   backend.read(*y, 1, row);
   std::sort(us.begin(), us.end());
   const auto at = [&](size_t tenths) { return us[(us.size() - 1) * tenths / 10]; };
-  return Measured{
+  return LinearTime{
       .us = at(5), .us_p10 = at(1), .us_p90 = at(9), .weight_bytes = weights.front()->bytes()};
 }
 
@@ -81,11 +81,12 @@ Status measure_linears(Backend& backend, const std::vector<std::string_view>& gr
                        const std::vector<KernelSize>& sizes, int samples,
                        const std::function<Status(const KernelFigure&)>& each) {
   for (const std::string_view group : groups) {
-    const std::optional<LinearFormat> format = format_of(group);
+    const std::optional<LinearFormat> format = linear_format_of(group);
     if (!format) continue;
     for (const KernelSize& size : sizes) {
-      const Measured ours = ATOM_TRY(measure(backend, *format, size, samples));
-      const Measured f16 = ATOM_TRY(measure(backend, *format_of("f16"), size, samples));
+      const LinearTime ours = ATOM_TRY(time_linear(backend, *format, size, samples));
+      const LinearTime f16 =
+          ATOM_TRY(time_linear(backend, *linear_format_of("f16"), size, samples));
       KernelFigure figure;
       figure.group = group;
       figure.problem = fmt::format("{}x{} M {}", size.rows, size.inputs, size.tokens);

@@ -11,7 +11,7 @@ from program import DATA, ProgramTest
 TINY = DATA / "model/stories260k.gguf"
 STORY = DATA / "text/story.txt"
 COMMANDS = [["quantize"], ["eval"], ["eval", "ppl"], ["generate"], ["chat"], ["inspect"],
-            ["bench"], ["bench", "model"]]
+            ["bench"], ["bench", "model"], ["bench", "kernels"]]
 # This model only continues stories, so its conversations are stories.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 
@@ -188,6 +188,21 @@ class Quantize(ProgramTest):
         text.write_text("")
         self.fails("bench", "tokenizer", out, "--text", text, says="is empty")
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
+
+    def test_bench_kernels(self):
+        report = self.json_of("bench", "kernels", "--device", "cpu", "w4a8", "w4a4", "256x384x3",
+                              "--samples", 2)
+        self.assertEqual([row["group"] for row in report["rows"]], ["w4a8", "w4a4"])
+        for row in report["rows"]:
+            self.assertEqual(row["problem"], "256x384 M 3")
+            self.assertGreater(row["us_median"], 0)
+            self.assertAlmostEqual(row["x_f16"], row["us_f16"] / row["us_median"], places=3)
+        for wrong in ("w5", "256x384", "256x384x0", "256x384x3x", "x", "1048576x1048576x1",
+                      "99999999999999999999x1x1"):
+            self.fails("bench", "kernels", "--device", "cpu", wrong, says=f"'{wrong}'")
+        self.fails("bench", "kernels", "--device", "cpu", "256x300x3", says="group")
+        self.fails("bench", "kernels", "--device", "tpu", says="tpu")
+        self.fails("bench", "kernels", "--device", "cpu", "--tune", says="--tune")
 
     def check_bench_engine(self, model):
         bench = self.json_of("bench", "engine", model, "--requests", 3, "--prompt", 16,

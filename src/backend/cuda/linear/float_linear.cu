@@ -89,7 +89,7 @@ __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
 }  // namespace
 
 void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream) {
-  if (params.tokens == 0) return;
+  if (params.tokens == 0 || launch_nibble_linear(params, stream)) return;
   if (params.tokens <= kFewTokens) {
     launch(float_linear_rows_kernel, dim3(blocks_for(params.w.rows, kRowThreads / 32)), kRowThreads,
            0, params, stream);

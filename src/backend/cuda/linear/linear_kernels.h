@@ -40,6 +40,9 @@ struct FloatLinearParams {
   bool accumulate = false;
 };
 void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream);
+// The fast kernel of 4-bit groups and few tokens, which launch_float_linear takes where it serves
+// the case (false: it does not).
+bool launch_nibble_linear(const FloatLinearParams& params, cudaStream_t stream);
 
 // y[t] = row ids[t] of w, decoded; id -1 - r stands for earlier[r]. Ids outside of the table are
 // skipped.
