@@ -4,8 +4,8 @@
 // Work: items of a warp, which share nothing: of each token some blocks of 128 columns, and its
 // outliers.
 //   without search  a block a warp, four columns a lane; minima and maxima by shuffles in the group
-//   with search     eight blocks a warp, a lane a group of 32, all of it in registers: the sixteen
-//                   lanes of numerics::quantize_group's errors are sixteen registers
+//   with search     four blocks a warp, sixteen groups of 32 and two lanes for each, which keep 16
+//                   columns: eight each of the sixteen lanes of numerics::quantize_group's errors
 // SiLU's items are dealt out over the chip. Norms, and gathers of the row, need all of it: a CTA a
 // token, whose row lies in shared memory; squares in the 2048 lanes of numerics::rms_factor.
 // Rounds: as ops/numerics.h (compiled without contraction).   Bound: issue slots (about 12
@@ -20,12 +20,21 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kSearchGroup = 32;  // columns of a lane
+constexpr int kSiluThreads = 256;
+constexpr int kNormThreads = 32 * kNormWarps;  // that read the row, eight of its lanes each
+constexpr int kSearchGroup = 32;
+constexpr int kSearchBlocks = 4;  // of an item
 constexpr int kClips = 5;
+constexpr int kFewTokens = 264;  // up to here a token has more warps
 
-static_assert(kNormWarps == kWarps && std::size(numerics::kSearchClips) == kClips);
+// A group's columns wait for its two lanes, which read sixteen bytes each at a time: so far apart,
+// eight groups' meet no bank of shared memory twice.
+constexpr int kStagedGroup = kSearchGroup + 4;
+constexpr int kStagedFloats = 16 * kStagedGroup;  // of a warp
+
+constexpr int kMostGatheredChannels = 40960;  // of a row in shared memory, beside what is staged
+
+static_assert(std::size(numerics::kSearchClips) == kClips && numerics::kErrorLanes == 16);
 
 // Columns k .. k + 3 of a row in shared memory, gathered and, with a weight, normalised.
 struct GatheredRow {
@@ -94,9 +103,11 @@ __device__ uint32_t operand_bytes(uint32_t codes) {
   return ((codes ^ negative) + ones) | signs;
 }
 
-// Where a token's columns k .. k + 3 of the body go.
-__device__ uint32_t* words_at(const QuantizeParams& p, int token, int64_t column) {
-  return reinterpret_cast<uint32_t*>(p.codes + p.places.byte(token, column));
+// Where columns k .. of block `block` of a token go; k: a multiple of four.
+__device__ int8_t* codes_at(const QuantizeParams& p, int token, int block, int k) {
+  return p.codes +
+         (static_cast<int64_t>(block) * p.places.capacity + token) * w4a8::kActBlockBytes +
+         ((k / 16) ^ (token % 8)) * 16 + k % 16;
 }
 __device__ void store_scale(const QuantizeParams& p, int token, int g, float scale) {
   p.scales[g * p.places.capacity + w4a4::scale_slot(token)] = scale;
@@ -118,14 +129,14 @@ __device__ void quantize_block(const QuantizeParams& p, const Row& row, int toke
     high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
   }
   const Scale scale(numerics::group_scale(low, high, p.format.bits, p.format.rule, p.format.clip));
-  *words_at(p, token, k) = operand_bytes(scale.codes(v));
-  if (lane % kLanes == 0) {
-    store_scale(p, token, (block * w4a8::kBlockCols + 4 * lane) / kGroup, scale.scale);
-  }
+  *reinterpret_cast<uint32_t*>(codes_at(p, token, block, 4 * lane)) = operand_bytes(scale.codes(v));
+  if (lane % kLanes == 0) store_scale(p, token, k / kGroup, scale.scale);
 }
 
-// The clip of least squared error, the first of equals, among p.clips.
-__device__ numerics::GroupScale search(const QuantizeParams& p, const float4 (&v)[8], float low,
+// The clip of least squared error, the first of equals, among p.clips. Of the group's columns v has
+// those whose errors belong to lanes 8 h .. 8 h + 7 of numerics::quantize_group, in two runs; h is
+// the half of the warp, and the group's other lane stands in the other half.
+__device__ numerics::GroupScale search(const QuantizeParams& p, const float (&v)[2][8], float low,
                                        float high) {
   numerics::GroupScale best = {};
   float best_error = 0;
@@ -133,20 +144,20 @@ __device__ numerics::GroupScale search(const QuantizeParams& p, const float4 (&v
     const numerics::GroupScale g =
         numerics::group_scale(low, high, p.format.bits, p.format.rule, p.clips[c]);
     const Scale scale(g);
-    float errors[numerics::kErrorLanes] = {};
+    float errors[8] = {};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float four[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
+    for (int run = 0; run < 2; ++run) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float code = scale.rounded(four[e]) - kRounder;
-        const float miss = std::fma(-code, g.scale, four[e]);
-        float& error = errors[(4 * i + e) % numerics::kErrorLanes];
-        error = std::fma(miss, miss, error);
+      for (int i = 0; i < 8; ++i) {
+        const float code = scale.rounded(v[run][i]) - kRounder;
+        const float miss = std::fma(-code, g.scale, v[run][i]);
+        errors[i] = std::fma(miss, miss, errors[i]);
       }
     }
 #pragma unroll
-    for (int step = numerics::kErrorLanes / 2; step > 0; step /= 2) {
+    for (int i = 0; i < 8; ++i) errors[i] += __shfl_xor_sync(0xffffffffu, errors[i], 16);
+#pragma unroll
+    for (int step = 4; step > 0; step /= 2) {
 #pragma unroll
       for (int i = 0; i < step; ++i) errors[i] += errors[i + step];
     }
@@ -158,37 +169,55 @@ __device__ numerics::GroupScale search(const QuantizeParams& p, const float4 (&v
   return best;
 }
 
-// Eight blocks, a group of 32 columns a lane.
+// Four blocks of groups of 32. staging: this warp's own.
 template <class Row>
-__device__ void quantize_eight_blocks(const QuantizeParams& p, const Row& row, int token,
-                                      int first_block, int lane) {
-  const int g = first_block * (w4a8::kBlockCols / kSearchGroup) + lane;
-  const int k = g * kSearchGroup;
-  if (k >= p.places.outlier_offset) return;
-  const bool real = k < p.body;
-  float4 v[8];
+__device__ void quantize_searching(const QuantizeParams& p, const Row& row, int token,
+                                   int first_block, int lane, float* staging) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) v[i] = real ? row.four(k + 4 * i) : float4{};
-  float low = v[0].x, high = v[0].x;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    low = fminf(fminf(low, fminf(v[i].x, v[i].y)), fminf(v[i].z, v[i].w));
-    high = fmaxf(fmaxf(high, fmaxf(v[i].x, v[i].y)), fmaxf(v[i].z, v[i].w));
+  for (int b = 0; b < kSearchBlocks; ++b) {
+    const int k = (first_block + b) * w4a8::kBlockCols + 4 * lane;
+    const float4 v = k < p.body ? row.four(k) : float4{};
+    *reinterpret_cast<float4*>(staging + (4 * b + lane / 8) * kStagedGroup + lane % 8 * 4) = v;
   }
-  // A group that counts as zero has nothing to search for.
-  numerics::GroupScale best =
-      numerics::group_scale(low, high, p.format.bits, p.format.rule, p.format.clip);
-  if (best.scale != 0.0f) best = search(p, v, low, high);
-  const Scale scale(best);
+  __syncwarp();
+  const int group = lane % 16, h = lane / 16;
+  float v[2][8];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    uint32_t words[4];
+  for (int run = 0; run < 2; ++run) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) words[j] = operand_bytes(scale.codes(v[4 * i + j]));
-    *reinterpret_cast<uint4*>(words_at(p, token, k + 16 * i)) =
-        make_uint4(words[0], words[1], words[2], words[3]);
+    for (int i = 0; i < 8; i += 4) {
+      const float4 four =
+          *reinterpret_cast<const float4*>(staging + group * kStagedGroup + 16 * run + 8 * h + i);
+      v[run][i] = four.x;
+      v[run][i + 1] = four.y;
+      v[run][i + 2] = four.z;
+      v[run][i + 3] = four.w;
+    }
   }
-  store_scale(p, token, g, scale.scale);
+  __syncwarp();  // the next item may be staged
+  float low = v[0][0], high = v[0][0];
+#pragma unroll
+  for (int run = 0; run < 2; ++run) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      low = fminf(low, v[run][i]);
+      high = fmaxf(high, v[run][i]);
+    }
+  }
+  low = fminf(low, __shfl_xor_sync(0xffffffffu, low, 16));
+  high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 16));
+  const Scale scale(search(p, v, low, high));
+  const int block = first_block + group / 4;
+  if (block >= p.places.shape.body_blocks) return;
+#pragma unroll
+  for (int run = 0; run < 2; ++run) {
+    const uint2 words = make_uint2(
+        operand_bytes(scale.codes(make_float4(v[run][0], v[run][1], v[run][2], v[run][3]))),
+        operand_bytes(scale.codes(make_float4(v[run][4], v[run][5], v[run][6], v[run][7]))));
+    *reinterpret_cast<uint2*>(
+        codes_at(p, token, block, group % 4 * kSearchGroup + 16 * run + 8 * h)) = words;
+  }
+  if (h == 0) store_scale(p, token, block * 4 + group % 4, scale.scale);
 }
 
 // INT8 under one scale; the columns are made twice, which is less than keeping any number of them.
@@ -202,99 +231,115 @@ __device__ void quantize_outliers(const QuantizeParams& p, const Row& row, int t
   most = warp_max(most);
   const Scale scale(numerics::group_scale(-most, most, 8, ActRule::kSymmetric, 1.0f));
   for (int k = p.body + 4 * lane; k < p.channels; k += 128) {
-    *words_at(p, token, p.places.outlier_offset + k - p.body) = scale.codes(row.four(k));
+    const int column = k - p.body, block = p.places.shape.body_blocks + column / w4a8::kBlockCols;
+    *reinterpret_cast<uint32_t*>(codes_at(p, token, block, column % w4a8::kBlockCols)) =
+        scale.codes(row.four(k));
   }
   if (lane == 0) p.outlier_scales[token] = scale.scale;
 }
 
-constexpr int blocks_of_item(bool searching) { return searching ? 8 : 1; }
+constexpr int blocks_of_item(bool searching) { return searching ? kSearchBlocks : 1; }
 __host__ __device__ inline int items_of_token(const QuantizeParams& p) {
   const int each = blocks_of_item(p.format.search);
   return (p.places.shape.body_blocks + each - 1) / each +
          (p.outlier_kind == OutlierKind::kInt8 ? 1 : 0);
 }
 
-// kGroup 0: with search, groups of 32.
+// Outliers first, whose columns take two turns. kGroup 0: groups of 32 with search.
 template <int kGroup, class Row>
 __device__ void quantize_item(const QuantizeParams& p, const Row& row, int token, int item,
-                              int lane) {
-  constexpr int kBlocks = blocks_of_item(kGroup == 0);
-  const int block = item * kBlocks;
-  if (block >= p.places.shape.body_blocks) return quantize_outliers(p, row, token, lane);
+                              int lane, float* staging) {
+  if (p.outlier_kind == OutlierKind::kInt8 && --item < 0) {
+    return quantize_outliers(p, row, token, lane);
+  }
   if constexpr (kGroup == 0) {
-    quantize_eight_blocks(p, row, token, block, lane);
+    quantize_searching(p, row, token, item * kSearchBlocks, lane, staging);
   } else {
-    quantize_block<kGroup>(p, row, token, block, lane);
+    quantize_block<kGroup>(p, row, token, item, lane);
   }
 }
 
-template <int kGroup>
+constexpr int staged_floats(int group, int threads) {
+  return group == 0 ? threads / 32 * kStagedFloats : 4;
+}
+
+template <int kGroup, int kThreads>
 __global__ __launch_bounds__(kThreads) void group_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
   __shared__ float squares[kNormWarps];
+  __shared__ __align__(16) float staging[staged_floats(kGroup, kThreads)];
   wait_for_previous();
   let_next_start();
   auto* row = reinterpret_cast<float*>(dynamic_shared());
   const int token = static_cast<int>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const auto* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(token) * p.channels / 4;
-  // Eight columns a thread, which are eight lanes of numerics::rms_factor.
-  float l[8] = {};
-  for (int k = 8 * thread; k < p.channels; k += numerics::kNormLanes) {
-    const float4 a = x[k / 4], b = x[k / 4 + 1];
-    *reinterpret_cast<float4*>(row + k) = a;
-    *reinterpret_cast<float4*>(row + k + 4) = b;
-    const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+  if (thread < kNormThreads) {
+    // Eight columns a thread, which are eight lanes of numerics::rms_factor.
+    float l[8] = {};
+#pragma unroll 2
+    for (int k = 8 * thread; k < p.channels; k += numerics::kNormLanes) {
+      const float4 a = x[k / 4], b = x[k / 4 + 1];
+      *reinterpret_cast<float4*>(row + k) = a;
+      *reinterpret_cast<float4*>(row + k + 4) = b;
+      const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
-    for (int e = 0; e < 8; ++e) l[e] += v[e] * v[e];
-  }
-  float factor = 1.0f;
-  if (p.source == RowSource::kNorm) {
+      for (int e = 0; e < 8; ++e) l[e] += v[e] * v[e];
+    }
     const float sum = sum_of_lanes(l);
     if (lane == 0) squares[warp] = sum;
-    __syncthreads();
+  }
+  __syncthreads();
+  GatheredRow gathered = {.row = row, .perm = p.perm, .weight = nullptr, .factor = 1.0f};
+  if (p.source == RowSource::kNorm) {
     float sums[kNormWarps];
 #pragma unroll
     for (int w = 0; w < kNormWarps; ++w) sums[w] = squares[w];
-    factor = norm_factor(sums, p.channels, p.eps);
-  } else {
-    __syncthreads();
+    gathered.factor = norm_factor(sums, p.channels, p.eps);
+    gathered.weight = p.norm_weight;
   }
-  const GatheredRow gathered = {.row = row,
-                                .perm = p.perm,
-                                .weight = p.source == RowSource::kNorm ? p.norm_weight : nullptr,
-                                .factor = factor};
   const int items = items_of_token(p);
-  for (int item = warp; item < items; item += kWarps) {
-    quantize_item<kGroup>(p, gathered, token, item, lane);
+  for (int item = warp; item < items; item += kThreads / 32) {
+    quantize_item<kGroup>(p, gathered, token, item, lane,
+                          staging + (kGroup == 0 ? warp * kStagedFloats : 0));
   }
 }
 
 template <int kGroup, class In>
-__global__ __launch_bounds__(kThreads) void group_silu_kernel(
+__global__ __launch_bounds__(kSiluThreads) void group_silu_kernel(
     const __grid_constant__ QuantizeParams p) {
+  __shared__ __align__(16) float staging[staged_floats(kGroup, kSiluThreads)];
   wait_for_previous();
   let_next_start();
-  const int items = items_of_token(p);
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int items = items_of_token(p), warp = static_cast<int>(threadIdx.x) / 32;
+  const int64_t item = static_cast<int64_t>(blockIdx.x) * (kSiluThreads / 32) + warp;
   const auto token = static_cast<int>(item / items);
   if (token >= p.tokens) return;
   const In* gate = static_cast<const In*>(p.x) + static_cast<int64_t>(token) * 2 * p.channels;
   quantize_item<kGroup>(p, SiluRow<In>{.gate = gate, .up = gate + p.channels}, token,
-                        static_cast<int>(item % items), static_cast<int>(threadIdx.x) % 32);
+                        static_cast<int>(item % items), static_cast<int>(threadIdx.x) % 32,
+                        staging + (kGroup == 0 ? warp * kStagedFloats : 0));
 }
 
 template <int kGroup>
 void start(const QuantizeParams& p, cudaStream_t stream) {
+  const dim3 tokens(static_cast<unsigned>(p.tokens));
+  const int64_t row_bytes = int64_t{p.channels} * 4;
   if (p.source != RowSource::kSilu) {
-    return launch_chained(group_rows_kernel<kGroup>, dim3(static_cast<unsigned>(p.tokens)),
-                          kThreads, int64_t{p.channels} * 4, p, stream);
+    if (p.tokens > kFewTokens) {
+      launch_chained(group_rows_kernel<kGroup, 256>, tokens, 256, row_bytes, p, stream);
+    } else if (kGroup == 0) {
+      launch_chained(group_rows_kernel<kGroup, 512>, tokens, 512, row_bytes, p, stream);
+    } else {
+      launch_chained(group_rows_kernel<kGroup, 1024>, tokens, 1024, row_bytes, p, stream);
+    }
+    return;
   }
-  const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kWarps));
+  const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kSiluThreads / 32));
   if (p.halves) {
-    launch_chained(group_silu_kernel<kGroup, __half>, grid, kThreads, 0, p, stream);
+    launch_chained(group_silu_kernel<kGroup, __half>, grid, kSiluThreads, 0, p, stream);
   } else {
-    launch_chained(group_silu_kernel<kGroup, float>, grid, kThreads, 0, p, stream);
+    launch_chained(group_silu_kernel<kGroup, float>, grid, kSiluThreads, 0, p, stream);
   }
 }
 
@@ -304,7 +349,7 @@ bool serves_group_rows(const QuantizeParams& p) {
   const int width = w4a8::kBlockCols / p.places.shape.groups;
   return p.places.layout == LinearLayout::kW4A4 && p.group == width && p.channels % 8 == 0 &&
          (!p.format.search || p.group == kSearchGroup) && p.value_count == 0 &&
-         (p.source == RowSource::kSilu || !p.halves);
+         (p.source == RowSource::kSilu || (!p.halves && p.channels <= kMostGatheredChannels));
 }
 
 void launch_group_rows(const QuantizeParams& p, cudaStream_t stream) {
