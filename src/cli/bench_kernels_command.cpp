@@ -36,9 +36,10 @@ struct NamedKernels {
   KernelGroup group;
 };
 constexpr NamedKernels kKernelGroups[] = {
-    {"w4a8", KernelGroup::kW4A8}, {"w4a4", KernelGroup::kW4A4},
-    {"w8a8", KernelGroup::kW8A8}, {"attention", KernelGroup::kAttention},
-    {"rows", KernelGroup::kRows}, {"reorder", KernelGroup::kReorder}};
+    {"w4a8", KernelGroup::kW4A8},           {"w4a4", KernelGroup::kW4A4},
+    {"w8a8", KernelGroup::kW8A8},           {"experts", KernelGroup::kExperts},
+    {"attention", KernelGroup::kAttention}, {"rows", KernelGroup::kRows},
+    {"reorder", KernelGroup::kReorder}};
 
 constexpr int64_t kMostOfSize = 1 << 20;
 constexpr int64_t kMostElements = int64_t{1} << 30;  // of the weights, inputs and outputs each
@@ -107,8 +108,8 @@ Result<KernelWork> parse_work(const std::vector<std::string>& what) {
     const std::optional<KernelSize> size = parse_size(word);
     if (named == nullptr && !size) {
       return error(ErrorCode::kInvalidArgument,
-                   "bench kernels: '{}': neither one of w4a8, w4a4, w8a8, attention, rows, reorder "
-                   "nor a size NxKxM of up to {} elements",
+                   "bench kernels: '{}': neither one of w4a8, w4a4, w8a8, experts, attention, "
+                   "rows, reorder nor a size NxKxM of up to {} elements",
                    word, kMostElements);
     }
     if (named != nullptr) work.groups.push_back(*named);
@@ -206,7 +207,8 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
   command->footer(
       "Random data, inputs rotated past L2, medians of CUDA graph replays. Each figure stands\n"
       "beside what gives the same result otherwise, measured in the same process: GEMMs (128\n"
-      "INT8 outlier columns, groups of 128) beside the vendor's in FP16, INT8 and FP8, attention\n"
+      "INT8 outlier columns, groups of 128) beside the vendor's in FP16, INT8 and FP8, w4a8 GEMMs\n"
+      "of a mixture (two of eight experts a token) beside as many of the vendor's, attention\n"
       "of one new token beside the same with INT8 and F16 caches, and the reorder that is fused\n"
       "with its neighbours beside one in kernels of its own. \"2.00 x fp16\" takes half as long.\n"
       "The roof is the copy rate, measured, or the chip's peak for INT8 and FP8, whichever is\n"
@@ -220,8 +222,8 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
   command
       ->add_option(
           "WHAT", arguments->what,
-          "w4a8, w4a4, w8a8, attention, rows, reorder (default: all), and sizes NxKxM: N x K\n"
-          "weights, M tokens")
+          "w4a8, w4a4, w8a8, experts, attention, rows, reorder (default: all), and sizes NxKxM:\n"
+          "N x K weights, M tokens")
       ->type_name("");
   command->add_option("--device", arguments->device, "cuda, cpu or ref")
       ->type_name("NAME")

@@ -27,7 +27,7 @@ Result<std::unique_ptr<LayerRunner>> LayerRunner::create(Backend& backend,
     return runner;
   }
   const int64_t rows = max_tokens * config.active_experts;
-  runner->gate_up_ = ATOM_TRY(backend.make_tensor(rows, 2 * config.ffn));
+  runner->gate_up_ = ATOM_TRY(backend.make_tensor(rows, 2 * config.ffn, scratch));
   runner->routing_ =
       ATOM_TRY(backend.make_routing(config.experts, config.active_experts, max_tokens));
   runner->scores_ = ATOM_TRY(backend.make_tensor(max_tokens, config.experts));

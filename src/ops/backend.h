@@ -48,9 +48,9 @@ namespace atom {
 // How precisely a tensor keeps its elements.
 enum class Precision : uint8_t {
   kFull,  // floats
-  // Halves do as well: only linear without accumulate writes the tensor, and only rope_append_kv
-  // (as qkv) and silu_mul_quantize read it. A backend may store it in F16, where what is beyond
-  // 65504 becomes infinite; operators then see the rounded numbers.
+  // Halves do as well: only linear without accumulate and grouped_linear write the tensor, and only
+  // rope_append_kv (as qkv) and silu_mul_quantize read it. A backend may store it in F16, where
+  // what is beyond 65504 becomes infinite; operators then see the rounded numbers.
   kHalf,
 };
 

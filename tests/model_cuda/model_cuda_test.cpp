@@ -36,23 +36,12 @@ std::vector<float> run_all(Decoder& decoder, const testing::Golden& golden, int6
 TEST(CudaModel, LogitsOfTinyModelsAreThoseOfTransformers) {
   for (const char* name : testing::kTinyModels) {
     SCOPED_TRACE(name);
-    if (std::string_view(name) == "mixtral") continue;  // refused, below
     const testing::Golden golden = testing::read_golden(name);
     const testing::Model model = on_gpu(testing::model_data(name), {});
     EXPECT_LT(testing::worst_difference(run_all(*model.decoder, golden, 128), golden.logits), 2e-5);
     // Token by token: most steps are replayed graphs.
     EXPECT_LT(testing::worst_difference(run_all(*model.decoder, golden, 1), golden.logits), 2e-5);
   }
-}
-
-TEST(CudaModel, MixturesOfExpertsAreRefused) {
-  const auto backend = must(make_cuda_backend({}));
-  const auto source = must(open_model_source(testing::model_data("mixtral")));
-  const Status status = load_float_model(*backend, *source, DType::kF32, {}).status();
-  EXPECT_EQ(status.code(), ErrorCode::kUnsupported);
-  EXPECT_EQ(status.message(), source->origin() +
-                                  ": a mixture of 4 experts: not supported on "
-                                  "device cuda; use --device cpu");
 }
 
 // With a cache in halves: its own rounding, of queries and weights as well where the tensor cores

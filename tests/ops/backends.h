@@ -17,8 +17,6 @@ const std::vector<Backend*>& all_backends();
 std::vector<Backend*> other_backends();
 // False for what a backend refuses by design: CUDA has no caches with keys stored before RoPE.
 bool supports(const Backend& backend, const KvFormat& format);
-// False for backends that refuse mixtures of experts.
-bool supports_experts(const Backend& backend);
 // True where attention rounds queries and softmax weights to F16, as CUDA's tensor core kernels do:
 // a relative error of 2^-12 each, so that sums over other splits differ by as much.
 bool attends_in_halves(const Backend& backend);

@@ -15,12 +15,6 @@ struct RouteCase {
 constexpr RouteCase kRouteCases[] = {{8, 2, 1}, {8, 2, 17},  {8, 2, 129}, {4, 4, 5},  {5, 1, 3},
                                      {1, 1, 6}, {64, 8, 33}, {3, 2, 200}, {256, 6, 9}};
 
-std::vector<Backend*> expert_backends() {
-  std::vector<Backend*> backends = all_backends();
-  std::erase_if(backends, [](const Backend* backend) { return !supports_experts(*backend); });
-  return backends;
-}
-
 std::unique_ptr<Routing> make_routing(Backend& backend, const RouteCase& c) {
   auto routing = backend.make_routing(c.experts, c.active, c.tokens + 1);
   if (!routing.ok()) {
@@ -89,7 +83,7 @@ TEST(Experts, TokensGoWhereTheirScoresSay) {
   for (const RouteCase& c : kRouteCases) {
     SCOPED_TRACE(fmt::format("{} of {} experts, {} tokens", c.active, c.experts, c.tokens));
     const Matrix scores = random_matrix(c.tokens, c.experts, 31, false);
-    for (Backend* backend : expert_backends()) {
+    for (Backend* backend : all_backends()) {
       SCOPED_TRACE(backend->detail());
       const auto routing = route(*backend, c, scores);
       expect_routed(backend->read(*routing, c.tokens), c, scores);
@@ -101,7 +95,7 @@ TEST(Experts, OfEqualScoresTheFirstExpertsAreTaken) {
   const RouteCase c = {8, 3, 2};
   Matrix scores(2, 8);
   for (const int64_t e : {1, 4, 6, 7}) scores.at(1, e) = 2.0f;
-  for (Backend* backend : expert_backends()) {
+  for (Backend* backend : all_backends()) {
     SCOPED_TRACE(backend->detail());
     const auto routing = route(*backend, c, scores);
     const HostRouting host = backend->read(*routing, 2);
@@ -120,7 +114,7 @@ TEST(Experts, ScoresThatAreNoNumbersStillRoute) {
       {nan, nan, nan, nan}, {nan, 1, nan, 2}, {inf, -inf, inf, nan}, {-inf, -inf, nan, -inf}};
   for (int64_t t = 0; t < 4; ++t) std::ranges::copy(values[t], scores.row(t).begin());
   const std::vector<std::vector<int32_t>> want = {{0, 1}, {3, 1}, {0, 2}, {0, 1}};
-  for (Backend* backend : expert_backends()) {
+  for (Backend* backend : all_backends()) {
     SCOPED_TRACE(backend->detail());
     const auto routing = route(*backend, c, scores);
     const HostRouting host = backend->read(*routing, 4);
@@ -264,7 +258,7 @@ void check(const Mixture& m) {
     }
   }
   expect_close(want.sum, sum, kExpertLimit);
-  for (Backend* backend : expert_backends()) {
+  for (Backend* backend : all_backends()) {
     SCOPED_TRACE(backend->detail());
     const MixtureResult got = run(*backend, m);
     EXPECT_EQ(got.routing.offsets, want.routing.offsets);
@@ -296,7 +290,7 @@ TEST(Experts, EveryShapeAgreesWithRef) {
 TEST(Experts, ResultsDoNotDependOnTheNumberOfThreads) {
   for (const LinearFormat& format : {expert_formats()[0], expert_formats()[5], LinearFormat{}}) {
     const Mixture m({4, 2, 33}, format, 200, false);
-    for (Backend* backend : expert_backends()) {
+    for (Backend* backend : all_backends()) {
       SCOPED_TRACE(backend->detail());
       set_thread_count(1);
       const MixtureResult want = run(*backend, m);

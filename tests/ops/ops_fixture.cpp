@@ -48,8 +48,6 @@ bool supports(const Backend& backend, const KvFormat& format) {
   return !format.pre_rope || backend.name() != "cuda";
 }
 
-bool supports_experts(const Backend& backend) { return backend.name() != "cuda"; }
-
 bool attends_in_halves(const Backend& backend) {
   return backend.name() == "cuda" && backend.detail().find("exact attention") == std::string::npos;
 }

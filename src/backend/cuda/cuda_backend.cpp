@@ -5,6 +5,7 @@
 
 #include "backend/cuda/attention/attention.h"
 #include "backend/cuda/device_batch.h"
+#include "backend/cuda/experts/experts.h"
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/linear/linear.h"
@@ -30,10 +31,6 @@ ChipKernels kernels_for(const CudaOptions& options) {
   const DeviceInfo& device = device_info();
   return {.hopper = device.hopper() && !options.portable,
           .int4_mma = device.major == 8 || options.portable};
-}
-
-[[noreturn]] void no_experts() {
-  detail::check_failed(__FILE__, __LINE__, "experts", "mixtures of experts are refused");
 }
 
 class CudaBackend final : public Backend {
@@ -66,10 +63,9 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CudaKvCache::create(shape));
   }
-  Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t, int64_t) override {
-    return error(ErrorCode::kUnsupported,
-                 "a mixture of {} experts: not supported on device cuda; use --device cpu",
-                 experts);
+  Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t active,
+                                                int64_t max_tokens) override {
+    return as_base<Routing>(CudaRouting::create(experts, active, max_tokens));
   }
   Result<std::unique_ptr<TokenIds>> make_token_ids(int64_t size) override {
     return as_base<TokenIds>(CudaTokenIds::create(size));
@@ -84,6 +80,9 @@ class CudaBackend final : public Backend {
   void read(const Tensor& from, int64_t rows, std::span<float> to) override;
   HostActivations read(const Activations& from, int64_t tokens) override;
   std::vector<int32_t> read(const TokenIds& from, int64_t count) override;
+  HostRouting read(const Routing& from, int64_t tokens) override {
+    return cast(from).to_host(tokens, stream_);
+  }
 
   void embed(const EmbedArgs& args, Tensor& y) override;
   void rmsnorm(const RmsNormArgs& args, Tensor& y) override;
@@ -95,14 +94,19 @@ class CudaBackend final : public Backend {
   void linear(const LinearArgs& args) override {
     launch_linear(args, kernels_, matmul_, gemm_workspace_.data(), stream_);
   }
-  // make_routing refuses, so that none of these is reached.
-  HostRouting read(const Routing&, int64_t) override { no_experts(); }
-  void route(const Tensor&, int64_t, Routing&) override { no_experts(); }
-  void gather_routed(const Activations&, const Routing&, int64_t, Activations&) override {
-    no_experts();
+  void route(const Tensor& scores, int64_t tokens, Routing& routing) override {
+    cuda::route(cast(scores), tokens, cast(routing), stream_);
   }
-  void grouped_linear(const GroupedLinearArgs&) override { no_experts(); }
-  void combine(const Tensor&, const Routing&, int64_t, Tensor&) override { no_experts(); }
+  void gather_routed(const Activations& x, const Routing& routing, int64_t tokens,
+                     Activations& y) override {
+    cuda::gather_routed(cast(x), cast(routing), tokens, cast(y), stream_);
+  }
+  void grouped_linear(const GroupedLinearArgs& args) override {
+    must(cuda::grouped_linear(args, kernels_, experts_, gemm_workspace_.data(), stream_));
+  }
+  void combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) override {
+    cuda::combine(cast(x), cast(routing), tokens, cast(y), stream_);
+  }
   void rope_append_kv(const RopeAppendArgs& args) override;
   void paged_attention(const AttentionArgs& args) override;
   void argmax(const Tensor& x, int64_t rows, TokenIds& y) override;
@@ -127,6 +131,7 @@ class CudaBackend final : public Backend {
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   Matmul matmul_;
   HostArrays arrays_;
+  ExpertTables experts_;
   DeviceBatch batch_;
   Upload rows_;                  // ids and row numbers of one operator
   const Batch* step_ = nullptr;  // of the step that runs: batch_ holds it

@@ -85,6 +85,7 @@ class CudaLinear final : public LinearWeights {
   int64_t cols() const override { return view_.cols; }
   int64_t bytes() const override { return bytes_; }
   const WeightView& view() const { return view_; }
+  uint64_t serial() const { return serial_; }
 
  private:
   explicit CudaLinear(const LinearFormat& format) : format_(format) {}
@@ -98,6 +99,7 @@ class CudaLinear final : public LinearWeights {
   WeightView view_;
   int64_t bytes_ = 0;
   std::vector<DeviceArray<uint8_t>> arrays_;
+  uint64_t serial_ = next_serial();
 };
 
 class CudaKvCache final : public KvCache {

@@ -24,6 +24,7 @@ struct Run {
 std::vector<KernelSize> paper_sizes();
 
 Status bench_gemm(GemmFormat format, const Run& run);
+Status bench_experts(const Run& run);
 Status bench_attention(const Run& run);
 Status bench_rows(const Run& run);
 Status bench_reorder(const Run& run);

@@ -5,8 +5,6 @@
 namespace atom::cuda::bench {
 namespace {
 
-constexpr int kTuningSamples = 7;
-
 const char* group_of(GemmFormat format) {
   switch (format) {
     case GemmFormat::kW4A8:
@@ -24,24 +22,13 @@ std::string name_of(GemmFormat format, GemmChoice choice) {
 }
 
 // Every kernel of the table, whole and split.
-GemmChoice fastest(GemmFormat format, const GemmProblem& problem, GemmChoice chosen,
-                   std::vector<KernelBaseline>& others) {
-  GemmChoice best = chosen;
-  double best_us = problem.time(chosen, kTuningSamples).median;
+std::vector<GemmChoice> all_choices(GemmFormat format) {
+  std::vector<GemmChoice> choices;
   for (int kernel = 0; kernel < gemm_kernel_count(format); ++kernel) {
-    for (const bool split : {false, true}) {
-      const GemmChoice choice = {.kernel = kernel, .split = split};
-      if (split && gemm_shares_tiles(format, kernel)) continue;
-      const double us = problem.time(choice, kTuningSamples).median;
-      others.push_back({.name = name_of(format, choice), .us = us});
-      // Differences of less than a hundredth are noise.
-      if (us < 0.99 * best_us) {
-        best_us = us;
-        best = choice;
-      }
-    }
+    choices.push_back({.kernel = kernel});
+    if (!gemm_shares_tiles(format, kernel)) choices.push_back({.kernel = kernel, .split = true});
   }
-  return best;
+  return choices;
 }
 
 }  // namespace
@@ -52,7 +39,11 @@ Status bench_gemm(GemmFormat format, const Run& run) {
         ATOM_TRY(GemmProblem::create(format, size, format == GemmFormat::kW8A8 ? 0 : kOutliers));
     GemmChoice choice = choose_gemm(problem.args(0));
     std::vector<KernelBaseline> others;
-    if (run.options.tune) choice = fastest(format, problem, choice, others);
+    if (run.options.tune) {
+      choice = fastest(
+          choice, all_choices(format), [&](GemmChoice c) { return name_of(format, c); },
+          [&](GemmChoice c, int samples) { return problem.time(c, samples); }, others);
+    }
     KernelFigure figure =
         run.figure(group_of(format), fmt::format("{}x{} M {}", size.rows, size.inputs, size.tokens),
                    name_of(format, choice), problem.time(choice, run.options.samples),

@@ -100,4 +100,23 @@ Timing GemmProblem::time(GemmChoice choice, int samples) const {
       samples);
 }
 
+GemmChoice fastest(GemmChoice chosen, std::span<const GemmChoice> choices,
+                   const std::function<std::string(GemmChoice)>& name,
+                   const std::function<Timing(GemmChoice, int)>& time,
+                   std::vector<KernelBaseline>& others) {
+  constexpr int kTuningSamples = 7;
+  GemmChoice best = chosen;
+  double best_us = time(chosen, kTuningSamples).median;
+  for (const GemmChoice choice : choices) {
+    const double us = time(choice, kTuningSamples).median;
+    others.push_back({.name = name(choice), .us = us});
+    // Differences of less than a hundredth are noise.
+    if (us < 0.99 * best_us) {
+      best_us = us;
+      best = choice;
+    }
+  }
+  return best;
+}
+
 }  // namespace atom::cuda::bench

@@ -1,6 +1,9 @@
 // A GEMM's operands on random data, in several copies that outlast L2.
 #pragma once
 
+#include <functional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "backend/cuda/bench/timing.h"
@@ -33,5 +36,11 @@ class GemmProblem {
   DeviceArray<int32_t> x_sums_;
   DeviceArray<uint8_t> workspace_;
 };
+
+// Runs every choice; the fastest, where it is faster than `chosen`. others: all that ran.
+GemmChoice fastest(GemmChoice chosen, std::span<const GemmChoice> choices,
+                   const std::function<std::string(GemmChoice)>& name,
+                   const std::function<Timing(GemmChoice, int)>& time,
+                   std::vector<KernelBaseline>& others);
 
 }  // namespace atom::cuda::bench

@@ -67,6 +67,8 @@ Status bench_cuda_kernels(const KernelBenchMachine& machine, const KernelBenchOp
       return bench_gemm(cuda::GemmFormat::kW4A4, run);
     case KernelGroup::kW8A8:
       return bench_gemm(cuda::GemmFormat::kW8A8, run);
+    case KernelGroup::kExperts:
+      return bench_experts(run);
     case KernelGroup::kAttention:
       return bench_attention(run);
     case KernelGroup::kRows:

@@ -5,6 +5,7 @@
 //             kTokenGroupScales   stages bring the tokens' scales
 //             kRowScaleLast       row scales multiply the whole sum, or only the outliers
 //             block_bytes<groups>()  of 64 channels' weights in a stage
+//             kTokenStep          token_step() of gemm_args.h
 //             struct Math<K>      : Consumer<K, Math<K>> with
 //               body(blocks)      adds so many blocks to sums_
 //               to_float(sums, v) as floats, up to the row scale where it comes last
@@ -37,7 +38,7 @@ class Consumer {
         cta_(static_cast<int>(blockIdx.x)) {}
 
   __device__ void run() {
-    ScheduleOf<C> schedule(p_.plan, cta_);
+    ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
       if (work.finishes) fetch_token_values(first_token<C>(work));
 #pragma unroll
@@ -116,7 +117,7 @@ class Consumer {
     ptx::named_sync(1 + group_, 128);
     if (thread_ == 0) ptx::store_release(&p_.flags[slot(cta_)], 1);
   }
-  __device__ void take_partials(const Schedule& schedule, const Work& work) {
+  __device__ void take_partials(const ScheduleOf<K>& schedule, const Work& work) {
     for (int cta = cta_ - 1;; --cta) {
       uint32_t* flag = &p_.flags[slot(cta)];
       if (thread_ == 0) {
@@ -215,14 +216,22 @@ class Consumer {
     ptx::named_sync(1 + group_, 128);  // the tokens' values are here
     float v[kRows][kSliceAcc], row_scale[kRows][2], bias[kRows][2];
     math().to_float(sums, v);
+    const float *row_scales = p_.row_scales, *biases = p_.out.bias;
+    TokenRange range = {0, p_.out.tokens};
+    if constexpr (K::experts) {
+      const WeightView& w = p_.experts.w[work.expert];
+      row_scales = w.row_scales;
+      biases = w.bias;
+      range = {p_.experts.offsets[work.expert], p_.experts.offsets[work.expert + 1]};
+    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int row = row0 + r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4 + 8 * h;
         const bool real = row < p_.out.rows;
-        row_scale[r][h] = real ? p_.row_scales[row] : 0.0f;
-        bias[r][h] = real && p_.out.bias != nullptr ? p_.out.bias[row] : 0.0f;
+        row_scale[r][h] = real ? row_scales[row] : 0.0f;
+        bias[r][h] = real && biases != nullptr ? biases[row] : 0.0f;
       }
     }
     for (int b = 0; b < p_.shape.outlier_blocks; b += 2) {
@@ -236,8 +245,8 @@ class Consumer {
         v[r][i] = K::Format::kRowScaleLast ? fmaf(v[r][i], row_scale[r][h], bias[r][h])
                                            : v[r][i] + bias[r][h];
       }
-      store_tile<Out, C::slice_tokens>(v[r], staging(), p_.out, row0 + r * 64, token0, thread_,
-                                       1 + group_);
+      store_tile<Out, C::slice_tokens, K::experts>(v[r], staging(), p_.out, range, row0 + r * 64,
+                                                   token0, thread_, 1 + group_);
     }
   }
 
@@ -366,6 +375,10 @@ __global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
   using C = typename K::C;
   constexpr int kMathThreads = C::warpgroups * 128;
   const uint32_t shared = ptx::shared_address(shared_memory());
+  if constexpr (K::experts) {
+    auto* first_tiles = reinterpret_cast<int*>(shared_memory() + L::kFirstTiles);
+    if (threadIdx.x < 32) TilesOf<K>::count_tiles(p.plan, p.experts, first_tiles);
+  }
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);

@@ -54,15 +54,36 @@ __device__ uint32_t pack_pair(float low, float high) {
   }
 }
 
+// The tokens of y that a tile may write.
+struct TokenRange {
+  int first, end;
+  __device__ bool contains(int token) const { return token >= first && token < end; }
+};
+
+// Copies a staged chunk to y 16 bytes at a time: a chunk whose tokens are not all the tile's.
+template <class Out, int kTokens>
+__device__ void write_pieces(const uint8_t* staged, const OutputArgs& out, const TokenRange& range,
+                             int row0, int token0, int thread) {
+  using Tile = EpilogueTile<Out, kTokens>;
+  constexpr int kWidth = 16 / static_cast<int>(sizeof(Out)), kPieces = 64 / kWidth;
+  auto* y = static_cast<Out*>(out.y);
+  for (int i = thread; i < Tile::kChunk * kPieces; i += 128) {
+    const int token = token0 + i / kPieces, row = row0 + i % kPieces * kWidth;
+    if (!range.contains(token) || row >= out.rows) continue;
+    *reinterpret_cast<uint4*>(y + static_cast<int64_t>(token) * out.rows + row) =
+        *reinterpret_cast<const uint4*>(staged + Tile::place(i / kPieces, i % kPieces * kWidth));
+  }
+}
+
 // Copies a staged chunk to y element by element: ragged channels, or y += without box copies.
 template <class Out, int kTokens>
-__device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, int row0, int token0,
-                             int thread) {
+__device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, const TokenRange& range,
+                             int row0, int token0, int thread) {
   using Tile = EpilogueTile<Out, kTokens>;
   auto* y = static_cast<Out*>(out.y);
   for (int i = thread; i < Tile::kChunk * 64; i += 128) {
     const int token = token0 + i / 64, row = row0 + i % 64;
-    if (token >= out.tokens || row >= out.rows) continue;
+    if (!range.contains(token) || row >= out.rows) continue;
     Out value = *reinterpret_cast<const Out*>(staged + Tile::place(i / 64, i % 64));
     Out* to = y + static_cast<int64_t>(token) * out.rows + row;
     if (out.accumulate) value = from_float<Out>(to_float(*to) + to_float(value));
@@ -73,11 +94,11 @@ __device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, int r
 // values: the accumulators as floats, already scaled; word 4j + 2h + i is channel l/4 + 8h of the
 // warp's 16, token 8j + 2(l%4) + i. `staging`: EpilogueTile::kBytes of this warpgroup's own, whose
 // last use is in bulk stores of the same threads. The copy engine carries the rows to y
-// while the caller goes on.
-template <class Out, int kTokens>
+// while the caller goes on. kPart: the range may begin inside the tile, or end before y does.
+template <class Out, int kTokens, bool kPart>
 __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
-                           const OutputArgs& out, int row0, int token0, int thread,
-                           int barrier_id) {
+                           const OutputArgs& out, const TokenRange& range, int row0, int token0,
+                           int thread, int barrier_id) {
   using Tile = EpilogueTile<Out, kTokens>;
   const int warp = thread / 32, lane = thread % 32;
   ptx::bulk_store_wait_read<0>();
@@ -85,7 +106,9 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
 #pragma unroll
   for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
     const int chunk_token = token0 + chunk * Tile::kChunk;
-    if (chunk_token >= out.tokens || row0 >= out.rows) break;
+    if (chunk_token >= range.end || row0 >= out.rows) break;
+    const bool whole =
+        !kPart || (chunk_token >= range.first && chunk_token + Tile::kChunk <= range.end);
     uint8_t* buffer = staging + chunk % Tile::kBuffers * Tile::kBufferBytes;
     if (chunk >= Tile::kBuffers) {
       ptx::bulk_store_wait_read<Tile::kBuffers - 1>();
@@ -111,12 +134,14 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
     }
     if (out.by_copy) ptx::fence_to_copies();
     ptx::named_sync(barrier_id, 128);
-    if (!out.by_copy) {
-      write_slowly<Out, kTokens>(buffer, out, row0, chunk_token, thread);
+    if (!out.by_copy || !whole) {
+      if (out.by_copy) {
+        write_pieces<Out, kTokens>(buffer, out, range, row0, chunk_token, thread);
+      } else {
+        write_slowly<Out, kTokens>(buffer, out, range, row0, chunk_token, thread);
+      }
       if (Tile::kChunks > Tile::kBuffers) ptx::named_sync(barrier_id, 128);
-      continue;
-    }
-    if (thread == 0) {
+    } else if (thread == 0) {
 #pragma unroll
       for (int box = 0; box < Tile::kBoxes; ++box) {
         const int row = row0 + box * (64 / Tile::kBoxes);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "backend/cuda/gemm/w4a8_layout.h"
+#include "backend/cuda/linear/weight_view.h"
 #include "tensor/dtype.h"
 
 namespace atom::cuda {
@@ -34,5 +35,18 @@ struct GemmArgs {
   // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
   void* workspace = nullptr;
 };
+
+// A GEMM for each expert of a mixture, in one launch: tokens offsets[e] .. offsets[e + 1] - 1 of x
+// and y meet w[e]. The tokens of all are GemmArgs::tokens, whose own weights do not count.
+struct ExpertGroups {
+  const WeightView* w = nullptr;     // [count] in GPU memory: blocks of one format and shape
+  const int32_t* offsets = nullptr;  // [count + 1] in GPU memory
+  int count = 0;
+  int64_t most_tokens = 0;  // that one expert can have
+};
+
+// Tiles of tokens may begin where the places of codes and scales repeat. An expert's first tile
+// begins with up to so many, less one, tokens of the expert before it, which it does not write.
+constexpr int token_step(GemmFormat format) { return format == GemmFormat::kW4A4 ? 16 : 8; }
 
 }  // namespace atom::cuda

@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "backend/cuda/gemm/gemm_args.h"
 #include "backend/cuda/gemm/kernel_args.h"
 #include "backend/cuda/gemm/w4a8_layout.h"
 
@@ -31,6 +32,8 @@ struct Params {
   int row_blocks;  // of the whole matrix
   w4a8::Shape shape;
   SchedulePlan plan;
+  ExpertGroups
+      experts;      // of the kernels for them; weights, row_scales and out.bias are theirs then
   void* partials;   // [CTA][warpgroup][accumulators / 4][thread] 16 bytes
   uint32_t* flags;  // [CTA][warpgroup], zero between launches
 };
@@ -58,13 +61,19 @@ std::span<const gemm::KernelEntry> large_f32();
 std::span<const gemm::KernelEntry> small_f16();
 std::span<const gemm::KernelEntry> small_bf16();
 std::span<const gemm::KernelEntry> small_f32();
+std::span<const gemm::KernelEntry> experts_f16();
+std::span<const gemm::KernelEntry> experts_f32();
 }  // namespace atom::cuda::w4a8
 namespace atom::cuda::w8a8 {
 std::span<const gemm::KernelEntry> tiles_f16();
 std::span<const gemm::KernelEntry> tiles_f32();
+std::span<const gemm::KernelEntry> experts_f16();
+std::span<const gemm::KernelEntry> experts_f32();
 }  // namespace atom::cuda::w8a8
 namespace atom::cuda::w4a4 {
 std::span<const gemm::KernelEntry> tiles_f16();
 std::span<const gemm::KernelEntry> tiles_bf16();
 std::span<const gemm::KernelEntry> tiles_f32();
+std::span<const gemm::KernelEntry> experts_f16();
+std::span<const gemm::KernelEntry> experts_f32();
 }  // namespace atom::cuda::w4a4

@@ -1,9 +1,11 @@
 // The choice among the GEMM kernels and their launch.
 #include <algorithm>
 #include <limits>
+#include <string>
+#include <string_view>
 
 #include "backend/cuda/gemm/gemm.h"
-#include "backend/cuda/gemm/gemm_kernels.h"
+#include "backend/cuda/gemm/gemm_start.h"
 #include "backend/cuda/runtime/chained_attribute.h"
 #include "backend/cuda/runtime/device.h"
 #include "backend/cuda/runtime/tensor_map.h"
@@ -73,8 +75,6 @@ Table table(GemmFormat format, DType type) {
   ATOM_CHECK(false, "unknown GEMM format");
 }
 
-int group_index(const Shape& shape) { return shape.groups == 1 ? 0 : shape.groups == 2 ? 1 : 2; }
-
 }  // namespace
 
 int64_t gemm_workspace_bytes() {
@@ -90,9 +90,31 @@ bool gemm_shares_tiles(GemmFormat format, int kernel) {
   return table(format, DType::kF16)[kernel].config.cluster > 1;
 }
 
+namespace gemm {
+
+double tile_cycles(const Config& c, const SchedulePlan& plan, const Shape& shape, bool split) {
+  const int sms = device_info().sms, tiles = plan.tiles_w * plan.tiles_t;
+  // Two CTAs on a multiprocessor get in each other's way.
+  const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
+  if (c.cluster > 1) {
+    // Not every multiprocessor finds neighbours for a cluster of more than two.
+    const int slots = (c.cluster > 2 ? sms * 9 / 10 : sms) * c.ctas / c.cluster * c.cluster;
+    return ceil_div(plan.ctas, slots) *
+           (ceil_div(plan.blocks, c.cluster) * c.block_cycles * crowd + c.end_cycles);
+  }
+  if (split && plan.whole_tiles < tiles) {
+    // The shares' blocks, one end, and the exchange of partial sums.
+    return static_cast<double>(tiles) * shape.blocks() / plan.ctas * c.block_cycles * crowd +
+           (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
+           (c.ctas > 1 ? 7.5 : 6.5) * kCyclesPerUs +
+           64.0 * c.warpgroups * c.row_blocks * c.tokens / 2;
+  }
+  return ceil_div(tiles, plan.ctas) * (shape.blocks() * c.block_cycles * crowd + c.end_cycles);
+}
+
+}  // namespace gemm
+
 GemmChoice choose_gemm(const GemmArgs& args) {
-  constexpr double kCyclesPerUs = 1800, kMemoryBytesPerCycle = 2150;
-  const int sms = device_info().sms;
   const double bytes = static_cast<double>(ceil_div(args.rows, kBlockRows)) * args.shape.blocks() *
                        static_cast<double>(args.shape.block_bytes());
   GemmChoice best;
@@ -100,33 +122,14 @@ GemmChoice choose_gemm(const GemmArgs& args) {
   const Table kernels = table(args.format, args.y_type);
   for (int k = 0; k < kernels.size(); ++k) {
     const KernelEntry& entry = kernels[k];
-    if (entry.functions[group_index(args.shape)] == nullptr) continue;
+    if (entry.functions[gemm::group_index(args.shape)] == nullptr) continue;
     for (const bool split : {false, true}) {
       const Config& c = entry.config;
       if (split && c.cluster > 1) continue;
       const SchedulePlan plan = make_plan(args, c, split);
-      const int tiles = plan.tiles_w * plan.tiles_t;
-      // Two CTAs on a multiprocessor get in each other's way.
-      const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
-      double cycles = 0;
-      if (c.cluster > 1) {
-        // Not every multiprocessor finds neighbours for a cluster of more than two.
-        const int slots = (c.cluster > 2 ? sms * 9 / 10 : sms) * c.ctas / c.cluster * c.cluster;
-        cycles = ceil_div(plan.ctas, slots) *
-                 (ceil_div(plan.blocks, c.cluster) * c.block_cycles * crowd + c.end_cycles);
-      } else if (split && plan.whole_tiles < tiles) {
-        // The shares' blocks, one end, and the exchange of partial sums.
-        cycles =
-            static_cast<double>(tiles) * args.shape.blocks() / plan.ctas * c.block_cycles * crowd +
-            (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
-            (c.ctas > 1 ? 7.5 : 6.5) * kCyclesPerUs +
-            64.0 * c.warpgroups * c.row_blocks * c.tokens / 2;
-      } else {
-        cycles = ceil_div(tiles, plan.ctas) *
-                 (args.shape.blocks() * c.block_cycles * crowd + c.end_cycles);
-      }
-      cycles = std::max(
-          cycles, plan.tiles_t * bytes / kMemoryBytesPerCycle * (plan.tiles_t > 1 ? 0.5 : 1.0));
+      const double cycles = std::max(
+          gemm::tile_cycles(c, plan, args.shape, split),
+          plan.tiles_t * bytes / gemm::kMemoryBytesPerCycle * (plan.tiles_t > 1 ? 0.5 : 1.0));
       if (cycles < best_cycles) {
         best_cycles = cycles;
         best = {.kernel = k, .split = split};
@@ -136,19 +139,30 @@ GemmChoice choose_gemm(const GemmArgs& args) {
   return best;
 }
 
+namespace {
+
+Status no_kernel(const GemmArgs& args, std::string_view name) {
+  return error(ErrorCode::kUnsupported, "GEMM: no kernel {} for output {} and {} groups a block",
+               name, dtype_name(args.y_type), args.shape.groups);
+}
+
+}  // namespace
+
 Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream) {
-  ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   if (args.tokens == 0) return {};
   const Table kernels = table(args.format, args.y_type);
+  if (choice.kernel >= kernels.size()) return no_kernel(args, std::to_string(choice.kernel));
+  const KernelEntry& entry = kernels[choice.kernel];
+  return gemm::start(entry, args, {}, make_plan(args, entry.config, choice.split), stream);
+}
+
+Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertGroups& experts,
+                   const SchedulePlan& plan, cudaStream_t stream) {
+  ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   const int group = group_index(args.shape);
   const bool known =
       args.y_type == DType::kF16 || args.y_type == DType::kBF16 || args.y_type == DType::kF32;
-  if (!known || choice.kernel >= kernels.size() ||
-      kernels[choice.kernel].functions[group] == nullptr) {
-    return error(ErrorCode::kUnsupported, "GEMM: no kernel {} for output {} and {} groups a block",
-                 choice.kernel, dtype_name(args.y_type), args.shape.groups);
-  }
-  const KernelEntry& entry = kernels[choice.kernel];
+  if (!known || entry.functions[group] == nullptr) return no_kernel(args, entry.name);
   const Config& c = entry.config;
   gemm::Params params{.weights = args.weights,
                       .row_scales = args.row_scales,
@@ -166,7 +180,8 @@ Status launch_gemm(const GemmArgs& args, GemmChoice choice, cudaStream_t stream)
                       .capacity = static_cast<int>(args.capacity),
                       .row_blocks = ceil_div(args.rows, kBlockRows),
                       .shape = args.shape,
-                      .plan = make_plan(args, c, choice.split),
+                      .plan = plan,
+                      .experts = experts,
                       .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
                       .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);

@@ -4,7 +4,9 @@
 
 namespace atom::cuda {
 
-Status launch_gemm_sm80(Sm80Format format, const GemmArgs& args, cudaStream_t stream) {
+namespace {
+
+Status check(Sm80Format format, const GemmArgs& args) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   const bool whole_blocks_only = format == Sm80Format::kW4A4;
   if ((args.y_type != DType::kF16 && args.y_type != DType::kF32) ||
@@ -13,7 +15,21 @@ Status launch_gemm_sm80(Sm80Format format, const GemmArgs& args, cudaStream_t st
                  "GEMM: no sm_80 kernel for output {} and {} groups a block",
                  dtype_name(args.y_type), args.shape.groups);
   }
+  return {};
+}
+
+}  // namespace
+
+Status launch_gemm_sm80(Sm80Format format, const GemmArgs& args, cudaStream_t stream) {
+  ATOM_TRY(check(format, args));
   if (args.tokens > 0) start_gemm_sm80(format, args, stream);
+  return {};
+}
+
+Status launch_grouped_gemm_sm80(Sm80Format format, const GemmArgs& args,
+                                const ExpertGroups& experts, cudaStream_t stream) {
+  ATOM_TRY(check(format, args));
+  if (args.tokens > 0) start_grouped_gemm_sm80(format, args, experts, stream);
   return {};
 }
 

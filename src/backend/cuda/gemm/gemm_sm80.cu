@@ -37,6 +37,17 @@ constexpr int32_t kBiasBits = 0x4b400000;
 struct Params {
   GemmArgs args;
   bool halves;  // of y
+  ExpertGroups experts = {};
+};
+
+// Tiles of tokens may begin where the swizzles of both formats repeat.
+constexpr int kTokenStep = 8;
+
+// The weights that a CTA multiplies by, its first token, and the tokens that are its to write.
+struct Share {
+  const uint8_t* weights;
+  const float *row_scales, *bias;
+  int token0, first, end;
 };
 
 // A stage holds two blocks of weights, a block of the tokens' codes and, for w4a4, their scales.
@@ -61,15 +72,15 @@ class Tile {
   using Sum = std::conditional_t<kS4, float, int32_t>;
 
  public:
-  __device__ explicit Tile(const Params& p)
+  __device__ Tile(const Params& p, const Share& share)
       : p_(p),
+        share_(share),
         shape_(p.args.shape),
         thread_(static_cast<int>(threadIdx.x)),
         lane_(thread_ % 32),
         row_warp_(thread_ / 32 % kRowWarps),
         warp_token_(thread_ / 32 / kRowWarps * L::kWarpTokens),
-        row0_(static_cast<int>(blockIdx.x) * kRows),
-        token0_(static_cast<int>(blockIdx.y) * kTokens) {}
+        row0_(static_cast<int>(blockIdx.x) * kRows) {}
 
   __device__ void run() {
     const int steps = shape_.blocks();
@@ -101,7 +112,7 @@ class Tile {
       for (int i = 0; i < kRows / w4a8::kBlockRows; ++i) {
         const int block = min(row0_ / w4a8::kBlockRows + i, last_block);
         copy(to + i * L::kBlockBytes,
-             a.weights + (static_cast<int64_t>(block) * shape_.blocks() + s) * L::kBlockBytes,
+             share_.weights + (static_cast<int64_t>(block) * shape_.blocks() + s) * L::kBlockBytes,
              L::kBlockBytes);
       }
       const bool body = s < shape_.body_blocks;
@@ -110,11 +121,13 @@ class Tile {
       int64_t block = s;  // of activations
       if (!body) block = (kS4 ? 0 : shape_.body_blocks) + (s - shape_.body_blocks) / 2;
       if (kS4 && !body) x += w4a4_s4::outlier_start(shape_, a.capacity);
-      copy(to + L::kWeightBytes, x + (block * a.capacity + token0_) * token_bytes,
-           kTokens * token_bytes);
+      // An expert's last tile may reach beyond the buffers.
+      const int tokens = min(kTokens, static_cast<int>(a.capacity) - share_.token0);
+      copy(to + L::kWeightBytes, x + (block * a.capacity + share_.token0) * token_bytes,
+           tokens * token_bytes);
       if (kS4 && body) {
-        copy(to + L::kWeightBytes + L::kActBytes, a.x_scales + block * a.capacity + token0_,
-             L::kScaleBytes);
+        copy(to + L::kWeightBytes + L::kActBytes, a.x_scales + block * a.capacity + share_.token0,
+             tokens * 4);
       }
     }
     ptx::copy16_commit();
@@ -226,7 +239,11 @@ class Tile {
 
   // Token 8j + 2(l%4) + i of this warp.
   __device__ int token(int j, int i) const {
-    return token0_ + warp_token_ + 8 * j + 2 * (lane_ % 4) + i;
+    return share_.token0 + warp_token_ + 8 * j + 2 * (lane_ % 4) + i;
+  }
+  // Whose values may be read.
+  __device__ int near_token(int j, int i) const {
+    return min(token(j, i), static_cast<int>(p_.args.capacity) - 1);
   }
   __device__ int row(int r, int h) const {
     return row0_ + (row_warp_ * kRowTiles + r) * 16 + lane_ / 4 + 8 * h;
@@ -240,7 +257,7 @@ class Tile {
         if constexpr (kS4) {
           for (int r = 0; r < kRowTiles; ++r) v[r][j][e] = sums_[r][j][e];
         } else {
-          const int t = token(j, e % 2);
+          const int t = near_token(j, e % 2);
           const int32_t x_sum = 128 * p_.args.x_sums[t];
           const float scale = p_.args.x_scales[t];
           for (int r = 0; r < kRowTiles; ++r) {
@@ -264,15 +281,15 @@ class Tile {
       }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        row_scale[r][h] = kS4 && row(r, h) < p_.args.rows ? p_.args.row_scales[row(r, h)] : 1.0f;
+        row_scale[r][h] = kS4 && row(r, h) < p_.args.rows ? share_.row_scales[row(r, h)] : 1.0f;
       }
     }
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       uint32_t b[4];
       load_tokens(stage, j, half, false, b);
-      const float scale[2] = {p_.args.x_outlier_scales[token(j, 0)],
-                              p_.args.x_outlier_scales[token(j, 1)]};
+      const float scale[2] = {p_.args.x_outlier_scales[near_token(j, 0)],
+                              p_.args.x_outlier_scales[near_token(j, 1)]};
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
         int32_t sum[4] = {kBiasBits, kBiasBits, kBiasBits, kBiasBits};
@@ -295,13 +312,13 @@ class Tile {
       for (int h = 0; h < 2; ++h) {
         const int n = row(r, h);
         if (n >= a.rows) continue;
-        const float scale = kS4 ? 1.0f : a.row_scales[n];
-        const float bias = a.bias == nullptr ? 0.0f : a.bias[n];
+        const float scale = kS4 ? 1.0f : share_.row_scales[n];
+        const float bias = share_.bias == nullptr ? 0.0f : share_.bias[n];
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
-            if (token(j, i) >= a.tokens) continue;
+            if (token(j, i) < share_.first || token(j, i) >= share_.end) continue;
             store_element(a.y, p_.halves, token(j, i) * a.rows + n,
                           fmaf(v[r][j][2 * h + i], scale, bias), a.accumulate);
           }
@@ -311,40 +328,83 @@ class Tile {
   }
 
   const Params& p_;
+  const Share share_;
   const Shape& shape_;
-  int thread_, lane_, row_warp_, warp_token_, row0_, token0_;
+  int thread_, lane_, row_warp_, warp_token_, row0_;
   Sum sums_[kRowTiles][kColumns][4] = {};
 };
 
 template <bool kS4, int kGroups, int kTokens>
 __global__ __launch_bounds__(Layout<kS4, kGroups, kTokens>::kThreads,
                              1) void gemm_sm80_kernel(const __grid_constant__ Params p) {
-  Tile<kS4, kGroups, kTokens>(p).run();
+  const GemmArgs& a = p.args;
+  Tile<kS4, kGroups, kTokens>(p, {.weights = a.weights,
+                                  .row_scales = a.row_scales,
+                                  .bias = a.bias,
+                                  .token0 = static_cast<int>(blockIdx.y) * kTokens,
+                                  .first = 0,
+                                  .end = static_cast<int>(a.tokens)})
+      .run();
+}
+
+// The grid's third dimension is the experts; tiles behind an expert's last row have nothing to do.
+template <bool kS4, int kGroups, int kTokens>
+__global__ __launch_bounds__(Layout<kS4, kGroups, kTokens>::kThreads,
+                             1) void gemm_sm80_grouped_kernel(const __grid_constant__ Params p) {
+  const int expert = static_cast<int>(blockIdx.z);
+  const int first = p.experts.offsets[expert], end = p.experts.offsets[expert + 1];
+  const int token0 = first / kTokenStep * kTokenStep + static_cast<int>(blockIdx.y) * kTokens;
+  if (first == end || token0 >= end) return;
+  const WeightView& w = p.experts.w[expert];
+  Tile<kS4, kGroups, kTokens>(p, {.weights = w.codes,
+                                  .row_scales = w.row_scales,
+                                  .bias = w.bias,
+                                  .token0 = token0,
+                                  .first = first,
+                                  .end = end})
+      .run();
 }
 
 template <bool kS4, int kGroups, int kTokens>
 void start(const Params& p, cudaStream_t stream) {
   using L = Layout<kS4, kGroups, kTokens>;
-  launch(gemm_sm80_kernel<kS4, kGroups, kTokens>,
-         dim3(blocks_for(p.args.rows, kRows), blocks_for(p.args.tokens, kTokens)), L::kThreads,
-         L::kBytes, p, stream);
+  const unsigned rows = blocks_for(p.args.rows, kRows);
+  if (p.experts.count == 0) {
+    launch(gemm_sm80_kernel<kS4, kGroups, kTokens>, dim3(rows, blocks_for(p.args.tokens, kTokens)),
+           L::kThreads, L::kBytes, p, stream);
+  } else {
+    const int64_t most = p.experts.most_tokens + kTokenStep - 1;
+    launch(gemm_sm80_grouped_kernel<kS4, kGroups, kTokens>,
+           dim3(rows, blocks_for(most, kTokens), static_cast<unsigned>(p.experts.count)),
+           L::kThreads, L::kBytes, p, stream);
+  }
 }
 
 template <bool kS4, int kGroups>
-void pick(const Params& p, cudaStream_t stream) {
-  if (p.args.tokens <= 8) return start<kS4, kGroups, 8>(p, stream);
-  if (p.args.tokens <= 64) return start<kS4, kGroups, 32>(p, stream);
+void pick(const Params& p, int64_t tokens, cudaStream_t stream) {
+  if (tokens <= 8) return start<kS4, kGroups, 8>(p, stream);
+  if (tokens <= 64) return start<kS4, kGroups, 32>(p, stream);
   start<kS4, kGroups, 128>(p, stream);
+}
+
+void pick(Sm80Format format, const Params& p, int64_t tokens, cudaStream_t stream) {
+  if (format == Sm80Format::kW4A4) return pick<true, 1>(p, tokens, stream);
+  if (p.args.shape.groups == 1) return pick<false, 1>(p, tokens, stream);
+  if (p.args.shape.groups == 2) return pick<false, 2>(p, tokens, stream);
+  pick<false, 4>(p, tokens, stream);
 }
 
 }  // namespace
 
 void start_gemm_sm80(Sm80Format format, const GemmArgs& args, cudaStream_t stream) {
-  const Params params = {.args = args, .halves = args.y_type == DType::kF16};
-  if (format == Sm80Format::kW4A4) return pick<true, 1>(params, stream);
-  if (args.shape.groups == 1) return pick<false, 1>(params, stream);
-  if (args.shape.groups == 2) return pick<false, 2>(params, stream);
-  pick<false, 4>(params, stream);
+  pick(format, {.args = args, .halves = args.y_type == DType::kF16}, args.tokens, stream);
+}
+
+void start_grouped_gemm_sm80(Sm80Format format, const GemmArgs& args, const ExpertGroups& experts,
+                             cudaStream_t stream) {
+  // Tiles for the rows that an expert has on average.
+  pick(format, {.args = args, .halves = args.y_type == DType::kF16, .experts = experts},
+       args.tokens / experts.count, stream);
 }
 
 }  // namespace atom::cuda

@@ -10,5 +10,8 @@ namespace atom::cuda {
 // args as for launch_gemm; y is f16 or f32, and neither a split nor scratch is used. Error:
 // kUnsupported for other outputs and groups.
 Status launch_gemm_sm80(Sm80Format format, const GemmArgs& args, cudaStream_t stream);
+// The same for a mixture of experts.
+Status launch_grouped_gemm_sm80(Sm80Format format, const GemmArgs& args,
+                                const ExpertGroups& experts, cudaStream_t stream);
 
 }  // namespace atom::cuda

@@ -14,5 +14,7 @@ enum class Sm80Format : uint8_t {
 
 // The kernels alone, for what launch_gemm_sm80 lets through.
 void start_gemm_sm80(Sm80Format format, const GemmArgs& args, cudaStream_t stream);
+void start_grouped_gemm_sm80(Sm80Format format, const GemmArgs& args, const ExpertGroups& experts,
+                             cudaStream_t stream);
 
 }  // namespace atom::cuda

@@ -24,6 +24,7 @@ struct SchedulePlan {
   int ctas = 0;
   int whole_tiles = 0;  // the first ones
   int band = 1;         // token tiles visited side by side, while their activations stay in L2
+  bool split = false;   // experts: tiles are counted on the GPU, so that whole_tiles is too
 };
 
 }  // namespace atom::cuda

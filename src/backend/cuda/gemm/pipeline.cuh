@@ -8,6 +8,7 @@
 
 #include <type_traits>
 
+#include "backend/cuda/experts/expert_tiles.cuh"
 #include "backend/cuda/gemm/epilogue.cuh"
 #include "backend/cuda/gemm/gemm_kernels.h"
 #include "backend/cuda/gemm/schedule.cuh"
@@ -32,12 +33,14 @@ struct Tile {
 };
 
 // Everything a kernel is compiled for. Format: that of w4a8, w8a8 or w4a4.
-template <class F, class T, int kGroups, class O>
+// kExperts: for the experts of a mixture instead of one matrix.
+template <class F, class T, int kGroups, class O, bool kExperts = false>
 struct Kernel {
   using Format = F;
   using C = T;
   using Out = O;
   static constexpr int groups = kGroups;  // a block
+  static constexpr bool experts = kExperts;
 };
 
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
@@ -64,7 +67,8 @@ struct Layout {
   static constexpr int kFull = kGifts + (C::cluster > 1 ? C::cluster * kGiftBytes : 0);
   static constexpr int kEmpty = kFull + C::stages * 8;
   static constexpr int kGiven = kEmpty + C::stages * 8;  // all gifts are here
-  static constexpr int kBytes = kGiven + 8;
+  static constexpr int kFirstTiles = kGiven + 8;         // of each expert
+  static constexpr int kBytes = kFirstTiles + (K::experts ? (kMostExperts + 1) * 4 : 0);
   // A multiprocessor has 228 KB, of which each CTA costs one.
   static_assert(kBytes <= (228 << 10) / C::ctas - (1 << 10));
 };
@@ -88,14 +92,28 @@ struct Ring {
   }
 };
 
-template <class C>
-using ScheduleOf =
-    std::conditional_t<C::cluster == 1, Schedule, ClusterSchedule<C::cluster, C::slices>>;
+template <class K>
+using TilesOf = std::conditional_t<K::experts, ExpertTiles<K::C::tokens, K::Format::kTokenStep>,
+                                   MatrixTiles<K::C::tokens>>;
+template <class K>
+using ScheduleOf = std::conditional_t<K::C::cluster == 1, Schedule<TilesOf<K>>,
+                                      ClusterSchedule<TilesOf<K>, K::C::cluster, K::C::slices>>;
+template <class K>
+__device__ ScheduleOf<K> make_schedule(const Params& p) {
+  const auto cta = static_cast<int>(blockIdx.x);
+  if constexpr (K::experts) {
+    const auto* first_tiles =
+        reinterpret_cast<const int*>(shared_memory() + Layout<K>::kFirstTiles);
+    return ScheduleOf<K>(TilesOf<K>(p.plan, p.experts, first_tiles), cta);
+  } else {
+    return ScheduleOf<K>(TilesOf<K>(p.plan), cta);
+  }
+}
 // First token of what a CTA finishes of a tile.
 template <class C>
 __device__ int first_token(const Work& work) {
   const int slice = C::cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % C::cluster;
-  return work.tile_t * C::tokens + slice * C::slice_tokens;
+  return work.token0 + slice * C::slice_tokens;
 }
 
 template <class K>
@@ -109,10 +127,11 @@ class Producer {
   __device__ void run() {
     prefetch_weights();
     wait_for_previous();
-    ScheduleOf<C> schedule(p_.plan, static_cast<int>(blockIdx.x));
+    ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
+      choose_weights(work);
       for (int b = work.begin; b < work.end; ++b) {
-        fill(work, b, b, work.tile_t * C::tokens, C::tokens, L::kTokenScaleBytes > 0);
+        fill(work, b, b, work.token0, C::tokens, L::kTokenScaleBytes > 0);
       }
       if (!work.finishes) continue;
       for (int b = 0; b < p_.shape.outlier_blocks; ++b) {
@@ -124,14 +143,19 @@ class Producer {
   }
 
  private:
+  __device__ void choose_weights(const Work& work) {
+    weights_ = p_.weights;
+    if constexpr (K::experts) weights_ = p_.experts.w[work.expert].codes;
+  }
   // Brings body blocks' weights, which no kernel writes, before the kernel that makes the
   // activations has ended. Half a ring of them: the first activations queue behind what is on its
   // way already.
   __device__ void prefetch_weights() {
-    ScheduleOf<C> schedule(p_.plan, static_cast<int>(blockIdx.x));
+    ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
+      choose_weights(work);
       for (int b = work.begin; b < work.end; ++b) {
-        const int tokens = present(work.tile_t * C::tokens, C::tokens);
+        const int tokens = present(work.token0, C::tokens);
         fill_weights(work, b, ready_, tokens, L::kTokenScaleBytes > 0);
         if (++ready_ == (C::stages + 1) / 2) return;
       }
@@ -152,7 +176,7 @@ class Producer {
       const int row_block = min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1);
       ptx::bulk_copy(
           shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kBlockBytes,
-          p_.weights + (static_cast<int64_t>(row_block) * p_.shape.blocks() + b) * L::kBlockBytes,
+          weights_ + (static_cast<int64_t>(row_block) * p_.shape.blocks() + b) * L::kBlockBytes,
           L::kBlockBytes, full);
     }
   }
@@ -186,6 +210,7 @@ class Producer {
 
   const Params& p_;
   uint32_t shared_;
+  const uint8_t* weights_ = nullptr;  // of the tile
   Ring<C::stages> ring_;
   int ready_ = 0;  // stages ahead that have their weights already
 };

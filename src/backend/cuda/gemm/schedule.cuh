@@ -20,24 +20,45 @@
 namespace atom::cuda {
 
 struct Work {
-  int tile_w, tile_t;
-  int begin, end;  // blocks
-  bool finishes;   // the tile, or a slice of it
-  int first;       // linear index of block 0 of this tile among the split tiles' blocks
+  int tile_w, token0;  // the tile: its number over weight rows, its first token
+  int begin, end;      // blocks
+  bool finishes;       // the tile, or a slice of it
+  int first;           // linear index of block 0 of this tile among the split tiles' blocks
+  int expert;          // of a mixture
 };
 
-// Tiles are visited in bands of token tiles.
-__device__ inline void locate_tile(const SchedulePlan& plan, int tile, Work& work) {
+// Tile `tile` of a matrix with `tiles_t` tiles over its tokens. Tiles are visited in bands of token
+// tiles.
+__device__ inline int locate_tile(const SchedulePlan& plan, int tiles_t, int tile, Work& work) {
   const int per_band = plan.band * plan.tiles_w;
   const int first = tile / per_band * plan.band, in_band = tile % per_band;
-  const int width = plan.tiles_t - first < plan.band ? plan.tiles_t - first : plan.band;
-  work.tile_t = first + in_band % width;
+  const int width = tiles_t - first < plan.band ? tiles_t - first : plan.band;
   work.tile_w = in_band / width;
+  return first + in_band % width;
 }
 
+// The tiles of one matrix.
+template <int kTokens>
+class MatrixTiles {
+ public:
+  __device__ explicit MatrixTiles(const SchedulePlan& plan) : plan_(plan) {}
+
+  __device__ int count() const { return plan_.tiles_w * plan_.tiles_t; }
+  __device__ int whole() const { return plan_.whole_tiles; }
+  __device__ int ctas() const { return plan_.ctas; }
+  __device__ int blocks() const { return plan_.blocks; }
+  __device__ void locate(int tile, Work& work) const {
+    work.token0 = locate_tile(plan_, plan_.tiles_t, tile, work) * kTokens;
+  }
+
+ private:
+  const SchedulePlan& plan_;
+};
+
+template <class Tiles>
 class Schedule {
  public:
-  __device__ Schedule(const SchedulePlan& plan, int cta) : plan_(plan), whole_(cta) {
+  __device__ Schedule(const Tiles& tiles, int cta) : tiles_(tiles), whole_(cta) {
     begin_ = share_begin(cta);
     end_ = share_begin(cta + 1);
   }
@@ -45,16 +66,16 @@ class Schedule {
   __device__ bool next(Work& work) {
     if (stage_ == 0) {
       stage_ = 1;
-      if (end_ > begin_ && end_ % plan_.blocks != 0) return take_split(work);
+      if (end_ > begin_ && end_ % tiles_.blocks() != 0) return take_split(work);
     }
     if (stage_ == 1) {
-      if (whole_ < plan_.whole_tiles) {
-        locate_tile(plan_, whole_, work);
+      if (whole_ < tiles_.whole()) {
+        tiles_.locate(whole_, work);
         work.begin = 0;
-        work.end = plan_.blocks;
+        work.end = tiles_.blocks();
         work.finishes = true;
         work.first = 0;
-        whole_ += plan_.ctas;
+        whole_ += tiles_.ctas();
         return true;
       }
       stage_ = 2;
@@ -64,25 +85,25 @@ class Schedule {
 
   // First block of a CTA's share, counted over the split tiles.
   __device__ int share_begin(int cta) const {
-    return static_cast<int>(static_cast<int64_t>(split_blocks()) * cta / plan_.ctas);
+    return static_cast<int>(static_cast<int64_t>(split_blocks()) * cta / tiles_.ctas());
   }
 
  private:
   __device__ int split_blocks() const {
-    return (plan_.tiles_w * plan_.tiles_t - plan_.whole_tiles) * plan_.blocks;
+    return (tiles_.count() - tiles_.whole()) * tiles_.blocks();
   }
   __device__ bool take_split(Work& work) {
-    const int tile = (end_ - 1) / plan_.blocks;
-    work.first = tile * plan_.blocks;
+    const int tile = (end_ - 1) / tiles_.blocks();
+    work.first = tile * tiles_.blocks();
     work.begin = begin_ > work.first ? begin_ - work.first : 0;
     work.end = end_ - work.first;
-    work.finishes = work.end == plan_.blocks;
-    locate_tile(plan_, plan_.whole_tiles + tile, work);
+    work.finishes = work.end == tiles_.blocks();
+    tiles_.locate(tiles_.whole() + tile, work);
     end_ = work.first + work.begin;
     return true;
   }
 
-  const SchedulePlan& plan_;
+  Tiles tiles_;
   int begin_, end_;
   int whole_;
   int stage_ = 0;
@@ -90,25 +111,26 @@ class Schedule {
 
 // The CTAs of a cluster share one tile: each takes an equal part of K, then exchanges sums with the
 // others and finishes a slice of the tokens.
-template <int kCluster, int kSlices>
+template <class Tiles, int kCluster, int kSlices>
 class ClusterSchedule {
  public:
-  __device__ ClusterSchedule(const SchedulePlan& plan, int cta) : plan_(plan), cta_(cta) {}
+  __device__ ClusterSchedule(const Tiles& tiles, int cta) : tiles_(tiles), cta_(cta) {}
 
   __device__ bool next(Work& work) {
-    if (done_) return false;
+    const int tile = cta_ / kCluster;
+    if (done_ || tile >= tiles_.count()) return false;
     done_ = true;
     const int rank = cta_ % kCluster;
-    locate_tile(plan_, cta_ / kCluster, work);
-    work.begin = plan_.blocks * rank / kCluster;
-    work.end = plan_.blocks * (rank + 1) / kCluster;
+    tiles_.locate(tile, work);
+    work.begin = tiles_.blocks() * rank / kCluster;
+    work.end = tiles_.blocks() * (rank + 1) / kCluster;
     work.finishes = rank < kSlices;
     work.first = 0;
     return true;
   }
 
  private:
-  const SchedulePlan& plan_;
+  Tiles tiles_;
   int cta_;
   bool done_ = false;
 };

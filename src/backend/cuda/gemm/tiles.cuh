@@ -12,17 +12,17 @@ void add(KernelEntry& entry, int groups) {
 }
 
 // kAllGroups: also for groups of 32 and 64, which only small models need.
-template <class F, class C, class Out, bool kAllGroups = false>
+template <class F, class C, class Out, bool kAllGroups = false, bool kExperts = false>
 KernelEntry entry(const char* name, int block_cycles, int end_cycles) {
   KernelEntry e{.name = name,
                 .config = {C::warpgroups, C::row_blocks, C::tokens, C::ctas, C::cluster,
                            block_cycles, end_cycles},
                 .functions = {},
                 .shared_bytes = {}};
-  add<Kernel<F, C, 1, Out>>(e, 0);
+  add<Kernel<F, C, 1, Out, kExperts>>(e, 0);
   if constexpr (kAllGroups) {
-    add<Kernel<F, C, 2, Out>>(e, 1);
-    add<Kernel<F, C, 4, Out>>(e, 2);
+    add<Kernel<F, C, 2, Out, kExperts>>(e, 1);
+    add<Kernel<F, C, 4, Out, kExperts>>(e, 2);
   }
   return e;
 }

@@ -178,6 +178,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
 struct Format {
   using Acc = float;
   static constexpr bool kTokenGroupScales = true, kRowScaleLast = false;
+  static constexpr int kTokenStep = token_step(GemmFormat::kW4A4);
   template <int kGroups>
   static constexpr int block_bytes() {
     return w4a8::kScaleOffset + kGroups * w4a8::kScaleBytes;

@@ -23,4 +23,14 @@ std::array<KernelEntry, 8> tiles() {
           entry<Format, Tile<2, 1, 16, 6, 2, 3>, Out>("128x16 x2 k3", 480, 6000)};
 }
 
+// For the experts of a mixture.
+template <class Out>
+std::array<KernelEntry, 5> expert_tiles() {
+  return {entry<Format, Tile<2, 1, 128, 6, 1>, Out, false, true>("128x128", 1180, 4000),
+          entry<Format, Tile<2, 1, 64, 9, 1>, Out, true, true>("128x64", 780, 2600),
+          entry<Format, Tile<2, 1, 32, 6, 2>, Out, false, true>("128x32 x2", 560, 2000),
+          entry<Format, Tile<2, 1, 16, 8, 2>, Out, true, true>("128x16 x2", 480, 2000),
+          entry<Format, Tile<2, 1, 16, 6, 2, 3>, Out, false, true>("128x16 x2 k3", 480, 6000)};
+}
+
 }  // namespace atom::cuda::w4a4

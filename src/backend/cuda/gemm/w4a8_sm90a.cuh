@@ -175,6 +175,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
 struct Format {
   using Acc = int32_t;
   static constexpr bool kTokenGroupScales = false, kRowScaleLast = true;
+  static constexpr int kTokenStep = token_step(GemmFormat::kW4A8);
   template <int kGroups>
   static constexpr int block_bytes() {
     return kScaleOffset + kGroups * kScaleBytes;

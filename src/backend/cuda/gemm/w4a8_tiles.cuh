@@ -29,4 +29,16 @@ std::array<KernelEntry, 7> small_tiles() {
           entry<Format, Tile<2, 1, 8, 9, 2>, Out>("128x8 x2", 440, 2000)};
 }
 
+// For the experts of a mixture.
+template <class Out>
+std::array<KernelEntry, 7> expert_tiles() {
+  return {entry<Format, Tile<2, 1, 256, 4, 1>, Out, false, true>("128x256", 1060, 9700),
+          entry<Format, Tile<2, 1, 128, 7, 1>, Out, false, true>("128x128", 640, 3600),
+          entry<Format, Tile<2, 1, 64, 10, 1>, Out, true, true>("128x64", 560, 2600),
+          entry<Format, Tile<2, 1, 64, 7, 1, 2>, Out, false, true>("128x64 k2", 560, 4500),
+          entry<Format, Tile<2, 1, 32, 7, 2>, Out, false, true>("128x32 x2", 560, 2000),
+          entry<Format, Tile<2, 1, 16, 8, 2>, Out, true, true>("128x16 x2", 480, 2000),
+          entry<Format, Tile<2, 1, 16, 6, 2, 3>, Out, false, true>("128x16 x2 k3", 440, 5200)};
+}
+
 }  // namespace atom::cuda::w4a8

@@ -32,6 +32,7 @@ struct Bytes {
 struct Format {
   using Acc = int32_t;
   static constexpr bool kTokenGroupScales = false, kRowScaleLast = true;
+  static constexpr int kTokenStep = token_step(GemmFormat::kW8A8);
   template <int kGroups>
   static constexpr int block_bytes() {
     return w4a8::kWideBlockBytes;

@@ -24,4 +24,14 @@ std::array<KernelEntry, 9> tiles() {
           entry<Format, Tile<2, 1, 8, 6, 2>, Out>("128x8 x2", 540, 1800)};
 }
 
+// For the experts of a mixture.
+template <class Out>
+std::array<KernelEntry, 5> expert_tiles() {
+  return {entry<Format, Tile<2, 1, 128, 4, 1>, Out, false, true>("128x128", 620, 3000),
+          entry<Format, Tile<2, 1, 64, 6, 1>, Out, false, true>("128x64", 520, 2200),
+          entry<Format, Tile<2, 1, 32, 4, 2>, Out, false, true>("128x32 x2", 560, 1800),
+          entry<Format, Tile<2, 1, 16, 5, 2>, Out, false, true>("128x16 x2", 540, 1800),
+          entry<Format, Tile<2, 1, 16, 5, 2, 3>, Out, false, true>("128x16 x2 k3", 540, 4800)};
+}
+
 }  // namespace atom::cuda::w8a8

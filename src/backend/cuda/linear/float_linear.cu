@@ -1,7 +1,9 @@
 // float_linear: y = x w^T in float, the weights decoded on the way: float formats, quantized
 // weights with float activations, and float outlier columns. Work: many tokens: tiles of 64 x 64
-// (tile_product.cuh); few: a warp a row of w, its columns strided over the lanes.   Rounds: fmaf,
-// fixed order.   Bound: FP32 cores, or memory for few tokens.
+// (tile_product.cuh); few: a warp a row of w, its columns strided over the lanes; few and few rows:
+// a CTA a token and two rows.   Rounds: fmaf, fixed order.   Bound: FP32 cores, or memory for few
+// tokens; latency for few rows.
+#include "backend/cuda/linear/linear_groups.cuh"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/weight_access.cuh"
 #include "backend/cuda/rows/tile_product.cuh"
@@ -13,6 +15,7 @@ namespace {
 
 constexpr int kFewTokens = 8;
 constexpr int kRowThreads = 128;
+constexpr int kNarrowThreads = 256, kRowsAtOnce = 2;
 constexpr int kEmbedThreads = 128;
 
 __device__ void finish(const FloatLinearParams& p, int row, int token, float y) {
@@ -21,8 +24,7 @@ __device__ void finish(const FloatLinearParams& p, int row, int token, float y) 
   store_element(p.y, p.halves, static_cast<int64_t>(token) * p.w.rows + row, y, p.accumulate);
 }
 
-__global__ __launch_bounds__(kTileThreads) void float_linear_tiles_kernel(
-    const __grid_constant__ FloatLinearParams p) {
+__device__ void multiply_tile(const FloatLinearParams& p) {
   const int token0 = static_cast<int>(blockIdx.y) * kTile;
   const int row0 = static_cast<int>(blockIdx.x) * kTile;
   const int depth = p.w.cols - p.first;
@@ -47,8 +49,7 @@ __global__ __launch_bounds__(kTileThreads) void float_linear_tiles_kernel(
   }
 }
 
-__global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
-    const __grid_constant__ FloatLinearParams p) {
+__device__ void multiply_rows(const FloatLinearParams& p) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int row =
       static_cast<int>(blockIdx.x) * (kRowThreads / 32) + static_cast<int>(threadIdx.x) / 32;
@@ -74,6 +75,69 @@ __global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
   }
 }
 
+__global__ __launch_bounds__(kTileThreads) void float_linear_tiles_kernel(
+    const __grid_constant__ FloatLinearParams p) {
+  multiply_tile(p);
+}
+__global__ __launch_bounds__(kRowThreads) void float_linear_rows_kernel(
+    const __grid_constant__ FloatLinearParams p) {
+  multiply_rows(p);
+}
+
+__global__ __launch_bounds__(kNarrowThreads) void float_linear_narrow_kernel(
+    const __grid_constant__ FloatLinearParams p) {
+  constexpr int kWarps = kNarrowThreads / 32;
+  __shared__ float parts[kRowsAtOnce][kWarps];
+  wait_for_previous();
+  let_next_start();
+  const int thread = static_cast<int>(threadIdx.x), token = static_cast<int>(blockIdx.y);
+  const int row0 = static_cast<int>(blockIdx.x) * kRowsAtOnce;
+  const int depth = p.w.cols - p.first;
+  float sums[kRowsAtOnce] = {};
+#pragma unroll 8
+  for (int k = thread; k < depth; k += kNarrowThreads) {
+    const float x = element(p.x, p.x_halves, static_cast<int64_t>(token) * depth + k);
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+      sums[r] = fmaf(x, weight_value(p.w, min(row0 + r, p.w.rows - 1), p.first + k), sums[r]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRowsAtOnce; ++r) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+      sums[r] += __shfl_xor_sync(0xffffffffu, sums[r], lanes);
+    }
+    if (thread % 32 == 0) parts[r][thread / 32] = sums[r];
+  }
+  __syncthreads();
+  if (thread >= kRowsAtOnce) return;
+  float sum = 0;
+  for (int w = 0; w < kWarps; ++w) sum += parts[thread][w];
+  finish(p, row0 + thread, token, sum);
+}
+
+// What this CTA's linear of the group works on.
+__device__ FloatLinearParams member(const Grouped<FloatLinearParams>& g) {
+  const GroupRows rows(g.groups);
+  FloatLinearParams p = g.params;
+  p.w = g.groups.w[rows.group];
+  p.x = element_address(p.x, p.x_halves, rows.first * (p.w.cols - p.first));
+  p.y = element_address(p.y, p.halves, rows.first * p.w.rows);
+  p.tokens = rows.count;
+  return p;
+}
+__global__ __launch_bounds__(kTileThreads) void grouped_float_linear_tiles_kernel(
+    const __grid_constant__ Grouped<FloatLinearParams> g) {
+  const FloatLinearParams p = member(g);
+  if (static_cast<int>(blockIdx.y) * kTile < p.tokens) multiply_tile(p);
+}
+__global__ __launch_bounds__(kRowThreads) void grouped_float_linear_rows_kernel(
+    const __grid_constant__ Grouped<FloatLinearParams> g) {
+  const FloatLinearParams p = member(g);
+  if (p.tokens > 0) multiply_rows(p);
+}
+
 __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
     const __grid_constant__ EmbedParams p) {
   wait_for_previous();
@@ -90,13 +154,34 @@ __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
 
 void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream) {
   if (params.tokens == 0 || launch_nibble_linear(params, stream)) return;
-  if (params.tokens <= kFewTokens) {
+  if (is_narrow(params.w.rows, params.tokens)) {
+    launch_chained(
+        float_linear_narrow_kernel,
+        dim3(blocks_for(params.w.rows, kRowsAtOnce), static_cast<unsigned>(params.tokens)),
+        kNarrowThreads, 0, params, stream);
+  } else if (params.tokens <= kFewTokens) {
     launch(float_linear_rows_kernel, dim3(blocks_for(params.w.rows, kRowThreads / 32)), kRowThreads,
            0, params, stream);
   } else {
     launch(float_linear_tiles_kernel,
            dim3(blocks_for(params.w.rows, kTile), blocks_for(params.tokens, kTile)), kTileThreads,
            0, params, stream);
+  }
+}
+
+void launch_grouped_float_linear(const FloatLinearParams& params, const LinearGroups& groups,
+                                 cudaStream_t stream) {
+  if (params.tokens == 0) return;
+  const Grouped<FloatLinearParams> grouped = {params, groups};
+  const auto count = static_cast<unsigned>(groups.count);
+  if (params.tokens <= kFewTokens) {
+    launch(grouped_float_linear_rows_kernel,
+           dim3(blocks_for(params.w.rows, kRowThreads / 32), 1, count), kRowThreads, 0, grouped,
+           stream);
+  } else {
+    launch(grouped_float_linear_tiles_kernel,
+           dim3(blocks_for(params.w.rows, kTile), blocks_for(params.tokens, kTile), count),
+           kTileThreads, 0, grouped, stream);
   }
 }
 

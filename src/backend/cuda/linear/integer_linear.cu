@@ -10,6 +10,9 @@
 //
 // Rounds: one product of scales and one fma a group.   Bound: latency of a stage; the formats that
 // matter for speed have kernels of their own.
+#include <type_traits>
+
+#include "backend/cuda/linear/linear_groups.cuh"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/weight_access.cuh"
 #include "backend/cuda/ptx/mma.cuh"
@@ -108,10 +111,7 @@ struct RawStep {
 };
 
 template <Codes kCodes, int kTokens>
-__global__ __launch_bounds__(kThreads) void integer_linear_kernel(
-    const __grid_constant__ IntegerLinearParams p) {
-  wait_for_previous();
-  let_next_start();
+__device__ void multiply(const IntegerLinearParams& p) {
   constexpr int kTiles = kTokens / 8;
   constexpr bool kTwoLevel = kCodes == Codes::kTwoLevel;
   __shared__ __align__(16) uint8_t w_tile[kRows * kPitch];
@@ -270,25 +270,61 @@ __global__ __launch_bounds__(kThreads) void integer_linear_kernel(
   }
 }
 
+template <Codes kCodes, int kTokens>
+__global__ __launch_bounds__(kThreads) void integer_linear_kernel(
+    const __grid_constant__ IntegerLinearParams p) {
+  wait_for_previous();
+  let_next_start();
+  multiply<kCodes, kTokens>(p);
+}
+
+template <Codes kCodes, int kTokens>
+__global__ __launch_bounds__(kThreads) void grouped_integer_linear_kernel(
+    const __grid_constant__ Grouped<IntegerLinearParams> g) {
+  wait_for_previous();
+  let_next_start();
+  const GroupRows rows(g.groups);
+  if (static_cast<int>(blockIdx.y) * kTokens >= rows.count) return;
+  IntegerLinearParams p = g.params;
+  p.w = g.groups.w[rows.group];
+  p.x += rows.first * p.x_stride;
+  p.x_scales += rows.first * p.x_groups;
+  p.x_outlier_scales += rows.first;
+  p.y = element_address(p.y, p.halves, rows.first * p.w.rows);
+  p.tokens = rows.count;
+  multiply<kCodes, kTokens>(p);
+}
+
 template <Codes kCodes>
-void start(const IntegerLinearParams& p, cudaStream_t stream) {
-  const auto grid = [&](int tokens) {
-    return dim3(blocks_for(p.w.rows, kRows), blocks_for(p.tokens, tokens));
+void start(const IntegerLinearParams& p, const LinearGroups& groups, cudaStream_t stream) {
+  const auto start_tiles = [&]<int kTokens>(std::integral_constant<int, kTokens>) {
+    const dim3 grid(blocks_for(p.w.rows, kRows), blocks_for(p.tokens, kTokens),
+                    static_cast<unsigned>(groups.count));
+    if (groups.w == nullptr) {
+      launch_chained(integer_linear_kernel<kCodes, kTokens>, grid, kThreads, 0, p, stream);
+    } else {
+      launch_chained(grouped_integer_linear_kernel<kCodes, kTokens>, grid, kThreads, 0,
+                     Grouped<IntegerLinearParams>{p, groups}, stream);
+    }
   };
-  if (p.tokens <= 8) {
-    launch_chained(integer_linear_kernel<kCodes, 8>, grid(8), kThreads, 0, p, stream);
-  } else {
-    launch_chained(integer_linear_kernel<kCodes, 64>, grid(64), kThreads, 0, p, stream);
-  }
+  if (p.tokens <= 8) return start_tiles(std::integral_constant<int, 8>());
+  start_tiles(std::integral_constant<int, 64>());
 }
 
 }  // namespace
 
-void launch_integer_linear(const IntegerLinearParams& params, cudaStream_t stream) {
+void launch_grouped_integer_linear(const IntegerLinearParams& params, const LinearGroups& groups,
+                                   cudaStream_t stream) {
   if (params.tokens == 0) return;
-  if (params.w.format.kind == WeightKind::kTwoLevel) return start<Codes::kTwoLevel>(params, stream);
-  if (params.w.format.bits == 8) return start<Codes::kBytes>(params, stream);
-  start<Codes::kNibbles>(params, stream);
+  if (params.w.format.kind == WeightKind::kTwoLevel) {
+    return start<Codes::kTwoLevel>(params, groups, stream);
+  }
+  if (params.w.format.bits == 8) return start<Codes::kBytes>(params, groups, stream);
+  start<Codes::kNibbles>(params, groups, stream);
+}
+
+void launch_integer_linear(const IntegerLinearParams& params, cudaStream_t stream) {
+  launch_grouped_integer_linear(params, {.count = 1}, stream);
 }
 
 }  // namespace atom::cuda

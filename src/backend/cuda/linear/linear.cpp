@@ -9,7 +9,20 @@
 namespace atom::cuda {
 namespace {
 
-// Whether activations made for one format can feed a linear of another.
+void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* workspace,
+                    cudaStream_t stream) {
+  const WeightView& w = cast(*args.w).view();
+  GemmArgs gemm = gemm_args(w, cast(*args.x), args.tokens, cast(*args.y), workspace);
+  gemm.weights = w.codes;
+  gemm.row_scales = w.row_scales;
+  gemm.bias = w.bias;
+  gemm.accumulate = args.accumulate;
+  if (kernels.hopper) return must(launch_gemm(gemm, choose_gemm(gemm), stream));
+  must(launch_gemm_sm80(sm80_format(w.layout), gemm, stream));
+}
+
+}  // namespace
+
 bool readable(const LinearFormat& acts, const LinearFormat& linear) {
   if (acts.act.quantized != linear.act.quantized) return false;
   return !acts.act.quantized || (acts.act == linear.act && acts.weight.kind == linear.weight.kind &&
@@ -18,36 +31,27 @@ bool readable(const LinearFormat& acts, const LinearFormat& linear) {
                                  acts.weight.outlier_kind == linear.weight.outlier_kind);
 }
 
-void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* workspace,
-                    cudaStream_t stream) {
-  const CudaActivations& x = cast(*args.x);
-  const WeightView& w = cast(*args.w).view();
-  CudaTensor& y = cast(*args.y);
-  const GemmArgs gemm = {
-      .format = w.layout == LinearLayout::kW4A4   ? GemmFormat::kW4A4
-                : w.layout == LinearLayout::kW8A8 ? GemmFormat::kW8A8
-                                                  : GemmFormat::kW4A8,
-      .rows = w.rows,
-      .tokens = args.tokens,
-      .capacity = x.places.capacity,
-      .shape = w.shape,
-      .weights = w.codes,
-      .row_scales = w.row_scales,
-      .x = x.codes.data(),
-      .x_scales = x.scales.data(),
-      .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
-      .x_sums = x.sums.data(),
-      .bias = w.bias,
-      .y = y.raw(),
-      .y_type = y.dtype(),
-      .accumulate = args.accumulate,
-      .workspace = workspace};
-  if (kernels.hopper) return must(launch_gemm(gemm, choose_gemm(gemm), stream));
-  must(launch_gemm_sm80(w.layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4 : Sm80Format::kW4A8,
-                        gemm, stream));
+GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens, CudaTensor& y,
+                   void* workspace) {
+  return {.format = w.layout == LinearLayout::kW4A4   ? GemmFormat::kW4A4
+                    : w.layout == LinearLayout::kW8A8 ? GemmFormat::kW8A8
+                                                      : GemmFormat::kW4A8,
+          .rows = w.rows,
+          .tokens = tokens,
+          .capacity = x.places.capacity,
+          .shape = w.shape,
+          .x = x.codes.data(),
+          .x_scales = x.scales.data(),
+          .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
+          .x_sums = x.sums.data(),
+          .y = y.raw(),
+          .y_type = y.dtype(),
+          .workspace = workspace};
 }
 
-}  // namespace
+Sm80Format sm80_format(LinearLayout layout) {
+  return layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4 : Sm80Format::kW4A8;
+}
 
 void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& matmul,
                    void* gemm_workspace, cudaStream_t stream) {

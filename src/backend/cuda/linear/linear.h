@@ -3,11 +3,21 @@
 
 #include <cuda_runtime_api.h>
 
+#include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/linear/layout.h"
+#include "backend/cuda/objects.h"
 #include "backend/cuda/vendor/matmul.h"
 #include "ops/backend.h"
 
 namespace atom::cuda {
+
+// Whether activations made for one format can feed a linear of another.
+bool readable(const LinearFormat& acts, const LinearFormat& linear);
+
+// What a GEMM works on where weights are blocks, but for the weights themselves.
+GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens, CudaTensor& y,
+                   void* workspace);
+Sm80Format sm80_format(LinearLayout layout);
 
 // The linear of ops/backend.h. All operands are the CUDA backend's own and made for `kernels`.
 // gemm_workspace: scratch of gemm_workspace_bytes(), shared by the launches of one stream and

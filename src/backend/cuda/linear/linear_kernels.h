@@ -11,6 +11,14 @@ namespace atom::cuda {
 // Input channels whose products of bytes an int32 holds.
 inline constexpr int64_t kMostSumChannels = 65536;
 
+// Linears of one format and shape in one launch: rows offsets[i] .. offsets[i + 1] - 1 of x and y
+// meet w[i]. GPU memory.
+struct LinearGroups {
+  const WeightView* w = nullptr;     // [count]
+  const int32_t* offsets = nullptr;  // [count + 1]
+  int count = 0;
+};
+
 // Codes times codes; float outliers are left to launch_float_linear.
 struct IntegerLinearParams {
   WeightView w;                     // in rows, not kFloat
@@ -26,6 +34,9 @@ struct IntegerLinearParams {
   bool accumulate = false;
 };
 void launch_integer_linear(const IntegerLinearParams& params, cudaStream_t stream);
+// params.w: any of the group's, for format and shape; params.tokens: the most that one has.
+void launch_grouped_integer_linear(const IntegerLinearParams& params, const LinearGroups& groups,
+                                   cudaStream_t stream);
 
 // y (+)= x w^T over columns first .. K-1 of w, decoded; x [T, K - first]. The bias is added where
 // first is 0.
@@ -43,6 +54,10 @@ void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream);
 // The fast kernel of 4-bit groups and few tokens, which launch_float_linear takes where it serves
 // the case (false: it does not).
 bool launch_nibble_linear(const FloatLinearParams& params, cudaStream_t stream);
+// The linears that this does best: a mixture's router for the tokens of a decode step.
+constexpr bool is_narrow(int64_t rows, int64_t tokens) { return rows <= 64 && tokens <= 128; }
+void launch_grouped_float_linear(const FloatLinearParams& params, const LinearGroups& groups,
+                                 cudaStream_t stream);
 
 // y[t] = row ids[t] of w, decoded; id -1 - r stands for earlier[r]. Ids outside of the table are
 // skipped.

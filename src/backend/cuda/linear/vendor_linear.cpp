@@ -1,5 +1,7 @@
 #include "backend/cuda/linear/vendor_linear.h"
 
+#include "backend/cuda/linear/linear_kernels.h"
+
 namespace atom::cuda {
 namespace {
 
@@ -9,7 +11,7 @@ constexpr int64_t kFewTokens = 8;
 
 bool launch_vendor_linear(Matmul& matmul, const WeightView& w, const CudaActivations& x,
                           CudaTensor& y, int64_t tokens, bool accumulate, cudaStream_t stream) {
-  if (w.format.kind != WeightKind::kFloat) return false;
+  if (w.format.kind != WeightKind::kFloat || is_narrow(w.rows, tokens)) return false;
   const bool halves = takes_halves(x.format());
   if (!halves && (w.format.dtype != DType::kF32 || y.halves() || tokens <= kFewTokens)) {
     return false;

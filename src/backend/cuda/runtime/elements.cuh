@@ -12,6 +12,13 @@ __device__ inline float element(const void* x, bool halves, int64_t i) {
   return halves ? __half2float(static_cast<const __half*>(x)[i]) : static_cast<const float*>(x)[i];
 }
 
+__device__ inline const void* element_address(const void* x, bool halves, int64_t i) {
+  return static_cast<const uint8_t*>(x) + i * (halves ? 2 : 4);
+}
+__device__ inline void* element_address(void* x, bool halves, int64_t i) {
+  return static_cast<uint8_t*>(x) + i * (halves ? 2 : 4);
+}
+
 // x[i] = value, or += with accumulate.
 __device__ inline void store_element(void* x, bool halves, int64_t i, float value,
                                      bool accumulate) {

@@ -1,0 +1,10 @@
+#include "backend/cuda/gemm/w8a8_tiles.cuh"
+
+namespace atom::cuda::w8a8 {
+
+std::span<const gemm::KernelEntry> experts_f32() {
+  static const auto kernels = expert_tiles<float>();
+  return kernels;
+}
+
+}  // namespace atom::cuda::w8a8
