@@ -315,8 +315,9 @@ class ModelQuantizer {
     return quantized_statistics_->finish();
   }
 
+  // Hessians are given back as they are used.
   Result<PackedLayer> quantize_linears(int64_t index, PackedLayer& layer,
-                                       const LayerStatistics& statistics) {
+                                       LayerStatistics& statistics) {
     PackedLayer quantized;
     static_cast<LayerVectors&>(quantized) = layer;
     quantized.router = layer.router;
@@ -326,7 +327,7 @@ class ModelQuantizer {
     std::optional<GptqFactor> factor;
     for (size_t i = 0; i < from.size(); ++i) {
       const auto [site, mlp, linear] = from[i];
-      const SiteStatistics& site_statistics = statistics.of(site, mlp);
+      SiteStatistics& site_statistics = statistics.of(site, mlp);
       WeightQuantSpec how;
       how.format = ATOM_TRY(recipe_.format_for(site, index, linear->cols));
       how.scale_rule = recipe_.scale_rule;
@@ -335,6 +336,7 @@ class ModelQuantizer {
       if (new_input) factor.reset();
       if (new_input && recipe_.gptq && !site_statistics.hessian.empty()) {
         factor = ATOM_TRY(factor_hessian(site_statistics.hessian, linear->cols, recipe_.damping));
+        std::vector<float>().swap(site_statistics.hessian);
       }
       PackedLinear packed = quantize_weights(linear->values, linear->rows, linear->cols, how,
                                              factor ? &*factor : nullptr, site_statistics.energy);

@@ -42,7 +42,7 @@ void SiteStatistics::divide(std::span<const float> factors) {
   for (size_t i = 0; i < hessian.size(); ++i) hessian[i] /= factors[i / k] * factors[i % k];
 }
 
-const SiteStatistics& LayerStatistics::of(InputSite site, size_t mlp) const {
+SiteStatistics& LayerStatistics::of(InputSite site, size_t mlp) {
   switch (site) {
     case InputSite::kQkv:
       return qkv;
@@ -142,7 +142,7 @@ void StatisticsCollector::add(InputSite site, const Activations& input, int64_t 
   }
 }
 
-SiteStatistics StatisticsCollector::finish(const Site& site, const Sum& sum) const {
+SiteStatistics StatisticsCollector::finish(const Site& site, Sum& sum) const {
   const auto k = static_cast<size_t>(site.width);
   SiteStatistics statistics;
   statistics.energy.resize(k);
@@ -152,14 +152,15 @@ SiteStatistics StatisticsCollector::finish(const Site& site, const Sum& sum) con
   }
   statistics.hessian.resize(k * k);
   backend_.read(*sum.gram, site.width, statistics.hessian);
+  if (site.sums.size() > 1) sum.gram.reset();
   for (size_t i = 0; i < k; ++i) statistics.energy[i] = statistics.hessian[i * k + i];
   return statistics;
 }
 
 LayerStatistics StatisticsCollector::finish() {
-  const auto site = [&](InputSite which) -> const Site& { return sites_[index_of(which)]; };
-  const Site& gate_up = site(InputSite::kGateUp);
-  const Site& down = site(InputSite::kDown);
+  const auto site = [&](InputSite which) -> Site& { return sites_[index_of(which)]; };
+  Site& gate_up = site(InputSite::kGateUp);
+  Site& down = site(InputSite::kDown);
   LayerStatistics statistics;
   statistics.qkv = finish(site(InputSite::kQkv), site(InputSite::kQkv).sums[0]);
   statistics.o = finish(site(InputSite::kO), site(InputSite::kO).sums[0]);

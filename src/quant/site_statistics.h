@@ -36,7 +36,7 @@ struct LayerStatistics {
   SiteStatistics qkv, o;
   std::vector<MlpStatistics> mlps;  // one, or one an expert
 
-  const SiteStatistics& of(InputSite site, size_t mlp) const;
+  SiteStatistics& of(InputSite site, size_t mlp);
   // Over all experts. They share gate_up's input and so the order and balance of its channels.
   std::vector<float> gate_up_energy() const;
   SiteStatistics gate_up() const;
@@ -54,6 +54,7 @@ class StatisticsCollector {
   // As a SiteHook. offsets: [E + 1] the rows of each expert (HostRouting), or empty: all are one's.
   void add(InputSite site, const Activations& input, int64_t rows,
            std::span<const int32_t> offsets);
+  // Sums of experts leave the backend's memory as they are handed over: a mixture has many.
   LayerStatistics finish();
 
  private:
@@ -71,7 +72,7 @@ class StatisticsCollector {
     std::vector<Sum> sums;           // one, or one an expert
   };
   void add_gram(Site& site, Sum& sum, int64_t first, int64_t rows);
-  SiteStatistics finish(const Site& site, const Sum& sum) const;
+  SiteStatistics finish(const Site& site, Sum& sum) const;
 
   Backend& backend_;
   int64_t tokens_;

@@ -42,7 +42,7 @@ TEST(Statistics, ExpertsLearnFromTheirOwnRows) {
         }
       }
     }
-    const LayerStatistics found = collector.finish();
+    LayerStatistics found = collector.finish();
     ASSERT_EQ(found.mlps.size(), 3u);
     const SiteStatistics all = found.gate_up();
     for (size_t i = 0; i < 36; ++i) {
