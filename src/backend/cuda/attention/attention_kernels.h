@@ -53,8 +53,8 @@ inline constexpr int kThreads = 32 * kWarps;
 inline constexpr int kDecodeCtas = 4;  // of the decode kernel, wanted on a multiprocessor
 inline constexpr int kGroup = 8;       // query heads a KV head: columns of the tensor core products
 
-// Query columns (token, head of the group) of a CTA of the chunk kernel.
-constexpr int chunk_columns(int head_dim) { return kWarps * (head_dim > 128 ? 8 : 16); }
+// Query columns (token, head of the group) of a CTA of the chunk kernels.
+constexpr int chunk_columns(int head_dim) { return head_dim > 128 ? 8 * kWarps : 128; }
 
 // One new token a sequence; a KV head has at most kGroup query heads. Null where there is no
 // kernel.
@@ -63,6 +63,7 @@ Launcher find_decode(const PageLayout& layout);
 // Several new tokens a sequence, `tiles` tiles of chunk_columns over all items.
 using ChunkLauncher = void (*)(const Params& params, int tiles, cudaStream_t stream);
 ChunkLauncher find_chunk(const PageLayout& layout);
+ChunkLauncher find_chunk_of_large_heads(const PageLayout& layout);  // a part of it
 // Every format and head size, in float throughout; slow.
 void launch_exact(const Params& params, cudaStream_t stream);
 

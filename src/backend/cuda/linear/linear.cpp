@@ -80,18 +80,19 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& m
          .accumulate = args.accumulate},
         stream);
   }
-  launch_integer_linear({.w = w,
-                         .x = x.codes.data(),
-                         .x_stride = x.places.stride,
-                         .outlier_offset = static_cast<int>(x.places.outlier_offset),
-                         .x_scales = x.scales.data(),
-                         .x_groups = static_cast<int>(x.groups),
-                         .x_outlier_scales = x.outlier_scales.data(),
-                         .y = y.raw(),
-                         .halves = y.halves(),
-                         .tokens = tokens,
-                         .accumulate = args.accumulate},
-                        stream);
+  const IntegerLinearParams params = {.w = w,
+                                      .x = x.codes.data(),
+                                      .x_stride = x.places.stride,
+                                      .outlier_offset = static_cast<int>(x.places.outlier_offset),
+                                      .x_scales = x.scales.data(),
+                                      .x_groups = static_cast<int>(x.groups),
+                                      .x_outlier_scales = x.outlier_scales.data(),
+                                      .y = y.raw(),
+                                      .halves = y.halves(),
+                                      .tokens = tokens,
+                                      .accumulate = args.accumulate};
+  if (launch_byte_groups(params, stream)) return;
+  launch_integer_linear(params, stream);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
     launch_float_linear({.w = w,
                          .first = w.body,

@@ -39,6 +39,16 @@ __device__ inline void mma_s8(int32_t* d, const uint32_t* a, uint32_t b0, uint32
   }
 }
 
+// The same of signed bytes, D = A * B + c in every element.
+__device__ inline void mma_s8_onto(int32_t (&d)[4], int32_t c, const uint32_t (&a)[4], uint32_t b0,
+                                   uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%10, %10, %10, %10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c));
+}
+
 // D[16, 8] += A[16, 64] * B[64, 8], signed nibbles (low first) with s32 sums. Lane l = 4g + c holds
 //   a  (row g, columns 8c..+7), (g + 8, same), (g, columns + 32), (g + 8, columns + 32)
 //   b  (rows 8c..+7, column g), (rows + 32, column g)         d  as above

@@ -76,9 +76,12 @@ __device__ inline void bulk_store_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
-// --- plain asynchronous copies of 16 bytes a thread, global to shared
+// --- plain asynchronous copies of 16 (or 4) bytes a thread, global to shared
 __device__ inline void copy16(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ inline void copy4(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ inline void copy16_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until all but the thread's last kPending groups are there.
