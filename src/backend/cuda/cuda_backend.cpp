@@ -92,7 +92,7 @@ class CudaBackend final : public Backend {
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
   void linear(const LinearArgs& args) override {
-    launch_linear(args, kernels_, matmul_, gemm_workspace_.data(), stream_);
+    launch_linear(args, kernels_, matmul_, expanded_, gemm_workspace_.data(), stream_);
   }
   void route(const Tensor& scores, int64_t tokens, Routing& routing) override {
     cuda::route(cast(scores), tokens, cast(routing), stream_);
@@ -130,6 +130,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream_ = nullptr;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   Matmul matmul_;
+  ExpandedLinear expanded_;
   HostArrays arrays_;
   ExpertTables experts_;
   DeviceBatch batch_;

@@ -138,6 +138,14 @@ __global__ __launch_bounds__(kRowThreads) void grouped_float_linear_rows_kernel(
   if (p.tokens > 0) multiply_rows(p);
 }
 
+__global__ __launch_bounds__(kEmbedThreads) void expand_weights_kernel(
+    const __grid_constant__ ExpandParams p) {
+  const int64_t row = blockIdx.x;
+  const int k = static_cast<int>(blockIdx.y * kEmbedThreads + threadIdx.x);
+  if (k >= p.w.cols) return;
+  p.to[row * p.w.cols + k] = weight_value(p.w, static_cast<int>(p.first_row + row), k);
+}
+
 __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
     const __grid_constant__ EmbedParams p) {
   wait_for_previous();
@@ -183,6 +191,12 @@ void launch_grouped_float_linear(const FloatLinearParams& params, const LinearGr
            dim3(blocks_for(params.w.rows, kTile), blocks_for(params.tokens, kTile), count),
            kTileThreads, 0, grouped, stream);
   }
+}
+
+void launch_expand_weights(const ExpandParams& params, cudaStream_t stream) {
+  launch(expand_weights_kernel,
+         dim3(static_cast<unsigned>(params.rows), blocks_for(params.w.cols, kEmbedThreads)),
+         kEmbedThreads, 0, params, stream);
 }
 
 void launch_embed(const EmbedParams& params, cudaStream_t stream) {

@@ -54,7 +54,7 @@ Sm80Format sm80_format(LinearLayout layout) {
 }
 
 void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& matmul,
-                   void* gemm_workspace, cudaStream_t stream) {
+                   ExpandedLinear& expanded, void* gemm_workspace, cudaStream_t stream) {
   const LinearFormat& format = args.w->format();
   const CudaActivations& x = cast(*args.x);
   const WeightView& w = cast(*args.w).view();
@@ -67,7 +67,10 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& m
   if (w.layout != LinearLayout::kRows) {
     return launch_blocked(args, kernels, gemm_workspace, stream);
   }
-  if (launch_vendor_linear(matmul, w, x, y, args.tokens, args.accumulate, stream)) return;
+  if (launch_vendor_linear(matmul, w, x, y, args.tokens, args.accumulate, stream) ||
+      expanded.run(matmul, w, x, y, args.tokens, args.accumulate, stream)) {
+    return;
+  }
   if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {
     const bool x_halves = takes_halves(format);
     return launch_float_linear(

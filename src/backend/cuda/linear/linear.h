@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "backend/cuda/gemm/gemm_sm80.h"
+#include "backend/cuda/linear/expanded_linear.h"
 #include "backend/cuda/linear/layout.h"
 #include "backend/cuda/objects.h"
 #include "backend/cuda/vendor/matmul.h"
@@ -23,6 +24,6 @@ Sm80Format sm80_format(LinearLayout layout);
 // gemm_workspace: scratch of gemm_workspace_bytes(), shared by the launches of one stream and
 // zeroed once.
 void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& matmul,
-                   void* gemm_workspace, cudaStream_t stream);
+                   ExpandedLinear& expanded, void* gemm_workspace, cudaStream_t stream);
 
 }  // namespace atom::cuda

@@ -61,6 +61,14 @@ constexpr bool is_narrow(int64_t rows, int64_t tokens) { return rows <= 64 && to
 void launch_grouped_float_linear(const FloatLinearParams& params, const LinearGroups& groups,
                                  cudaStream_t stream);
 
+// to [rows, K] = rows first_row .. of w, decoded.
+struct ExpandParams {
+  WeightView w;
+  int64_t first_row = 0, rows = 0;
+  float* to = nullptr;
+};
+void launch_expand_weights(const ExpandParams& params, cudaStream_t stream);
+
 // y[t] = row ids[t] of w, decoded; id -1 - r stands for earlier[r]. Ids outside of the table are
 // skipped.
 struct EmbedParams {
