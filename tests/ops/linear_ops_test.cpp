@@ -137,6 +137,8 @@ TEST(Linear, EveryShapeAgreesWithRef) {
       {.format = grouped_format(8, 0, 0, OutlierKind::kNone, a8), .cols = 100},
       {.format = two_level_format(128, 64, OutlierKind::kInt8, a8), .cols = 576},
       {.format = two_level_format(0, 1, OutlierKind::kInt8, a8), .cols = 41},
+      {.format = grouped_format(4, 32, 0, OutlierKind::kNone), .cols = 352},
+      {.format = two_level_format(32, 5, OutlierKind::kInt8), .cols = 101},
   };
   for (LinearCase c : formats) {
     for (const int64_t tokens : {1, 2, 3, 5, 17, 64, 129}) {
