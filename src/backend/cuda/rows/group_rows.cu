@@ -25,7 +25,7 @@ constexpr int kNormThreads = 32 * kNormWarps;  // that read the row, eight of it
 constexpr int kSearchGroup = 32;
 constexpr int kSearchBlocks = 4;  // of an item
 constexpr int kClips = 5;
-constexpr int kFewTokens = 264;  // up to here a token has more warps
+constexpr int kFewTokens = 128;  // which leave multiprocessors idle: more warps for each
 
 // A group's columns wait for its two lanes, which read sixteen bytes each at a time: so far apart,
 // eight groups' meet no bank of shared memory twice.
