@@ -113,7 +113,7 @@ Result<DecoderWeights> load_checkpoint_model(Backend& backend, const Checkpoint&
   for (int64_t i = 0; i < meta.config.layers; ++i) {
     ATOM_TRY(check_interrupted());
     PackedLayer layer = ATOM_TRY(read_checkpoint_layer(checkpoint, i));
-    weights.layers.push_back(ATOM_TRY(load_layer(backend, std::move(layer))));
+    weights.layers.push_back(ATOM_TRY(load_layer(backend, layer)));
   }
   return weights;
 }

@@ -98,7 +98,7 @@ Result<DecoderWeights> load_float_model(Backend& backend, const ModelSource& sou
   for (int64_t i = 0; i < weights.config.layers; ++i) {
     ATOM_TRY(check_interrupted());
     PackedLayer layer = ATOM_TRY(read_float_layer(source, i, storage));
-    weights.layers.push_back(ATOM_TRY(load_layer(backend, std::move(layer))));
+    weights.layers.push_back(ATOM_TRY(load_layer(backend, layer)));
   }
   return weights;
 }

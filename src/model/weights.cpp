@@ -145,7 +145,7 @@ Status check_runnable(Backend& backend, const ModelConfig& config) {
   return backend.make_routing(config.experts, config.active_experts, 1).status();
 }
 
-Result<LayerWeights> load_layer(Backend& backend, PackedLayer layer) {
+Result<LayerWeights> load_layer(Backend& backend, const PackedLayer& layer) {
   LayerWeights loaded;
   loaded.qkv = ATOM_TRY(load_fused(backend, {&layer.q, &layer.k, &layer.v}));
   loaded.o = ATOM_TRY(backend.load_linear(layer.o));
@@ -158,7 +158,7 @@ Result<LayerWeights> load_layer(Backend& backend, PackedLayer layer) {
     const auto experts = static_cast<int64_t>(layer.mlps.size());
     loaded.router = ATOM_TRY(backend.load_linear(make_float_linear(layer.router, experts, hidden)));
   }
-  static_cast<LayerVectors&>(loaded) = std::move(static_cast<LayerVectors&>(layer));
+  static_cast<LayerVectors&>(loaded) = layer;
   return loaded;
 }
 

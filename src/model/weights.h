@@ -79,7 +79,7 @@ Status validate(const PackedLayer& layer, const ModelConfig& config, int64_t pre
 // Fails where a backend cannot run such a model at all: to be asked before anything is loaded.
 Status check_runnable(Backend& backend, const ModelConfig& config);
 
-// Fuses a validated layer's linears and moves it into the backend's memory.
-Result<LayerWeights> load_layer(Backend& backend, PackedLayer layer);
+// Fuses a validated layer's linears and copies it into the backend's memory.
+Result<LayerWeights> load_layer(Backend& backend, const PackedLayer& layer);
 
 }  // namespace atom

@@ -32,10 +32,10 @@ struct WeightQuantSpec {
 // H = X^T X of a site's input: channel i of the factor is channel order[i] of the Gram matrix,
 // which was made before channel k was divided by divisors[k].
 struct HessianArgs {
-  const Tensor* gram = nullptr;     // [K, K], its lower triangle
-  std::span<const int32_t> order;   // [K], or empty for the identity
-  std::span<const float> divisors;  // [K], or empty for ones
-  double damping = 0;               // damping * mean(diag H) is added to the diagonal
+  const Tensor* gram = nullptr;          // [K, K], its lower triangle
+  std::span<const int32_t> order = {};   // [K], or empty for the identity
+  std::span<const float> divisors = {};  // [K], or empty for ones
+  double damping = 0;                    // damping * mean(diag H) is added to the diagonal
 };
 
 // What GPTQ needs of H, in the memory of the DeviceQuantizer that made it.
@@ -49,8 +49,8 @@ struct QuantizeWeightsArgs {
   std::span<const float> weights;  // [N, K], columns in the site's order, outliers last
   int64_t rows = 0, cols = 0;      // N, K
   WeightQuantSpec spec;
-  const HessianFactor* factor = nullptr;  // null: round to nearest
-  std::span<const float> importance;      // [K] of a scale search without a factor; empty: ones
+  const HessianFactor* factor = nullptr;   // null: round to nearest
+  std::span<const float> importance = {};  // [K] of a scale search without a factor; empty: ones
 };
 
 class DeviceQuantizer {
@@ -60,6 +60,9 @@ class DeviceQuantizer {
   virtual KvFormat float_cache() const = 0;
   // Every element becomes 0.
   virtual void clear(Tensor& tensor) = 0;
+  // Columns [first, first + count) of the leading rows: to [rows, count].
+  virtual void read_columns(const Tensor& from, int64_t rows, int64_t first, int64_t count,
+                            std::span<float> to) = 0;
   virtual void read_diagonal(const Tensor& square, std::span<float> to) = 0;
   // As factor_hessian (quant/weight_quantizer.h): fails (kInvalidArgument) where H is not finite or
   // not positive definite; also where memory is short.

@@ -63,11 +63,13 @@ ATOM_HOST_DEVICE inline IntegerGrid two_level_grid(float min, float max, float i
 // The scale of a row of kTwoLevel before it is rounded to F16. 119, not 127: rounding a group scale
 // up must not leave int8.
 ATOM_HOST_DEVICE inline float row_scale(float absmax) {
-  return std::min(absmax / 119.0f, kLargestF16);
+  const float largest = kLargestF16;  // device code has no address of the constant
+  return std::min(absmax / 119.0f, largest);
 }
 // Of the INT8 outliers of a row, likewise.
 ATOM_HOST_DEVICE inline float outlier_scale(float absmax) {
-  return std::min(absmax / 127.0f, kLargestF16);
+  const float largest = kLargestF16;
+  return std::min(absmax / 127.0f, largest);
 }
 
 ATOM_HOST_DEVICE inline float weight_code(float w, float zero, float inverse, float low,

@@ -1,10 +1,12 @@
 // The calibration text on its way through the model: the residual stream of every window after the
-// layers so far, run through one layer after another.
+// layers so far, run through one layer after another. They stay in the memory of a backend that has
+// its own and a DeviceQuantizer, as far as there is room.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -40,19 +42,28 @@ class CalibrationStream {
     return backend_.read(runner_->routing(), tokens_).offsets;
   }
 
+  // Columns [first, first + count) of what the window that runs projected (LayerRunner::qkv),
+  // [T, count]; inside a hook of the sites behind qkv.
+  std::vector<float> projected(int64_t first, int64_t count) const;
+
   int64_t windows() const { return static_cast<int64_t>(windows_.size()); }
   int64_t window_tokens() const { return tokens_; }
 
  private:
-  CalibrationStream(Backend& backend, std::span<const std::vector<int32_t>> windows,
-                    HiddenStates states)
-      : backend_(backend), windows_(windows), states_(std::move(states)) {}
+  CalibrationStream(Backend& backend, std::span<const std::vector<int32_t>> windows)
+      : backend_(backend), windows_(windows) {}
+
+  // The states of all windows in the backend's memory; empty where it has no room for them.
+  static std::vector<std::unique_ptr<Tensor>> make_resident(Backend& backend, int64_t windows,
+                                                            int64_t tokens, int64_t hidden);
 
   Backend& backend_;
   std::span<const std::vector<int32_t>> windows_;
-  HiddenStates states_;
-  int64_t tokens_ = 0;  // a window
+  std::vector<std::unique_ptr<Tensor>> resident_;  // [windows] of [T, D]
+  std::optional<HiddenStates> states_;             // without these
+  int64_t tokens_ = 0;                             // a window
   std::vector<int32_t> pages_;
+  std::vector<int32_t> rows_;  // 0, 1, 2 ... T - 1
   Batch batch_;
   std::unique_ptr<LayerRunner> runner_;
   std::unique_ptr<KvCache> cache_;  // of one layer, used by one window after another

@@ -11,16 +11,13 @@
 
 namespace atom {
 
-struct KeysAndValues {
-  std::vector<float> k;  // [T, KH, DH] after q/k norm and, if asked for, RoPE
-  std::vector<float> v;  // [T, KH, DH]
-};
+// Projected keys [T, KH, DH] of a layer get their q/k norm and, if asked for, RoPE. cos_sin: as in
+// RopeAppendArgs, its first row being the position of the first token.
+void finish_keys(std::span<float> keys, const LayerVectors& layer, const ModelConfig& config,
+                 std::span<const float> cos_sin, bool rope);
 
-// x: [T, D] normalised inputs of the layer's qkv site in original channel order; cos_sin as in
-// RopeAppendArgs, its first row being the position of x's first row.
-KeysAndValues project_keys_and_values(const PackedLayer& layer, const ModelConfig& config,
-                                      std::span<const float> x, int64_t tokens,
-                                      std::span<const float> cos_sin, bool rope, bool values);
+// sums[i] += channel i of all tokens' keys [T, KH * DH].
+void add_keys(std::span<const float> keys, std::span<double> sums);
 
 // Brings keys into the form that a cache of this format holds: minus the mean, rotated.
 void to_cache_form(std::span<float> k, const ModelConfig& config, const KvFormat& format,

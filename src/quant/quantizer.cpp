@@ -1,17 +1,22 @@
 #include "quant/quantizer.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <future>
 #include <memory>
 #include <optional>
 
 #include "base/log.h"
+#include "base/parallel.h"
 #include "model/float_loader.h"
 #include "model/rope.h"
+#include "ops/device_quantizer.h"
 #include "quant/calibration_stream.h"
 #include "quant/key_value_probe.h"
 #include "quant/site_statistics.h"
 #include "quant/transforms.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom {
 namespace {
@@ -22,18 +27,49 @@ constexpr int64_t kFewestExpertRows = 128;
 
 double weighted_error(std::span<const float> weights, const PackedLinear& packed,
                       std::span<const float> energy) {
-  std::vector<double> values(weights.size());
-  dequantize(packed, values);
-  double miss = 0, whole = 0;
+  constexpr int64_t kTogether = 32;  // rows of an item
+  struct Sums {
+    double miss = 0, whole = 0;
+  };
   const auto k = static_cast<size_t>(packed.cols);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const double weight = energy.empty() ? 1.0 : energy[i % k];
-    const double difference = weights[i] - values[i];
-    miss += weight * difference * difference;
-    whole += weight * static_cast<double>(weights[i]) * static_cast<double>(weights[i]);
+  std::vector<Sums> items(static_cast<size_t>((packed.rows + kTogether - 1) / kTogether));
+  parallel_for(std::ssize(items), [&](int64_t item) {
+    Sums sums;
+    std::vector<double> values(k);
+    const int64_t end = std::min(packed.rows, (item + 1) * kTogether);
+    for (int64_t n = item * kTogether; n < end; ++n) {
+      dequantize_row(packed, n, values);
+      const float* row = weights.data() + n * packed.cols;
+      for (size_t i = 0; i < k; ++i) {
+        const double weight = energy.empty() ? 1.0 : energy[i];
+        const double difference = row[i] - values[i];
+        sums.miss += weight * difference * difference;
+        sums.whole += weight * static_cast<double>(row[i]) * static_cast<double>(row[i]);
+      }
+    }
+    items[static_cast<size_t>(item)] = sums;
+  });
+  Sums total;
+  for (const Sums& sums : items) {
+    total.miss += sums.miss;
+    total.whole += sums.whole;
   }
-  return whole == 0 ? 0 : miss / whole;
+  return total.whole == 0 ? 0 : total.miss / total.whole;
 }
+
+using Clock = std::chrono::steady_clock;
+
+// Adds the seconds of its life to a sum.
+class Timer {
+ public:
+  explicit Timer(double& seconds) : seconds_(seconds) {}
+  Timer(const Timer&) = delete;
+  ~Timer() { seconds_ += std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  double& seconds_;
+  const Clock::time_point start_ = Clock::now();
+};
 
 class ModelQuantizer {
  public:
@@ -44,10 +80,17 @@ class ModelQuantizer {
         recipe_(recipe),
         config_(source.config()),
         sink_(sink),
+        device_(backend.device_quantizer()),
         quantized_inputs_(recipe.inputs == HessianInputs::kQuantized && wants_hessians()) {}
 
   Result<QuantizeReport> run(std::span<const int32_t> tokens, bool show_progress) {
-    const auto start = std::chrono::steady_clock::now();
+    ATOM_TRY(quantize_all(tokens, show_progress));
+    return std::move(report_);
+  }
+
+ private:
+  Status quantize_all(std::span<const int32_t> tokens, bool show_progress) {
+    const Timer timer(report_.seconds.total);
     ATOM_TRY(check_formats());
     report_.prefix_tokens = ATOM_TRY(prefix_tokens_for(recipe_, config_));
     if (recipe_.needs_calibration()) {
@@ -66,12 +109,9 @@ class ModelQuantizer {
       ATOM_TRY(quantize_layer(i, progress).with_context(source_.origin()));
       progress.advance();
     }
-    report_.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return std::move(report_);
+    return {};
   }
 
- private:
   bool wants_hessians() const { return recipe_.gptq || recipe_.scale_rule == ScaleRule::kSearch; }
 
   Status check_formats() {
@@ -103,8 +143,9 @@ class ModelQuantizer {
     const size_t float_windows =
         float_hessians ? all.size()
                        : std::min(all.size(), static_cast<size_t>(recipe_.reorder_windows));
-    float_stream_ = ATOM_TRY(CalibrationStream::create(
-        backend_, config_, *table, all.first(float_windows), KvFormat{}, prefix));
+    const KvFormat floats = device_ == nullptr ? KvFormat{} : device_->float_cache();
+    float_stream_ = ATOM_TRY(CalibrationStream::create(backend_, config_, *table,
+                                                       all.first(float_windows), floats, prefix));
     if (quantized_inputs_) {
       quantized_stream_ =
           ATOM_TRY(CalibrationStream::create(backend_, config_, *table, all, recipe_.kv, prefix));
@@ -118,7 +159,6 @@ class ModelQuantizer {
     float_statistics_.emplace(backend_, config_, tokens, float_hessians);
     if (quantized_inputs_) quantized_statistics_.emplace(backend_, config_, tokens, true);
     cos_sin_ = make_cos_sin(config_.rope, prefix + tokens);
-    qkv_input_ = ATOM_TRY(backend_.make_tensor(std::max(tokens, prefix), config_.hidden));
     return {};
   }
 
@@ -132,23 +172,51 @@ class ModelQuantizer {
       how.format.weight.group = how.format.act.group = 0;
     }
     ATOM_TRY(validate(how.format, config_.hidden).with_context(recipe_.name + ": embedding"));
-    return quantize_weights(table.values, table.rows, table.cols, how, nullptr);
+    return codes_of(table, how, {}, {});
+  }
+
+  // A layer's float weights. While a device works on them the host reads the next ones.
+  Result<PackedLayer> read_layer(int64_t index) {
+    const Timer timer(report_.seconds.read);
+    const auto read = [this](int64_t i) { return read_float_layer(source_, i, DType::kF32); };
+    Result<PackedLayer> layer = next_layer_.valid() ? next_layer_.get() : read(index);
+    if (device_ != nullptr && layer.ok() && index + 1 < config_.layers) {
+      next_layer_ = std::async(std::launch::async, read, index + 1);
+    }
+    return layer;
   }
 
   Status quantize_layer(int64_t index, Progress& progress) {
-    PackedLayer layer = ATOM_TRY(read_float_layer(source_, index, DType::kF32));
-    if (recipe_.kv.hadamard) fold_value_hadamard(layer, config_);
+    PackedLayer layer = ATOM_TRY(read_layer(index));
+    QuantizeTimes& seconds = report_.seconds;
+    if (recipe_.kv.hadamard) {
+      const Timer timer(seconds.transform);
+      fold_value_hadamard(layer, config_);
+    }
     LayerStatistics statistics;
     statistics.mlps.resize(layer.mlps.size());
-    if (float_stream_) statistics = ATOM_TRY(float_pass(layer, progress));
-    if (recipe_.balance > 0) balance(layer, statistics);
-    if (recipe_.reorder) reorder(layer, statistics);
-    if (quantized_stream_) statistics = ATOM_TRY(quantized_pass(index, layer, progress));
+    if (float_stream_) {
+      const Timer timer(seconds.calibrate);
+      statistics = ATOM_TRY(float_pass(layer, progress));
+    }
+    {
+      const Timer timer(seconds.transform);
+      if (recipe_.balance > 0) balance(layer, statistics);
+      if (recipe_.reorder) reorder(layer, statistics);
+    }
+    if (quantized_stream_) {
+      const Timer timer(seconds.calibrate);
+      statistics = ATOM_TRY(quantized_pass(index, layer, progress));
+    }
     if (float_stream_ && config_.experts > 0) replace_poor_statistics(index, statistics);
     PackedLayer quantized = ATOM_TRY(quantize_linears(index, layer, statistics));
-    ATOM_TRY(sink_.add_layer(index, quantized));
+    {
+      const Timer timer(seconds.write);
+      ATOM_TRY(sink_.add_layer(index, quantized));
+    }
     if (quantized_stream_) {
-      const LayerWeights weights = ATOM_TRY(load_layer(backend_, std::move(quantized)));
+      const Timer timer(seconds.calibrate);
+      const LayerWeights weights = ATOM_TRY(load_layer(backend_, quantized));
       ATOM_TRY(quantized_stream_->run(weights, true, {}, progress));
     }
     return {};
@@ -156,18 +224,20 @@ class ModelQuantizer {
 
   // Runs the float stream; fills the layer's k_mean and prefix.
   Result<LayerStatistics> float_pass(PackedLayer& layer, Progress& progress) {
-    const LayerWeights weights = ATOM_TRY(load_layer(backend_, PackedLayer(layer)));
+    const LayerWeights weights = ATOM_TRY(load_layer(backend_, layer));
     if (prefix_stream_) ATOM_TRY(learn_prefix(layer, weights));
     ATOM_TRY(float_statistics_->begin());
     std::vector<double> mean(
         recipe_.kv.centered ? static_cast<size_t>(config_.kv_heads * config_.head_dim) : 0, 0.0);
     int64_t window = 0, keys = 0;
-    const auto prefix = static_cast<int64_t>(report_.prefix_tokens.size());
+    const auto angles = std::span(cos_sin_).subspan(report_.prefix_tokens.size() *
+                                                    static_cast<size_t>(config_.rope.rotary_dim));
     const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
       add_statistics(*float_statistics_, *float_stream_, site, input, tokens);
-      if (site != InputSite::kQkv || mean.empty() || window >= kMeanWindows) return;
-      const std::vector<float> k = probe(layer, input, tokens, prefix, true, false).k;
-      for (size_t i = 0; i < k.size(); ++i) mean[i % mean.size()] += k[i];
+      if (site != InputSite::kO || mean.empty() || window >= kMeanWindows) return;
+      std::vector<float> k = projected_keys(*float_stream_);
+      finish_keys(k, layer, config_, angles, true);
+      add_keys(k, mean);
       keys += tokens;
     };
     ATOM_TRY(
@@ -188,28 +258,28 @@ class ModelQuantizer {
     statistics.add(site, input, rows, routed ? stream.expert_offsets() : std::vector<int32_t>());
   }
 
-  KeysAndValues probe(const PackedLayer& layer, const Activations& input, int64_t tokens,
-                      int64_t first_position, bool rope, bool values) {
-    backend_.dequantize(input, tokens, *qkv_input_);
-    std::vector<float> x(static_cast<size_t>(tokens * config_.hidden));
-    backend_.read(*qkv_input_, tokens, x);
-    const auto first = static_cast<size_t>(first_position * config_.rope.rotary_dim);
-    return project_keys_and_values(layer, config_, x, tokens, std::span(cos_sin_).subspan(first),
-                                   rope, values);
+  std::vector<float> projected_keys(const CalibrationStream& stream) const {
+    return stream.projected(config_.heads * config_.head_dim, config_.kv_heads * config_.head_dim);
   }
 
   Status learn_prefix(PackedLayer& layer, const LayerWeights& weights) {
-    KeysAndValues entries;
-    const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
-      if (site != InputSite::kQkv) return;
-      entries = probe(layer, input, tokens, 0, true, true);
-      if (recipe_.kv.pre_rope) layer.prefix_k = probe(layer, input, tokens, 0, false, false).k;
+    std::vector<float> keys;
+    const SiteHook hook = [&](InputSite site, Activations&, int64_t) {
+      if (site != InputSite::kO) return;
+      keys = projected_keys(*prefix_stream_);
+      if (recipe_.kv.pre_rope) {
+        layer.prefix_k = keys;
+        finish_keys(layer.prefix_k, layer, config_, cos_sin_, false);
+      }
+      finish_keys(keys, layer, config_, cos_sin_, true);
+      layer.prefix_v =
+          prefix_stream_->projected((config_.heads + config_.kv_heads) * config_.head_dim,
+                                    config_.kv_heads * config_.head_dim);
     };
     Progress silent("", 1, false);
     ATOM_TRY(prefix_stream_->run(weights, true, hook, silent));
-    float_stream_->set_prefix(entries.k, entries.v);
-    if (!recipe_.kv.pre_rope) layer.prefix_k = std::move(entries.k);
-    layer.prefix_v = std::move(entries.v);
+    float_stream_->set_prefix(keys, layer.prefix_v);
+    if (!recipe_.kv.pre_rope) layer.prefix_k = std::move(keys);
     return {};
   }
 
@@ -305,7 +375,7 @@ class ModelQuantizer {
       linear->format.weight.outliers = target.weight.outliers;
       linear->format.weight.outlier_kind = target.weight.outlier_kind;
     }
-    const LayerWeights weights = ATOM_TRY(load_layer(backend_, std::move(mixed)));
+    const LayerWeights weights = ATOM_TRY(load_layer(backend_, mixed));
     if (prefix_stream_) quantized_stream_->set_prefix(layer.prefix_k, layer.prefix_v);
     ATOM_TRY(quantized_statistics_->begin());
     const SiteHook hook = [&](InputSite site, Activations& input, int64_t tokens) {
@@ -324,7 +394,7 @@ class ModelQuantizer {
     quantized.mlps.resize(layer.mlps.size());
     const std::vector<LinearSpec> names = layer_linears(config_, index);
     const std::vector<SiteLinear> from = linears_of(layer), to = linears_of(quantized);
-    std::optional<GptqFactor> factor;
+    Factor factor;
     for (size_t i = 0; i < from.size(); ++i) {
       const auto [site, mlp, linear] = from[i];
       SiteStatistics& site_statistics = statistics.of(site, mlp);
@@ -332,16 +402,15 @@ class ModelQuantizer {
       how.format = ATOM_TRY(recipe_.format_for(site, index, linear->cols));
       how.scale_rule = recipe_.scale_rule;
       how.clip = recipe_.clip;
-      const bool new_input = i == 0 || site != from[i - 1].site || mlp != from[i - 1].mlp;
-      if (new_input) factor.reset();
-      if (new_input && recipe_.gptq && !site_statistics.hessian.empty()) {
-        factor = ATOM_TRY(factor_hessian(site_statistics.hessian, linear->cols, recipe_.damping));
-        std::vector<float>().swap(site_statistics.hessian);
+      if (i == 0 || site != from[i - 1].site || mlp != from[i - 1].mlp) {
+        factor = Factor();
+        if (recipe_.gptq) factor = ATOM_TRY(factor_of(site_statistics));
+        if (factor.host) std::vector<float>().swap(site_statistics.hessian);
       }
-      PackedLinear packed = quantize_weights(linear->values, linear->rows, linear->cols, how,
-                                             factor ? &*factor : nullptr, site_statistics.energy);
+      PackedLinear packed = ATOM_TRY(codes_of(*linear, how, factor, site_statistics.energy));
       packed.bias = linear->bias;
       ATOM_TRY(validate(packed).with_context(names[i].name));
+      const Timer timer(report_.seconds.report);
       report_.linears.push_back(
           {.name = names[i].name,
            .format = describe(how.format),
@@ -351,6 +420,41 @@ class ModelQuantizer {
       *to[i].linear = std::move(packed);
     }
     return quantized;
+  }
+
+  // Of a site's Hessian, where there is one: on the host or on the device.
+  struct Factor {
+    std::optional<GptqFactor> host;
+    std::unique_ptr<HessianFactor> device;
+  };
+  Result<Factor> factor_of(const SiteStatistics& statistics) {
+    const Timer timer(report_.seconds.factor);
+    Factor factor;
+    if (statistics.gram != nullptr) {
+      factor.device = ATOM_TRY(device_->factor({.gram = statistics.gram,
+                                                .order = statistics.order,
+                                                .divisors = statistics.divisors,
+                                                .damping = recipe_.damping}));
+    } else if (!statistics.hessian.empty()) {
+      const auto channels = static_cast<int64_t>(statistics.energy.size());
+      factor.host = ATOM_TRY(factor_hessian(statistics.hessian, channels, recipe_.damping));
+    }
+    return factor;
+  }
+
+  Result<PackedLinear> codes_of(const PackedLinear& linear, const WeightQuantSpec& how,
+                                const Factor& factor, std::span<const float> importance) {
+    const Timer timer(report_.seconds.codes);
+    if (device_ != nullptr && !factor.host && how.format.weight.kind != WeightKind::kFloat) {
+      return device_->quantize({.weights = linear.values,
+                                .rows = linear.rows,
+                                .cols = linear.cols,
+                                .spec = how,
+                                .factor = factor.device.get(),
+                                .importance = importance});
+    }
+    return quantize_weights(linear.values, linear.rows, linear.cols, how,
+                            factor.host ? &*factor.host : nullptr, importance);
   }
 
   struct SiteLinear {
@@ -377,13 +481,14 @@ class ModelQuantizer {
   const Recipe& recipe_;
   const ModelConfig& config_;
   QuantizedModelSink& sink_;
+  DeviceQuantizer* const device_;  // null: codes are found on the host
   const bool quantized_inputs_;
   QuantizeReport report_;
   std::vector<std::vector<int32_t>> windows_, prefix_window_;
   std::unique_ptr<CalibrationStream> float_stream_, quantized_stream_, prefix_stream_;
   std::optional<StatisticsCollector> float_statistics_, quantized_statistics_;
   std::vector<float> cos_sin_;
-  std::unique_ptr<Tensor> qkv_input_;  // [T, D]
+  std::future<Result<PackedLayer>> next_layer_;  // being read
 };
 
 }  // namespace

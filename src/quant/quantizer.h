@@ -47,11 +47,23 @@ struct LinearReport {
   double error = 0;
 };
 
+// Where the time went, in seconds.
+struct QuantizeTimes {
+  double read = 0;       // float weights from their source
+  double calibrate = 0;  // the calibration text through the layers, statistics of inputs
+  double transform = 0;  // balance, order, rotations
+  double factor = 0;     // GPTQ's factors
+  double codes = 0;      // finding them
+  double report = 0;     // the weights' errors
+  double write = 0;      // handing layers over
+  double total = 0;
+};
+
 struct QuantizeReport {
   std::vector<LinearReport> linears;
   std::vector<int32_t> prefix_tokens;
   int64_t calibration_tokens = 0;
-  double seconds = 0;
+  QuantizeTimes seconds;
   // Bits stored for each weight over all decoder linears.
   double effective_bits() const;
 };

@@ -34,12 +34,26 @@ void SiteStatistics::permute(std::span<const int32_t> perm) {
   const std::vector<float> before = energy;
   for (size_t i = 0; i < perm.size(); ++i) energy[i] = before[static_cast<size_t>(perm[i])];
   if (!hessian.empty()) hessian = permute_square(hessian, perm);
+  if (gram == nullptr) return;
+  const std::vector<int32_t> old = order;
+  order.assign(perm.begin(), perm.end());
+  for (int32_t& channel : order) {
+    if (!old.empty()) channel = old[static_cast<size_t>(channel)];
+  }
 }
 
 void SiteStatistics::divide(std::span<const float> factors) {
   const size_t k = factors.size();
   for (size_t i = 0; i < k; ++i) energy[i] /= factors[i] * factors[i];
-  for (size_t i = 0; i < hessian.size(); ++i) hessian[i] /= factors[i / k] * factors[i % k];
+  parallel_for(hessian.empty() ? 0 : static_cast<int64_t>(k), [&](int64_t row) {
+    const auto i = static_cast<size_t>(row);
+    for (size_t j = 0; j < k; ++j) hessian[i * k + j] /= factors[i] * factors[j];
+  });
+  if (gram == nullptr) return;
+  if (divisors.empty()) divisors.assign(k, 1.0f);
+  for (size_t i = 0; i < k; ++i) {
+    divisors[order.empty() ? i : static_cast<size_t>(order[i])] *= factors[i];
+  }
 }
 
 SiteStatistics& LayerStatistics::of(InputSite site, size_t mlp) {
@@ -73,7 +87,10 @@ SiteStatistics LayerStatistics::gate_up() const {
 
 StatisticsCollector::StatisticsCollector(Backend& backend, const ModelConfig& config,
                                          int64_t tokens, bool full)
-    : backend_(backend), tokens_(tokens), full_(full) {
+    : backend_(backend),
+      device_(config.experts == 0 ? backend.device_quantizer() : nullptr),
+      tokens_(tokens),
+      full_(full) {
   const int64_t routed = config.experts > 0 ? tokens * config.active_experts : tokens;
   const auto set = [&](InputSite site, int64_t width, int64_t rows, int64_t sums) {
     Site& of_site = sites_[index_of(site)];
@@ -101,7 +118,11 @@ Status StatisticsCollector::begin() {
         continue;
       }
       if (sum.gram == nullptr) sum.gram = ATOM_TRY(backend_.make_tensor(k, k));
-      backend_.write(*sum.gram, std::vector<float>(static_cast<size_t>(k * k), 0.0f));
+      if (device_ != nullptr) {
+        device_->clear(*sum.gram);
+      } else {
+        backend_.write(*sum.gram, std::vector<float>(static_cast<size_t>(k * k), 0.0f));
+      }
     }
   }
   return {};
@@ -148,6 +169,11 @@ SiteStatistics StatisticsCollector::finish(const Site& site, Sum& sum) const {
   statistics.energy.resize(k);
   if (!full_) {
     for (size_t i = 0; i < k; ++i) statistics.energy[i] = static_cast<float>(sum.energy[i]);
+    return statistics;
+  }
+  if (device_ != nullptr) {
+    statistics.gram = sum.gram.get();
+    device_->read_diagonal(*sum.gram, statistics.energy);
     return statistics;
   }
   statistics.hessian.resize(k * k);

@@ -10,15 +10,21 @@
 #include "base/status.h"
 #include "model/layer_runner.h"
 #include "ops/backend.h"
+#include "ops/device_quantizer.h"
 
 namespace atom {
 
 inline size_t index_of(InputSite site) { return static_cast<size_t>(site); }
 
-// X^T X of one site's input X [all calibration tokens, K].
+// X^T X of one site's input X [all calibration tokens, K]: on the host, or in the memory of the
+// backend's DeviceQuantizer, where it stays as it was and changes of the input are noted beside it.
 struct SiteStatistics {
   std::vector<float> energy;   // [K] its diagonal
   std::vector<float> hessian;  // [K, K] all of it, or empty
+
+  const Tensor* gram = nullptr;  // [K, K] on the device, until the collector begins anew; or null
+  std::vector<int32_t> order;    // of gram, see HessianArgs
+  std::vector<float> divisors;
 
   // The same of the input in a new order: channel i is perm[i] of before.
   void permute(std::span<const int32_t> perm);
@@ -46,7 +52,8 @@ struct LayerStatistics {
 // every expert.
 class StatisticsCollector {
  public:
-  // tokens: the most that run at once. full: Hessians, not only their diagonals.
+  // tokens: the most that run at once. full: Hessians, not only their diagonals; those of a dense
+  // model stay with the backend's DeviceQuantizer, where it has one.
   StatisticsCollector(Backend& backend, const ModelConfig& config, int64_t tokens, bool full);
 
   // Starts from zero; takes the memory the first time.
@@ -75,6 +82,7 @@ class StatisticsCollector {
   SiteStatistics finish(const Site& site, Sum& sum) const;
 
   Backend& backend_;
+  DeviceQuantizer* device_;  // that keeps the Hessians, or null
   int64_t tokens_;
   bool full_;
   std::array<Site, kInputSites> sites_;

@@ -9,6 +9,7 @@
 #include "ops/weight_grid.h"
 #include "quant/group_grid.h"
 #include "tensor/packing.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom {
 namespace {
@@ -161,31 +162,6 @@ class ChunkQuantizer {
   GroupGrid grid_{};
 };
 
-PackedLinear allocate(const WeightQuantSpec& spec, int64_t rows, int64_t cols) {
-  PackedLinear packed;
-  packed.format = spec.format;
-  packed.rows = rows;
-  packed.cols = cols;
-  const WeightFormat& format = spec.format.weight;
-  const auto n = static_cast<size_t>(rows);
-  const auto body = static_cast<size_t>(packed.body());
-  const auto groups = static_cast<size_t>(packed.groups());
-  const auto outliers = static_cast<size_t>(format.outliers);
-  const bool two_level = format.kind == WeightKind::kTwoLevel;
-  packed.codes.resize(n * (format.bits == 8 ? body : body / 2));
-  if (two_level) {
-    packed.row_scales.resize(n);
-    packed.group_scales.resize(n * groups);
-    packed.group_zeros.resize(n * groups);
-  } else {
-    packed.scales.resize(n * groups);
-    if (format.outlier_kind == OutlierKind::kInt8) packed.outlier_scales.resize(n);
-  }
-  if (format.outlier_kind == OutlierKind::kInt8) packed.outlier_codes.resize(n * outliers);
-  if (format.outlier_kind == OutlierKind::kFloat) packed.outlier_values.resize(n * outliers);
-  return packed;
-}
-
 PackedLinear pack_floats(std::span<const float> weights, int64_t rows, int64_t cols,
                          const LinearFormat& format) {
   if (format.weight.dtype == DType::kF32) {
@@ -215,7 +191,7 @@ PackedLinear quantize_weights(std::span<const float> weights, int64_t rows, int6
     return pack_floats(weights, rows, cols, spec.format);
   }
   ATOM_CHECK(factor == nullptr || factor->size == cols, "the Hessian is of another site");
-  PackedLinear packed = allocate(spec, rows, cols);
+  PackedLinear packed = make_quantized_linear(spec.format, rows, cols);
   const std::vector<float> ones(importance.empty() ? static_cast<size_t>(cols) : 0, 1.0f);
   const float* search_weights = factor != nullptr    ? factor->diagonal.data()
                                 : importance.empty() ? ones.data()

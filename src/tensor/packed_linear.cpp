@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tensor/packing.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom {
 namespace {
@@ -30,11 +30,6 @@ Status check_f16_finite(const std::vector<uint16_t>& array, bool negative_allowe
     }
   }
   return {};
-}
-
-template <class T>
-void append(std::vector<T>& to, const std::vector<T>& from) {
-  to.insert(to.end(), from.begin(), from.end());
 }
 
 }  // namespace
@@ -93,65 +88,42 @@ Status validate(const PackedLinear& p) {
 
 PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts) {
   ATOM_CHECK(!parts.empty(), "nothing to concatenate");
-  PackedLinear whole = *parts[0];
-  for (const PackedLinear* part : parts.subspan(1)) {
+  PackedLinear whole;
+  whole.format = parts[0]->format;
+  whole.cols = parts[0]->cols;
+  for (const PackedLinear* part : parts) {
     ATOM_CHECK(part->format == whole.format && part->cols == whole.cols, "formats differ");
-    ATOM_CHECK(part->bias.empty() == whole.bias.empty(), "all parts have a bias or none");
+    ATOM_CHECK(part->bias.empty() == parts[0]->bias.empty(), "all parts have a bias or none");
     whole.rows += part->rows;
-    append(whole.values, part->values);
-    append(whole.values16, part->values16);
-    append(whole.codes, part->codes);
-    append(whole.scales, part->scales);
-    append(whole.group_scales, part->group_scales);
-    append(whole.group_zeros, part->group_zeros);
-    append(whole.row_scales, part->row_scales);
-    append(whole.outlier_codes, part->outlier_codes);
-    append(whole.outlier_scales, part->outlier_scales);
-    append(whole.outlier_values, part->outlier_values);
-    append(whole.bias, part->bias);
   }
+  const auto join = [&](auto PackedLinear::*array) {
+    size_t size = 0;
+    for (const PackedLinear* part : parts) size += (part->*array).size();
+    auto& to = whole.*array;
+    to.reserve(size);
+    for (const PackedLinear* part : parts) {
+      to.insert(to.end(), (part->*array).begin(), (part->*array).end());
+    }
+  };
+  join(&PackedLinear::values);
+  join(&PackedLinear::values16);
+  join(&PackedLinear::codes);
+  join(&PackedLinear::scales);
+  join(&PackedLinear::group_scales);
+  join(&PackedLinear::group_zeros);
+  join(&PackedLinear::row_scales);
+  join(&PackedLinear::outlier_codes);
+  join(&PackedLinear::outlier_scales);
+  join(&PackedLinear::outlier_values);
+  join(&PackedLinear::bias);
   return whole;
 }
 
 void dequantize(const PackedLinear& p, std::span<double> out) {
   ATOM_CHECK(static_cast<int64_t>(out.size()) == p.rows * p.cols, "wrong output size");
-  const WeightFormat& w = p.format.weight;
-  if (w.kind == WeightKind::kFloat) {
-    for (size_t i = 0; i < out.size(); ++i) {
-      out[i] = w.dtype == DType::kF32   ? p.values[i]
-               : w.dtype == DType::kF16 ? f16_to_f32(p.values16[i])
-                                        : bf16_to_f32(p.values16[i]);
-    }
-    return;
-  }
-  const int64_t body = p.body(), groups = p.groups(), outliers = w.outliers;
-  const int64_t group = w.group == 0 ? body : w.group;
+  const auto cols = static_cast<size_t>(p.cols);
   for (int64_t n = 0; n < p.rows; ++n) {
-    double* row = out.data() + n * p.cols;
-    const double row_scale =
-        w.kind == WeightKind::kTwoLevel ? f16_to_f32(p.row_scales[static_cast<size_t>(n)]) : 0.0;
-    for (int64_t k = 0; k < body; ++k) {
-      const auto g = static_cast<size_t>(n * groups + k / group);
-      if (w.kind == WeightKind::kTwoLevel) {
-        const int q = unsigned_nibble(p.codes.data() + n * (body / 2), k);
-        row[k] = (q * p.group_scales[g] + p.group_zeros[g]) * row_scale;
-      } else {
-        const int q = w.bits == 8 ? static_cast<int8_t>(p.codes[static_cast<size_t>(n * body + k)])
-                                  : signed_nibble(p.codes.data() + n * (body / 2), k);
-        row[k] = q * static_cast<double>(f16_to_f32(p.scales[g]));
-      }
-    }
-    for (int64_t k = 0; k < outliers; ++k) {
-      const auto i = static_cast<size_t>(n * outliers + k);
-      if (w.outlier_kind == OutlierKind::kFloat) {
-        row[body + k] = f16_to_f32(p.outlier_values[i]);
-      } else {
-        const double scale = w.kind == WeightKind::kTwoLevel
-                                 ? row_scale
-                                 : f16_to_f32(p.outlier_scales[static_cast<size_t>(n)]);
-        row[body + k] = p.outlier_codes[i] * scale;
-      }
-    }
+    dequantize_row(p, n, out.subspan(static_cast<size_t>(n) * cols, cols));
   }
 }
 

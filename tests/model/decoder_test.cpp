@@ -167,7 +167,7 @@ TEST_P(DecoderTest, CenteredAndRotatedKeysComputeTheSame) {
     for (int64_t c = 0; c < layer.k.rows; ++c) {
       layer.k_mean.push_back(0.1f * static_cast<float>(c % 7) - 0.2f);
     }
-    weights.layers.push_back(must(load_layer(*backend, std::move(layer))));
+    weights.layers.push_back(must(load_layer(*backend, layer)));
   }
   const auto decoder = must(Decoder::create(
       *backend, std::make_shared<const DecoderWeights>(std::move(weights)), {.max_tokens = 128}));

@@ -80,7 +80,7 @@ TEST(ExpertLayers, PermutedChannelsComputeTheSame) {
         }
         if (e == 1) reversed(mlp.down.values, mlp.down.cols, false);
       }
-      weights.layers.push_back(must(load_layer(*backend, std::move(layer))));
+      weights.layers.push_back(must(load_layer(*backend, layer)));
     }
     EXPECT_LT(worst_difference(run_all(*backend, std::move(weights)),
                                testing::read_golden("mixtral").logits),

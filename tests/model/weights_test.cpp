@@ -116,7 +116,7 @@ TEST(LayerWeights, PermutedChannelsComputeTheSame) {
       }
       permute_cols(layer.mlps[0].down, down_perm);
       ASSERT_EQ(validate(layer, weights.config, 0, "", i).message(), "");
-      weights.layers.push_back(must(load_layer(*backend, std::move(layer))));
+      weights.layers.push_back(must(load_layer(*backend, layer)));
     }
     const auto decoder = must(Decoder::create(
         *backend, std::make_shared<const DecoderWeights>(std::move(weights)), {.max_tokens = 128}));

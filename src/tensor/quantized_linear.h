@@ -1,0 +1,15 @@
+// A linear whose codes are yet to be found, and what found ones stand for, row by row.
+#pragma once
+
+#include "tensor/packed_linear.h"
+
+namespace atom {
+
+// All arrays that the format calls for, zero; no bias. REQUIRES: a format that fits `cols` columns
+// and is not kFloat.
+PackedLinear make_quantized_linear(const LinearFormat& format, int64_t rows, int64_t cols);
+
+// The real values of row n, [K] in the packed column order.
+void dequantize_row(const PackedLinear& linear, int64_t n, std::span<double> out);
+
+}  // namespace atom
