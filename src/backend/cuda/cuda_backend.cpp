@@ -12,9 +12,11 @@
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
 #include "backend/cuda/objects.h"
+#include "backend/cuda/quantize/device_quantizer.h"
 #include "backend/cuda/runtime/host_arrays.h"
 #include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_readback.h"
+#include "backend/cuda/vendor/split_product.h"
 #include "ops/numerics.h"
 
 namespace atom {
@@ -92,7 +94,8 @@ class CudaBackend final : public Backend {
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
   void linear(const LinearArgs& args) override {
-    launch_linear(args, kernels_, matmul_, expanded_, gemm_workspace_.data(), stream_);
+    launch_linear(args, kernels_, {.matmul = &matmul_, .split = recording_ ? nullptr : &split_},
+                  expanded_, gemm_workspace_.data(), stream_);
   }
   void route(const Tensor& scores, int64_t tokens, Routing& routing) override {
     cuda::route(cast(scores), tokens, cast(routing), stream_);
@@ -113,6 +116,7 @@ class CudaBackend final : public Backend {
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
+  DeviceQuantizer* device_quantizer() override { return quantizer_.get(); }
 
  private:
   explicit CudaBackend(const CudaOptions& options)
@@ -131,18 +135,22 @@ class CudaBackend final : public Backend {
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   Matmul matmul_;
   ExpandedLinear expanded_;
+  SplitProduct split_;
   HostArrays arrays_;
   ExpertTables experts_;
   DeviceBatch batch_;
   Upload rows_;                  // ids and row numbers of one operator
   const Batch* step_ = nullptr;  // of the step that runs: batch_ holds it
   StepGraphs graphs_;
+  bool recording_ = false;  // a step whose operators may be recorded runs
+  std::unique_ptr<CudaQuantizer> quantizer_;
 };
 
 Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options) {
   ATOM_TRY(check_device());
   std::unique_ptr<CudaBackend> backend(new CudaBackend(options));
   ATOM_CUDA_CHECK(cudaStreamCreate(&backend->stream_));
+  backend->quantizer_ = std::make_unique<CudaQuantizer>(backend->stream_);
   backend->gemm_workspace_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()));
   backend->gemm_workspace_.fill_bytes(0);
   backend->attention_workspace_ =
@@ -171,6 +179,7 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
   if (!batch_.chunks().empty() || exact_attention_) {
     operators();
   } else {
+    recording_ = true;
     graphs_.run({.cache = static_cast<const CudaKvCache*>(args.cache)->serial(),
                  .state = cast(*args.state).serial(),
                  .logits = args.logits == nullptr ? 0 : cast(*args.logits).serial(),
@@ -181,6 +190,7 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
                  .longest = batch_.longest_decode(),
                  .batch = batch_.address()},
                 stream_, operators);
+    recording_ = false;
   }
   step_ = nullptr;
   if (readback != nullptr) readback->end(args, stream_);
@@ -415,6 +425,12 @@ void CudaBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
 void CudaBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
   ATOM_CHECK(tokens <= x.rows() && h.rows() == x.cols() && h.cols() == x.cols(),
              "accumulate_gram: shapes");
+  if (split_.gram(
+          matmul_,
+          {.x = cast(x).data(), .h = cast(h).data(), .tokens = tokens, .channels = x.cols()},
+          stream_)) {
+    return;
+  }
   launch_gram({.x = cast(x).data(), .h = cast(h).data(), .tokens = tokens, .channels = x.cols()},
               stream_);
 }

@@ -53,7 +53,7 @@ Sm80Format sm80_format(LinearLayout layout) {
   return layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4 : Sm80Format::kW4A8;
 }
 
-void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& matmul,
+void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const VendorProducts& vendor,
                    ExpandedLinear& expanded, void* gemm_workspace, cudaStream_t stream) {
   const LinearFormat& format = args.w->format();
   const CudaActivations& x = cast(*args.x);
@@ -67,8 +67,8 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& m
   if (w.layout != LinearLayout::kRows) {
     return launch_blocked(args, kernels, gemm_workspace, stream);
   }
-  if (launch_vendor_linear(matmul, w, x, y, args.tokens, args.accumulate, stream) ||
-      expanded.run(matmul, w, x, y, args.tokens, args.accumulate, stream)) {
+  if (launch_vendor_linear(vendor, w, x, y, args.tokens, args.accumulate, stream) ||
+      expanded.run(*vendor.matmul, w, x, y, args.tokens, args.accumulate, stream)) {
     return;
   }
   if (!format.act.quantized || format.weight.kind == WeightKind::kFloat) {

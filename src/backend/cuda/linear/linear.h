@@ -6,8 +6,8 @@
 #include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/linear/expanded_linear.h"
 #include "backend/cuda/linear/layout.h"
+#include "backend/cuda/linear/vendor_linear.h"
 #include "backend/cuda/objects.h"
-#include "backend/cuda/vendor/matmul.h"
 #include "ops/backend.h"
 
 namespace atom::cuda {
@@ -23,7 +23,7 @@ Sm80Format sm80_format(LinearLayout layout);
 // The linear of ops/backend.h. All operands are the CUDA backend's own and made for `kernels`.
 // gemm_workspace: scratch of gemm_workspace_bytes(), shared by the launches of one stream and
 // zeroed once.
-void launch_linear(const LinearArgs& args, const ChipKernels& kernels, Matmul& matmul,
+void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const VendorProducts& vendor,
                    ExpandedLinear& expanded, void* gemm_workspace, cudaStream_t stream);
 
 }  // namespace atom::cuda

@@ -9,14 +9,28 @@ constexpr int64_t kFewTokens = 8;
 
 }  // namespace
 
-bool launch_vendor_linear(Matmul& matmul, const WeightView& w, const CudaActivations& x,
-                          CudaTensor& y, int64_t tokens, bool accumulate, cudaStream_t stream) {
+bool launch_vendor_linear(const VendorProducts& vendor, const WeightView& w,
+                          const CudaActivations& x, CudaTensor& y, int64_t tokens, bool accumulate,
+                          cudaStream_t stream) {
   if (w.format.kind != WeightKind::kFloat || is_narrow(w.rows, tokens)) return false;
   const bool halves = takes_halves(x.format());
   if (!halves && (w.format.dtype != DType::kF32 || y.halves() || tokens <= kFewTokens)) {
     return false;
   }
-  return matmul.run(
+  if (!halves && vendor.split != nullptr &&
+      vendor.split->linear(*vendor.matmul,
+                           {.x = x.values.data(),
+                            .w = static_cast<const float*>(w.values),
+                            .bias = w.bias,
+                            .y = y.data(),
+                            .tokens = tokens,
+                            .rows = w.rows,
+                            .cols = w.cols,
+                            .accumulate = accumulate},
+                           stream)) {
+    return true;
+  }
+  return vendor.matmul->run(
       {.type = halves ? MatmulType::kF16 : MatmulType::kF32,
        .m = tokens,
        .n = w.rows,

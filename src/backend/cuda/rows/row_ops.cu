@@ -31,7 +31,7 @@ __global__ __launch_bounds__(kTileThreads) void gram_kernel(const __grid_constan
     };
   };
   float sums[4][4] = {};
-  tile_product(sums, p.tokens, element(row0), element(col0));
+  tile_product<Along::kRows>(sums, p.tokens, element(row0), element(col0));
   const int thread = static_cast<int>(threadIdx.x);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {

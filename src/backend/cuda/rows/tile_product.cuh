@@ -8,9 +8,12 @@ inline constexpr int kTile = 64;          // rows and columns of a CTA's tile
 inline constexpr int kTileDepth = 16;     // of k at a time
 inline constexpr int kTileThreads = 256;  // 16 x 16, each 4 x 4 of the tile
 
+// Which elements of an operand neighbour in memory.
+enum class Along { kDepth, kRows };
+
 // sums[i][j] = sum over k of a(row 4 ty + i, k) * b(row 4 tx + j, k), ty = thread / 16, tx =
 // thread % 16; a and b give the elements of the tile's rows, 0 outside of the matrix.
-template <class A, class B>
+template <Along kAlong = Along::kDepth, class A, class B>
 __device__ void tile_product(float (&sums)[4][4], int64_t depth, const A& a, const B& b) {
   __shared__ float a_tile[kTileDepth][kTile + 4], b_tile[kTileDepth][kTile + 4];
   const int thread = static_cast<int>(threadIdx.x);
@@ -18,7 +21,8 @@ __device__ void tile_product(float (&sums)[4][4], int64_t depth, const A& a, con
   for (int64_t k0 = 0; k0 < depth; k0 += kTileDepth) {
 #pragma unroll
     for (int i = thread; i < kTile * kTileDepth; i += kTileThreads) {
-      const int row = i / kTileDepth, k = i % kTileDepth;
+      constexpr bool kDepth = kAlong == Along::kDepth;
+      const int row = kDepth ? i / kTileDepth : i % kTile, k = kDepth ? i % kTileDepth : i / kTile;
       const bool inside = k0 + k < depth;
       a_tile[k][row] = inside ? a(row, k0 + k) : 0.0f;
       b_tile[k][row] = inside ? b(row, k0 + k) : 0.0f;

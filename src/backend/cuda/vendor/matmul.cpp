@@ -106,6 +106,9 @@ std::unique_ptr<Matmul::Plan> Matmul::make_plan(const MatmulArgs& args, uint64_t
               (args.a.transposed ? layout(plan->second, in, args.m, args.k, args.a.stride)
                                  : layout(plan->second, in, args.k, args.m, args.a.stride)) &&
               layout(plan->result, cuda_type(args.c_type), args.n, args.m, args.c_stride);
+  if (made && args.scales != nullptr) {
+    made = set(CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_DEVICE);
+  }
   if (made && args.bias != nullptr) {
     made = set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS) &&
            set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F) &&
@@ -152,6 +155,7 @@ const Matmul::Plan* Matmul::find_plan(const MatmulArgs& args) {
                    .b_transposed = args.b.transposed,
                    .bias = args.bias != nullptr,
                    .adds = args.beta != 0.0f,
+                   .scales = args.scales != nullptr,
                    .alignment = alignment};
   if (const auto known = plans_.find(key); known != plans_.end()) return known->second.get();
   if (plans_.size() >= kMostPlans) plans_.clear();
@@ -170,13 +174,15 @@ bool Matmul::run(const MatmulArgs& args, cudaStream_t stream) {
   const auto whole_alpha = static_cast<int32_t>(args.alpha);
   const auto whole_beta = static_cast<int32_t>(args.beta);
   const bool exact = args.type == MatmulType::kI8;
-  const auto factor = [&](const float& number, const int32_t& whole) {
+  const auto factor = [&](int index, const float& number, const int32_t& whole) {
+    if (args.scales != nullptr) return static_cast<const void*>(args.scales + index);
     return exact ? static_cast<const void*>(&whole) : &number;
   };
-  const cublasStatus_t status = lt_->matmul(
-      handle_, plan->desc, factor(args.alpha, whole_alpha), args.b.data, plan->first, args.a.data,
-      plan->second, factor(args.beta, whole_beta), args.c, plan->result, args.c, plan->result,
-      &plan->algorithm, workspace_.data(), static_cast<size_t>(kWorkspaceBytes), stream);
+  const cublasStatus_t status =
+      lt_->matmul(handle_, plan->desc, factor(0, args.alpha, whole_alpha), args.b.data, plan->first,
+                  args.a.data, plan->second, factor(1, args.beta, whole_beta), args.c, plan->result,
+                  args.c, plan->result, &plan->algorithm, workspace_.data(),
+                  static_cast<size_t>(kWorkspaceBytes), stream);
   // What was accepted when it was planned fails only where the GPU does.
   ATOM_CHECK(status == CUBLAS_STATUS_SUCCESS, lt_->status_string(status));
   return true;

@@ -37,6 +37,7 @@ struct MatmulArgs {
   int64_t c_stride = 0;
   DType c_type = DType::kF32;
   float alpha = 1.0f, beta = 0.0f;  // kI8: whole numbers
+  const float* scales = nullptr;    // alpha and beta in GPU memory, in place of these; or null
   const float* bias = nullptr;      // [N], added to every row; or null
 };
 
@@ -58,7 +59,7 @@ class Matmul {
     MatmulType type = MatmulType::kF32;
     DType c_type = DType::kF32;
     int64_t m = 0, n = 0, k = 0, a_stride = 0, b_stride = 0, c_stride = 0;
-    bool a_transposed = false, b_transposed = false, bias = false, adds = false;
+    bool a_transposed = false, b_transposed = false, bias = false, adds = false, scales = false;
     uint64_t alignment = 0;  // of the least aligned operand
     auto operator<=>(const Key&) const = default;
   };
