@@ -40,8 +40,7 @@ class Site {
 
 }  // namespace
 
-Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view name,
-                                            const SyntheticFormats& formats, int64_t layers) {
+Result<ModelConfig> synthetic_config(std::string_view name, int64_t layers) {
   const Shape* shape = nullptr;
   for (const Shape& known : kShapes) {
     if (known.name == name) shape = &known;
@@ -54,8 +53,7 @@ Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view n
     return error(ErrorCode::kInvalidArgument, "shape '{}': {} layers are not within 1..{}", name,
                  layers, shape->layers);
   }
-  DecoderWeights model;
-  ModelConfig& c = model.config;
+  ModelConfig c;
   c.layers = layers > 0 ? layers : shape->layers;
   c.hidden = shape->hidden;
   c.ffn = shape->ffn;
@@ -68,6 +66,14 @@ Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view n
   if (c.experts > 0) c.family = ModelFamily::kMixtral;
   c.context = 4096;
   c.rope.rotary_dim = c.head_dim;
+  return c;
+}
+
+Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view name,
+                                            const SyntheticFormats& formats, int64_t layers) {
+  DecoderWeights model;
+  model.config = ATOM_TRY(synthetic_config(name, layers));
+  const ModelConfig& c = model.config;
   ATOM_TRY(check_runnable(backend, c));
   model.kv = formats.kv;
 

@@ -11,6 +11,10 @@
 
 namespace atom {
 
+// The config of "llama-2-7b", "llama-2-70b" or "mixtral-8x7b" with so many layers (0: all). Fails
+// on other names and on more layers than there are.
+Result<ModelConfig> synthetic_config(std::string_view shape, int64_t layers);
+
 // The formats of a synthetic model, as a recipe has them.
 struct SyntheticFormats {
   // Of the linears of a site with so many input channels.

@@ -245,6 +245,7 @@ void add_bench_command(CLI::App& app, Action& action) {
   add_bench_kernels_command(*group, action);
   add_bench_serve_command(*group, action);
   add_bench_engine_command(*group, action);
+  add_bench_quantize_command(*group, action);
   add_bench_tokenizer_command(*group, action);
 }
 

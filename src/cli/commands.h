@@ -28,6 +28,7 @@ void add_eval_tasks_command(CLI::App& group, Action& action);
 void add_bench_serve_command(CLI::App& group, Action& action);
 void add_bench_engine_command(CLI::App& group, Action& action);
 void add_bench_kernels_command(CLI::App& group, Action& action);
+void add_bench_quantize_command(CLI::App& group, Action& action);
 void add_bench_tokenizer_command(CLI::App& group, Action& action);
 
 }  // namespace atom::cli

@@ -16,11 +16,11 @@
 #include "base/log.h"
 #include "base/parallel.h"
 #include "base/progress.h"
+#include "cli/checkpoint_sink.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
 #include "io/checkpoint.h"
 #include "io/model_source.h"
-#include "model/checkpoint_model.h"
 #include "quant/quantizer.h"
 #include "quant/recipe.h"
 
@@ -40,27 +40,6 @@ struct QuantizeArguments {
   std::optional<uint64_t> seed;
   std::string device = "cpu";
   int threads = 0;
-};
-
-// Writes the parts of the model as the quantizer hands them over.
-class CheckpointSink : public QuantizedModelSink {
- public:
-  CheckpointSink(CheckpointWriter& writer, const ModelConfig& config)
-      : writer_(writer), config_(config) {}
-
-  Status add_ends(const PackedLinear& embedding, const PackedLinear* lm_head,
-                  std::span<const float> final_norm) override {
-    ATOM_TRY(writer_.add_linear(kEmbedTensor, embedding));
-    if (lm_head != nullptr) ATOM_TRY(writer_.add_linear(kHeadTensor, *lm_head));
-    return writer_.add_floats(kLastNormTensor, {config_.hidden}, final_norm);
-  }
-  Status add_layer(int64_t index, const PackedLayer& layer) override {
-    return write_checkpoint_layer(writer_, config_, index, layer);
-  }
-
- private:
-  CheckpointWriter& writer_;
-  const ModelConfig& config_;
 };
 
 Result<Recipe> recipe_for(const QuantizeArguments& arguments, const ModelConfig& config) {
@@ -167,7 +146,7 @@ Status quantize(const QuantizeArguments& arguments) {
   ATOM_TRY(folder.commit());
   fmt::print("{}: recipe {}, {:.3f} bits a weight, {} calibration tokens, {}\n", arguments.out,
              recipe.name, report.effective_bits(), report.calibration_tokens,
-             format_duration(report.seconds));
+             format_duration(report.seconds.total));
   return {};
 }
 

@@ -60,6 +60,10 @@ std::vector<std::unique_ptr<Tensor>> CalibrationStream::make_resident(Backend& b
                                                                       int64_t tokens,
                                                                       int64_t hidden) {
   std::vector<std::unique_ptr<Tensor>> states;
+  // The layers, Hessians and factors need room too.
+  const int64_t bytes = windows * tokens * hidden * int64_t{sizeof(float)};
+  const int64_t free = backend.memory().free_bytes;
+  if (free > 0 && bytes > free / 2) return states;
   for (int64_t i = 0; i < windows; ++i) {
     Result<std::unique_ptr<Tensor>> tensor = backend.make_tensor(tokens, hidden);
     if (!tensor.ok()) return {};

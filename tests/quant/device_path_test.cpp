@@ -66,11 +66,9 @@ class BackendWithQuantizer final : public Backend, public DeviceQuantizer {
   DeviceQuantizer* device_quantizer() override { return this; }
   std::string_view name() const override { return "test"; }
   std::string detail() const override { return "test"; }
+  BackendMemory memory() const override { return {.free_bytes = free_bytes, .own = true}; }
   Result<std::unique_ptr<Tensor>> make_tensor(int64_t rows, int64_t cols,
                                               Precision precision) override {
-    if (tensors_left > 0 && --tensors_left == 0) {
-      return error(ErrorCode::kOutOfMemory, "no room for another tensor");
-    }
     return cpu_->make_tensor(rows, cols, precision);
   }
   Result<std::unique_ptr<Activations>> make_activations(const LinearFormat& format,
@@ -98,9 +96,20 @@ class BackendWithQuantizer final : public Backend, public DeviceQuantizer {
   HostRouting read(const Routing& from, int64_t tokens) override {
     return cpu_->read(from, tokens);
   }
-  void embed(const LinearWeights& table, std::span<const int32_t> ids, Tensor& y) override {
-    cpu_->embed(table, ids, y);
+  Result<std::unique_ptr<TokenIds>> make_token_ids(int64_t size) override {
+    return cpu_->make_token_ids(size);
   }
+  Result<std::unique_ptr<StepReadback>> make_readback(int64_t rows, int64_t vocab) override {
+    return cpu_->make_readback(rows, vocab);
+  }
+  std::vector<int32_t> read(const TokenIds& from, int64_t count) override {
+    return cpu_->read(from, count);
+  }
+  void run_step(const StepArgs& args, const std::function<void()>& operators) override {
+    cpu_->run_step(args, operators);
+  }
+  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override { cpu_->argmax(x, rows, y); }
+  void embed(const EmbedArgs& args, Tensor& y) override { cpu_->embed(args, y); }
   void rmsnorm(const RmsNormArgs& args, Tensor& y) override { cpu_->rmsnorm(args, y); }
   void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,
                         Activations& y) override {
@@ -138,7 +147,7 @@ class BackendWithQuantizer final : public Backend, public DeviceQuantizer {
   }
 
   int64_t factors = 0, linears = 0;
-  int64_t tensors_left = 0;  // until one cannot be made, from 1; 0: no end
+  int64_t free_bytes = 0;
 
  private:
   std::vector<float> read_all(const Tensor& tensor) {
@@ -215,7 +224,7 @@ TEST_P(DevicePath, GivesWhatTheHostGives) {
   EXPECT_EQ(device.factors > 0, std::strcmp(GetParam(), "rtn") != 0);
   // Where the states of all windows do not fit into the backend's memory, the host keeps them.
   BackendWithQuantizer small;
-  small.tensors_left = 8;  // behind the scratch of the first stream
+  small.free_bytes = 1 << 10;
   expect_same(quantize_on(small, *source_, GetParam()), want);
 }
 
