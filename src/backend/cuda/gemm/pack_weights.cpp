@@ -1,11 +1,11 @@
 #include "backend/cuda/gemm/pack_weights.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
-#include "tensor/packing.h"
 
 namespace atom::cuda {
 namespace {
@@ -27,25 +27,60 @@ GroupPlace group_place(const PackedLinear& p, const Shape& shape, int64_t n, uin
           .index = k < p.body() ? n * p.groups() + k / group : -1};
 }
 
-// Where the word of body column k of row n stands.
-struct WordPlace {
-  uint8_t* bytes;
-  Place place;
-};
-WordPlace word_place(const Shape& shape, int64_t n, uint8_t* row_blocks, int64_t k) {
-  const int in_block = static_cast<int>(k % kBlockCols), step = in_block / 32;
+// The word of thread and row half in a step of 32 columns of a block: of four columns (0 .. 3 and
+// so on) and, where codes are nibbles, the four columns 16 further.
+uint8_t* word_at(uint8_t* block, int row, int step, int column) {
+  const Place f = fragment_place(row, 4 * column);
+  return block + step / 2 * 2048 + f.thread * 16 + (2 * (step % 2) + f.row_half) * 4;
+}
+
+// Four nibbles as the low halves of four bytes.
+uint32_t spread(uint32_t nibbles) {
+  nibbles = (nibbles | nibbles << 8) & 0x00ff00ffu;
+  return (nibbles | nibbles << 4) & 0x0f0f0f0fu;
+}
+
+// The nibbles of row n's body, zeros up to whole blocks.
+std::vector<uint8_t> body_nibbles(const PackedLinear& p, const Shape& shape, int64_t n) {
+  std::vector<uint8_t> row(static_cast<size_t>(shape.body_blocks * (kBlockCols / 2)), 0);
+  std::copy_n(p.codes.begin() + n * (p.body() / 2), p.body() / 2, row.begin());
+  return row;
+}
+
+// Row n's words, each join(four nibbles, the four nibbles 16 columns further).
+template <class Join>
+void pack_words(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks,
+                const Join& join) {
+  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
+  const uint8_t* from = nibbles.data();
+  for (int b = 0; b < shape.body_blocks; ++b) {
+    uint8_t* block = row_blocks + b * shape.block_bytes();
+    for (int step = 0; step < kBlockCols / 32; ++step, from += 16) {
+      for (int column = 0; column < 4; ++column) {
+        uint16_t low, high;
+        std::memcpy(&low, from + 2 * column, sizeof(low));
+        std::memcpy(&high, from + 8 + 2 * column, sizeof(high));
+        const uint32_t word = join(low, high);
+        std::memcpy(word_at(block, static_cast<int>(n % kBlockRows), step, column), &word,
+                    sizeof(word));
+      }
+    }
+  }
+}
+
+// Up to four of the INT8 codes of row n in the blocks of outliers or wide ones: columns k ...
+void place_bytes(const Shape& shape, int64_t n, uint8_t* row_blocks, int first_block, int width,
+                 int64_t k, const uint8_t* codes, int count) {
+  const int in_block = static_cast<int>(k % width);
   const Place f = fragment_place(static_cast<int>(n % kBlockRows), in_block);
-  return {.bytes = row_blocks + k / kBlockCols * shape.block_bytes() + (step / 2) * 2048 +
-                   f.thread * 16 + (2 * (step % 2) + f.row_half) * 4,
-          .place = f};
+  std::memcpy(row_blocks + (first_block + k / width) * shape.block_bytes() + in_block / 32 * 2048 +
+                  f.thread * 16 + (2 * f.col_half + f.row_half) * 4,
+              codes, static_cast<size_t>(count));
 }
 
 void pack_two_level(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  for (int64_t k = 0; k < p.body(); ++k) {
-    const WordPlace word = word_place(shape, n, row_blocks, k);
-    const int code = unsigned_nibble(p.codes.data() + n * (p.body() / 2), k);
-    word.bytes[word.place.byte] |= static_cast<uint8_t>(code << (4 * word.place.col_half));
-  }
+  pack_words(p, shape, n, row_blocks,
+             [](uint32_t low, uint32_t high) { return spread(low) | spread(high) << 4; });
   for (int b = 0; b < shape.body_blocks; ++b) {
     for (int g = 0; g < shape.groups; ++g) {
       const GroupPlace place = group_place(p, shape, n, row_blocks, b, g);
@@ -59,12 +94,11 @@ void pack_two_level(const PackedLinear& p, const Shape& shape, int64_t n, uint8_
 }
 
 void pack_bytes(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  for (int64_t k = 0; k < p.cols; ++k) {
-    const int in_block = static_cast<int>(k % kBlockCols);
-    const Place f = fragment_place(static_cast<int>(n % kBlockRows), in_block);
-    row_blocks[k / kBlockCols * shape.block_bytes() + in_block / 32 * 2048 + f.thread * 16 +
-               (2 * f.col_half + f.row_half) * 4 + f.byte] =
-        p.codes[static_cast<size_t>(n * p.cols + k)] ^ 0x80;
+  for (int64_t k = 0; k < p.cols; k += 4) {
+    uint32_t word;
+    std::memcpy(&word, p.codes.data() + n * p.cols + k, sizeof(word));
+    word ^= 0x80808080u;
+    place_bytes(shape, n, row_blocks, 0, kBlockCols, k, reinterpret_cast<const uint8_t*>(&word), 4);
   }
 }
 
@@ -79,36 +113,32 @@ void pack_group_scales(const PackedLinear& p, const Shape& shape, int64_t n, uin
 }
 
 void pack_grouped(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  for (int64_t k = 0; k < p.body(); ++k) {
-    const WordPlace to = word_place(shape, n, row_blocks, k);
-    const int code = signed_nibble(p.codes.data() + n * (p.body() / 2), k);
-    uint32_t word;
-    std::memcpy(&word, to.bytes, sizeof(word));
-    word |= w4a4::code_bits(code, to.place.byte, to.place.col_half);
-    std::memcpy(to.bytes, &word, sizeof(word));
-  }
+  pack_words(p, shape, n, row_blocks, [](uint32_t low, uint32_t high) {
+    return w4a4::sign_magnitudes(spread(low)) | std::rotr(w4a4::sign_magnitudes(spread(high)), 4);
+  });
   pack_group_scales(p, shape, n, row_blocks);
 }
 
 void pack_nibbles(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  for (int64_t k = 0; k < p.body(); ++k) {
-    const int code = unsigned_nibble(p.codes.data() + n * (p.body() / 2), k);
-    const w4a4_s4::NibblePlace place =
-        w4a4_s4::weight_place(static_cast<int>(n % kBlockRows), static_cast<int>(k % kBlockCols));
-    row_blocks[k / kBlockCols * shape.block_bytes() + place.byte] |=
-        static_cast<uint8_t>(code << place.shift);
+  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
+  const uint8_t* from = nibbles.data();
+  for (int b = 0; b < shape.body_blocks; ++b) {
+    // Eight columns are a word there too.
+    for (int k = 0; k < kBlockCols; k += 8, from += 4) {
+      std::memcpy(row_blocks + b * shape.block_bytes() +
+                      w4a4_s4::weight_place(static_cast<int>(n % kBlockRows), k).byte,
+                  from, 4);
+    }
   }
   pack_group_scales(p, shape, n, row_blocks);
 }
 
 void pack_outliers(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
   const int64_t outliers = p.format.weight.outliers;
-  for (int64_t k = 0; k < outliers; ++k) {
-    uint8_t* block = row_blocks + (shape.body_blocks + k / kOutlierCols) * shape.block_bytes();
-    const int in_block = static_cast<int>(k % kOutlierCols);
-    const Place f = fragment_place(static_cast<int>(n % kBlockRows), in_block);
-    block[(in_block / 32) * 2048 + f.thread * 16 + (2 * f.col_half + f.row_half) * 4 + f.byte] =
-        static_cast<uint8_t>(p.outlier_codes[static_cast<size_t>(n * outliers + k)]);
+  const auto* codes = reinterpret_cast<const uint8_t*>(p.outlier_codes.data()) + n * outliers;
+  for (int64_t k = 0; k < outliers; k += 4) {
+    place_bytes(shape, n, row_blocks, shape.body_blocks, kOutlierCols, k, codes + k,
+                static_cast<int>(std::min<int64_t>(4, outliers - k)));
   }
 }
 

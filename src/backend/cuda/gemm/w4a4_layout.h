@@ -40,14 +40,13 @@ constexpr int code_of(uint8_t operand) {
   return (operand & 0x80) != 0 ? -magnitude : magnitude;
 }
 
-// Bits of a code (-8..7) in the word of its four columns (col_half 0) or of those 16 further (1).
-constexpr uint32_t code_bits(int code, int byte, int col_half) {
-  const uint32_t sign_magnitude =
-      code < 0 ? 0x80u | static_cast<uint32_t>(-code - 1) : static_cast<uint32_t>(code);
-  return std::rotr(sign_magnitude << (8 * byte), 4 * col_half);
+// Four codes (-8..7), each in two's complement in the low half of a byte, as they stand in a word:
+// that of its own four columns, or that of those 16 further before it is rotated right by four.
+constexpr uint32_t sign_magnitudes(uint32_t nibbles) {
+  const uint32_t signs = nibbles & 0x08080808u;
+  return signs << 4 | ((nibbles & 0x07070707u) ^ (signs - (signs >> 3)));
 }
-
-// What code_bits wrote.
+// A code of a word: byte i, of its own columns (col_half 0) or of those 16 further (1).
 constexpr int code_in(uint32_t word, int byte, int col_half) {
   const uint32_t bits = std::rotl(word, 4 * col_half) >> (8 * byte);
   const int m = static_cast<int>(bits & 7);
