@@ -1,8 +1,8 @@
 // float_linear: y = x w^T in float, the weights decoded on the way: float formats, quantized
 // weights with float activations, and float outlier columns. Work: many tokens: tiles of 64 x 64
-// (tile_product.cuh); few: a warp a row of w, its columns strided over the lanes; few and few rows:
-// a CTA a token and two rows.   Rounds: fmaf, fixed order.   Bound: FP32 cores, or memory for few
-// tokens; latency for few rows.
+// (tile_product.cuh); few: a warp a row of w, its columns strided over the lanes; few rows of
+// floats as well: a CTA a token and two rows.   Rounds: fmaf, fixed order.   Bound: FP32 cores, or
+// memory for few tokens; latency for few rows.
 #include "backend/cuda/linear/linear_groups.cuh"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/weight_access.cuh"
@@ -92,15 +92,18 @@ __global__ __launch_bounds__(kNarrowThreads) void float_linear_narrow_kernel(
   let_next_start();
   const int thread = static_cast<int>(threadIdx.x), token = static_cast<int>(blockIdx.y);
   const int row0 = static_cast<int>(blockIdx.x) * kRowsAtOnce;
-  const int depth = p.w.cols - p.first;
-  float sums[kRowsAtOnce] = {};
-#pragma unroll 8
-  for (int k = thread; k < depth; k += kNarrowThreads) {
-    const float x = element(p.x, p.x_halves, static_cast<int64_t>(token) * depth + k);
+  const float* x = static_cast<const float*>(p.x) + static_cast<int64_t>(token) * p.w.cols;
+  const float* rows[kRowsAtOnce];
 #pragma unroll
-    for (int r = 0; r < kRowsAtOnce; ++r) {
-      sums[r] = fmaf(x, weight_value(p.w, min(row0 + r, p.w.rows - 1), p.first + k), sums[r]);
-    }
+  for (int r = 0; r < kRowsAtOnce; ++r) {
+    rows[r] = static_cast<const float*>(p.w.values) +
+              static_cast<int64_t>(min(row0 + r, p.w.rows - 1)) * p.w.cols;
+  }
+  float sums[kRowsAtOnce] = {};
+#pragma unroll 16
+  for (int k = thread; k < p.w.cols; k += kNarrowThreads) {
+#pragma unroll
+    for (int r = 0; r < kRowsAtOnce; ++r) sums[r] = fmaf(x[k], rows[r][k], sums[r]);
   }
 #pragma unroll
   for (int r = 0; r < kRowsAtOnce; ++r) {
@@ -162,7 +165,7 @@ __global__ __launch_bounds__(kEmbedThreads) void embed_kernel(
 
 void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream) {
   if (params.tokens == 0 || launch_nibble_linear(params, stream)) return;
-  if (is_narrow(params.w.rows, params.tokens)) {
+  if (is_narrow(params.w, params.tokens)) {
     launch_chained(
         float_linear_narrow_kernel,
         dim3(blocks_for(params.w.rows, kRowsAtOnce), static_cast<unsigned>(params.tokens)),

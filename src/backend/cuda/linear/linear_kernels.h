@@ -56,8 +56,11 @@ void launch_float_linear(const FloatLinearParams& params, cudaStream_t stream);
 // The fast kernel of 4-bit groups and few tokens, which launch_float_linear takes where it serves
 // the case (false: it does not).
 bool launch_nibble_linear(const FloatLinearParams& params, cudaStream_t stream);
-// The linears that this does best: a mixture's router for the tokens of a decode step.
-constexpr bool is_narrow(int64_t rows, int64_t tokens) { return rows <= 64 && tokens <= 128; }
+// The linears that have a kernel for few rows: a mixture's router for the tokens of a decode step.
+constexpr bool is_narrow(const WeightView& w, int64_t tokens) {
+  return w.format.kind == WeightKind::kFloat && w.format.dtype == DType::kF32 && w.rows <= 64 &&
+         tokens <= 128;
+}
 void launch_grouped_float_linear(const FloatLinearParams& params, const LinearGroups& groups,
                                  cudaStream_t stream);
 

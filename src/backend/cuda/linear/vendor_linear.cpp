@@ -12,7 +12,7 @@ constexpr int64_t kFewTokens = 8;
 bool launch_vendor_linear(const VendorProducts& vendor, const WeightView& w,
                           const CudaActivations& x, CudaTensor& y, int64_t tokens, bool accumulate,
                           cudaStream_t stream) {
-  if (w.format.kind != WeightKind::kFloat || is_narrow(w.rows, tokens)) return false;
+  if (w.format.kind != WeightKind::kFloat || is_narrow(w, tokens)) return false;
   const bool halves = takes_halves(x.format());
   if (!halves && (w.format.dtype != DType::kF32 || y.halves() || tokens <= kFewTokens)) {
     return false;
