@@ -44,7 +44,7 @@ void expect_exact(Matmul& matmul, const MatmulCase& c) {
   const std::vector<float> a = whole_numbers(c.m * c.k, 1), b = whole_numbers(c.n * c.k, 2);
   const std::vector<float> before = whole_numbers(c.m * c.n, 3), bias = whole_numbers(c.n, 4);
   const auto d_a = stored(a, c.type), d_b = stored(b, c.type);
-  const auto d_bias = to_device(bias);
+  const auto d_bias = stored(bias, c.c_type == DType::kF16 ? MatmulType::kF16 : MatmulType::kF32);
   // kI32 has no float bits: it is written and read as integers below.
   PoisonedOutput y(c.m * c.n, c.c_type == DType::kI32 ? DType::kF32 : c.c_type);
   if (c.adds) y.set(before);
@@ -92,6 +92,7 @@ TEST(Matmul, ExactOnWholeNumbers) {
            MatmulCase{f16, DType::kF32, 1, 33, 7},
            MatmulCase{f16, DType::kF32, 129, 256, 96, false, false, true},
            MatmulCase{f16, DType::kF16, 3, 96, 16},
+           MatmulCase{f16, DType::kF16, 5, 200, 64, false, false, false, true},
            MatmulCase{f16, DType::kF32, 5, 200, 64, false, false, false, true},
            MatmulCase{f16, DType::kF32, 48, 80, 64, true, true},
            MatmulCase{i8, DType::kI32, 16, 64, 128},

@@ -161,7 +161,8 @@ TEST(Linear, FloatFormatsAgreeWithRef) {
                           .cols = cols,
                           .shape = shape,
                           .bias = cols % 2 == 1,
-                          .accumulate = shape.tokens == 3});
+                          .accumulate = shape.tokens == 3,
+                          .precision = shape.tokens == 17 ? Precision::kHalf : Precision::kFull});
       }
     }
   }

@@ -200,6 +200,11 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
     view.body = view.group = view.cols;
     ATOM_TRY(linear->place(std::span(packed.values), view.values));
     ATOM_TRY(linear->place(std::span(packed.values16), view.values));
+    if (takes_halves(packed.format)) {
+      std::vector<uint16_t> bias;
+      for (const float value : packed.bias) bias.push_back(f32_to_f16(value));
+      ATOM_TRY(linear->place(std::span<const uint16_t>(bias), view.half_bias));
+    }
     return linear;
   }
   view.body = static_cast<int>(packed.body());

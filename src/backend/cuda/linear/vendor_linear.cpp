@@ -41,7 +41,7 @@ bool launch_vendor_linear(const VendorProducts& vendor, const WeightView& w,
        .c_stride = w.rows,
        .c_type = y.dtype(),
        .beta = accumulate ? 1.0f : 0.0f,
-       .bias = w.bias},
+       .bias = y.halves() ? static_cast<const void*>(w.half_bias) : w.bias},
       stream);
 }
 

@@ -26,6 +26,7 @@ struct WeightView {
   const int8_t* outlier_codes = nullptr;     // INT8: [N, outlier_stride]
   const float* outlier_scales = nullptr;     // INT8 of kGrouped: [N]
   const uint16_t* outlier_values = nullptr;  // kFloat outliers: f16 [N, Ko]
+  const uint16_t* half_bias = nullptr;       // F16 weights: f16 [N] or null
   const float* bias = nullptr;               // [N] or null
   int outlier_stride = 0;                    // Ko rounded up to 4, the rest zero
 };

@@ -111,7 +111,7 @@ std::unique_ptr<Matmul::Plan> Matmul::make_plan(const MatmulArgs& args, uint64_t
   }
   if (made && args.bias != nullptr) {
     made = set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS) &&
-           set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F) &&
+           set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(args.c_type)) &&
            set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias);
   }
   cublasLtMatmulPreference_t preference = nullptr;

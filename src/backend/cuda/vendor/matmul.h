@@ -38,7 +38,7 @@ struct MatmulArgs {
   DType c_type = DType::kF32;
   float alpha = 1.0f, beta = 0.0f;  // kI8: whole numbers
   const float* scales = nullptr;    // alpha and beta in GPU memory, in place of these; or null
-  const float* bias = nullptr;      // [N], added to every row; or null
+  const void* bias = nullptr;       // [N] of c's type, added to every row; or null
 };
 
 class Matmul {
