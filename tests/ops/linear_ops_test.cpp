@@ -135,6 +135,7 @@ TEST(Linear, EveryShapeAgreesWithRef) {
       {.format = grouped_format(4, 0, 0, OutlierKind::kNone, act_format(4, 0)), .cols = 4},
       {.format = grouped_format(4, 4, 0, OutlierKind::kNone, act_format(4, 4)), .cols = 44},
       {.format = grouped_format(8, 0, 0, OutlierKind::kNone, a8), .cols = 100},
+      {.format = grouped_format(8, 32, 0, OutlierKind::kNone, act_format(8, 32)), .cols = 640},
       {.format = two_level_format(128, 64, OutlierKind::kInt8, a8), .cols = 576},
       {.format = two_level_format(0, 1, OutlierKind::kInt8, a8), .cols = 41},
       {.format = grouped_format(4, 32, 0, OutlierKind::kNone), .cols = 352},
