@@ -68,7 +68,7 @@ void pack_words(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* r
   }
 }
 
-// Up to four of the INT8 codes of row n in the blocks of outliers or wide ones: columns k ...
+// Up to four of the INT8 codes of row n in the blocks of outliers: columns k ...
 void place_bytes(const Shape& shape, int64_t n, uint8_t* row_blocks, int first_block, int width,
                  int64_t k, const uint8_t* codes, int count) {
   const int in_block = static_cast<int>(k % width);
@@ -94,11 +94,11 @@ void pack_two_level(const PackedLinear& p, const Shape& shape, int64_t n, uint8_
 }
 
 void pack_bytes(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  for (int64_t k = 0; k < p.cols; k += 4) {
-    uint32_t word;
-    std::memcpy(&word, p.codes.data() + n * p.cols + k, sizeof(word));
-    word ^= 0x80808080u;
-    place_bytes(shape, n, row_blocks, 0, kBlockCols, k, reinterpret_cast<const uint8_t*>(&word), 4);
+  constexpr int64_t kPiece = 16;  // that the swizzle keeps together
+  for (int64_t k = 0; k < p.cols; k += kPiece) {
+    std::memcpy(row_blocks + k / kBlockCols * shape.block_bytes() +
+                    wide_place(static_cast<int>(n % kBlockRows), static_cast<int>(k % kBlockCols)),
+                p.codes.data() + n * p.cols + k, static_cast<size_t>(std::min(kPiece, p.cols - k)));
   }
 }
 

@@ -13,7 +13,7 @@
 //
 // w8a8 has the same blocks without scales and with a whole byte a code, `wide` ones:
 //
-//   body block      0     [step 4][thread 128][word 4]  code + 128 in the order of outlier blocks
+//   body block      0     [row 64][column 128]  int8, swizzled as a token's 128 bytes below
 //
 // Activations: int8 in blocks of 128 columns, [block][token][128], so that any run of tokens of a
 // block is contiguous. Within a token's 128 bytes, 16-byte piece p stands at p ^ (token % 8), which
@@ -63,6 +63,11 @@ constexpr int scale_place(int row) { return ((row / 16) * 8 + row % 8) * 4 + (ro
 // Byte of activation column k (0 <= k < 128) of block b of a token; capacity: tokens of the buffer.
 constexpr int64_t activation_offset(int64_t b, int64_t token, int64_t k, int64_t capacity) {
   return (b * capacity + token) * kActBlockBytes + (((k / 16) ^ (token % 8)) * 16 + k % 16);
+}
+
+// Byte of a row's column k (0 <= k < 128) in a wide block.
+constexpr int wide_place(int row, int k) {
+  return static_cast<int>(activation_offset(0, row, k, kBlockRows));
 }
 
 }  // namespace atom::cuda::w4a8

@@ -24,7 +24,6 @@
 
 namespace atom::cuda::w4a8 {
 
-// Also the products of w8a8, whose Format brings other Codes.
 template <class K>
 class Math : public gemm::Consumer<K, Math<K>> {
   using Base = gemm::Consumer<K, Math<K>>;
@@ -32,7 +31,6 @@ class Math : public gemm::Consumer<K, Math<K>> {
       Base::wait_full, Base::weights;
   using typename Base::C, typename Base::L;
   using Mma = ptx::WgmmaU8S8<C::tokens>;
-  using Codes = typename K::Format::template Codes<K::groups>;
   // Few tokens: one warp's products at a time, without the latency of a warpgroup's.
   static constexpr bool kWarpMma = C::tokens <= 32;
 
@@ -45,7 +43,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
 #pragma unroll 1
       for (; blocks > 0; --blocks) {
         wait_full();
-        Codes codes;
+        Codes<K::groups> codes;
         codes.load(weights(0), thread_);
         uint32_t a[16];
 #pragma unroll
@@ -71,7 +69,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
       wait_full();
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        Codes codes;
+        Codes<K::groups> codes;
         codes.load(weights(r), thread_);
 #pragma unroll
         for (int k = 0; k < 4; ++k) codes.unpack(k, &a[p][r][4 * k]);
@@ -108,7 +106,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
   // buffers.
   __device__ void body_by_steps(int blocks) {
     constexpr int kUnits = 4 * kRows;
-    Codes codes[kRows], next[kRows];
+    Codes<K::groups> codes[kRows], next[kRows];
     uint32_t a[4][4];
     wait_full();
 #pragma unroll
@@ -180,8 +178,6 @@ struct Format {
   static constexpr int block_bytes() {
     return kScaleOffset + kGroups * kScaleBytes;
   }
-  template <int kGroups>
-  using Codes = w4a8::Codes<kGroups>;
   template <class K>
   using Math = w4a8::Math<K>;
 };

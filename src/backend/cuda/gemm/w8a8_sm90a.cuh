@@ -1,31 +1,74 @@
 // gemm_w8a8_sm90a: y = dequant(x8 * w8^T), one scale a row and one a token: the baseline that 4-bit
 // weights are measured against, on the same way of the operands, schedule and end of a tile.
 //   x    as w4a8 without outlier columns
-//   w    64 x 128 blocks of code + 128 in wgmma's A order (w4a8_layout.h, wide); f32 row scales
+//   w    64 x 128 blocks of s8, swizzled (w4a8_layout.h, wide); f32 row scales
 //   y    [M, N] f16 or f32
-// Work: as w4a8_sm90a.cuh, its products of unsigned by signed bytes included; a fragment is loaded
-// where w4a8 expands it.   Bound: HBM below about 128 tokens, then the tensor cores and shared
-// memory.
+// Work: as w4a8_sm90a.cuh; both operands of wgmma stay in shared memory.   Rounds: to y's type
+// once, at the end.   Bound: HBM below about 128 tokens, then the tensor cores.
 #pragma once
 
-#include "backend/cuda/gemm/w4a8_sm90a.cuh"
+#include "backend/cuda/gemm/consumer.cuh"
 
 namespace atom::cuda::w8a8 {
 
-// One thread's part of a block: it stays in shared memory until it is multiplied.
-struct Bytes {
-  const uint4* from;
+template <class K>
+class Math : public gemm::Consumer<K, Math<K>> {
+  using Base = gemm::Consumer<K, Math<K>>;
+  using Base::acts, Base::kRows, Base::release, Base::ring_, Base::sums_, Base::thread_,
+      Base::wait_full;
+  using typename Base::C, typename Base::L;
+  using Mma = ptx::WgmmaSharedS8<C::tokens>;
 
-  __device__ void load(const uint8_t* block, int thread) {
-    from = reinterpret_cast<const uint4*>(block) + thread;
+ public:
+  using Base::Base;
+
+  // The integer sums of `blocks` blocks: the products of one run while those of the one before end.
+  __device__ void body(int blocks) {
+    int before = -1;  // the previous block's stage
+#pragma unroll 1
+    for (; blocks > 0; --blocks) {
+      wait_full();
+      const uint64_t b = acts();
+      uint64_t a[kRows];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        a[r] =
+            ptx::swizzled_descriptor(this->shared() + L::kWeights + ring_.stage * L::kWeightBytes +
+                                     (this->group_ * kRows + r) * L::kBlockBytes);
+      }
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          Mma::issue(sums_[r], a[r] + static_cast<uint64_t>(2 * k),
+                     b + static_cast<uint64_t>(2 * k), 1);
+        }
+      }
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<1>();
+      if (before >= 0) release(before);
+      before = ring_.stage;
+      ring_.advance();
+    }
+    ptx::wgmma_wait<0>();
+    release(before);
   }
-  // The A fragment of k-step `step`.
-  __device__ void unpack(int step, uint32_t* a) const {
-    const uint4 words = from[step * 128];
-    a[0] = words.x;
-    a[1] = words.y;
-    a[2] = words.z;
-    a[3] = words.w;
+
+  template <int kCount>
+  __device__ void to_float(const int32_t (&sums)[kRows][kCount], float (&v)[kRows][kCount]) const {
+    const auto* pairs = reinterpret_cast<const float2*>(this->token_values()) + thread_ % 4;
+#pragma unroll
+    for (int j = 0; j < kCount / 4; ++j) {
+      const float2 s = pairs[4 * j];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          v[r][4 * j + e] = static_cast<float>(sums[r][4 * j + e]) * (e % 2 ? s.y : s.x);
+        }
+      }
+    }
   }
 };
 
@@ -37,10 +80,8 @@ struct Format {
   static constexpr int block_bytes() {
     return w4a8::kWideBlockBytes;
   }
-  template <int kGroups>
-  using Codes = Bytes;
   template <class K>
-  using Math = w4a8::Math<K>;
+  using Math = w8a8::Math<K>;
 };
 
 }  // namespace atom::cuda::w8a8

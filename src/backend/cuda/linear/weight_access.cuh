@@ -26,10 +26,10 @@ __device__ inline float blocked_value(const WeightView& w, int n, int k) {
       blocks + ((in_body ? 0 : w.shape.body_blocks) + at / width) * w.shape.block_bytes();
   const w4a8::Place p = w4a8::fragment_place(row, in_block);
   const int step = in_block / 32;
-  if (!in_body || w.shape.wide) {
-    const int byte =
-        block[step * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte];
-    return static_cast<float>(in_body ? byte - 128 : static_cast<int8_t>(byte));
+  if (w.shape.wide) return static_cast<int8_t>(block[w4a8::wide_place(row, in_block)]);
+  if (!in_body) {
+    return static_cast<int8_t>(
+        block[step * 2048 + p.thread * 16 + (2 * p.col_half + p.row_half) * 4 + p.byte]);
   }
   const uint8_t* word = block + step / 2 * 2048 + p.thread * 16 + (2 * (step % 2) + p.row_half) * 4;
   const uint8_t* scale = block + w4a8::kScaleOffset +

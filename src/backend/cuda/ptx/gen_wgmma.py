@@ -22,14 +22,21 @@ struct WgmmaS8;  // s32 += s8 * s8
 template <int kN>
 struct WgmmaU8S8;  // s32 += u8 * s8
 template <int kN>
+struct WgmmaSharedS8;  // s32 += s8 * s8, A in shared memory as well: a is its descriptor
+template <int kN>
 struct WgmmaE4M3;  // f32 += e4m3 * e4m3; exact for integers (times a power of two) up to 2^14
 template <int kN>
 struct WgmmaF16;  // f32 += f16 * f16
 """
 
 
-def struct(name, n, acc, types, constraint, tail, k=32):
+def struct(name, n, acc, types, constraint, tail, k=32, shared=False):
     regs = n // 2
+    argument = "uint64_t a" if shared else "const uint32_t* a"
+    words = 1 if shared else 4
+    a = ", ".join(f"%{regs + i}" for i in range(words))
+    a = a if shared else f"{{{a}}}"
+    inputs = '"l"(a)' if shared else '"r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])'
     d = ", ".join(f"%{i}" for i in range(regs))
     outs = ", ".join(f'"+{constraint}"(d[{i}])' for i in range(regs))
     return f"""
@@ -38,12 +45,12 @@ struct {name}<{n}> {{
   using Acc = {acc};
   static constexpr int kRegs = {regs};
   // clang-format off
-  __device__ static void issue({acc} (&d)[{regs}], const uint32_t* a, uint64_t b, int accumulate) {{
-    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{regs + 5}, 0;\\n"
+  __device__ static void issue({acc} (&d)[{regs}], {argument}, uint64_t b, int accumulate) {{
+    asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{regs + words + 1}, 0;\\n"
                  "wgmma.mma_async.sync.aligned.m64n{n}k{k}.{types} {{{d}}}, "
-                 "{{%{regs}, %{regs + 1}, %{regs + 2}, %{regs + 3}}}, %{regs + 4}, p{tail};\\n}}"
+                 "{a}, %{regs + words}, p{tail};\\n}}"
                  : {outs}
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
+                 : {inputs}, "l"(b), "r"(accumulate));
   }}
   // clang-format on
 }};
@@ -75,6 +82,8 @@ with open("wgmma.cuh", "w") as f:
         f.write(struct("WgmmaS8", n, "int32_t", "s32.s8.s8", "r", ""))
     for n in (64, 128, 256):
         f.write(struct("WgmmaU8S8", n, "int32_t", "s32.u8.s8", "r", ""))
+    for n in (8, 16, 32, 64, 128, 256):
+        f.write(struct("WgmmaSharedS8", n, "int32_t", "s32.s8.s8", "r", "", shared=True))
     for n in (16, 32, 64):
         f.write(struct("WgmmaE4M3", n, "float", "f32.e4m3.e4m3", "f", ", 1, 1"))
     for n in (64, 96, 128):
