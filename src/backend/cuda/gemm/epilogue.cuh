@@ -15,8 +15,7 @@ namespace atom::cuda {
 
 template <class Out, int kTokens>
 struct EpilogueTile {
-  static constexpr int kMost = sizeof(Out) == 2 ? 64 : 32;
-  static constexpr int kChunk = kTokens < kMost ? kTokens : kMost;
+  static constexpr int kChunk = output_chunk(kTokens, sizeof(Out));
   static constexpr int kChunks = kTokens / kChunk;
   static constexpr int kBuffers = kChunks < 3 ? kChunks : 3;
   static constexpr int kBoxes = sizeof(Out) / 2;  // of 128 bytes of channels

@@ -189,7 +189,7 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
     params.out.by_copy = true;
     const int slices = std::min(c.cluster, c.tokens / 8);  // Tile::slices
     const int chunk =
-        std::min(element_bytes == 2 ? 64 : 32, c.tokens / slices);  // EpilogueTile::kChunk
+        output_chunk(c.tokens / slices, static_cast<int>(element_bytes));  // EpilogueTile::kChunk
     params.out.y_map = make_box_map(args.y, args.y_type, args.tokens, args.rows, chunk);
   }
   const int shared_bytes = entry.shared_bytes[group];

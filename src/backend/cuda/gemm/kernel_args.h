@@ -17,6 +17,13 @@ struct OutputArgs {
   bool accumulate;
 };
 
+// Tokens that leave a tile of `tokens` at once: the largest of 64 (32 for 4-byte outputs) and 32
+// that divides it, or all of a small tile.
+constexpr int output_chunk(int tokens, int element_bytes) {
+  const int most = element_bytes == 2 ? 64 : 32;
+  return tokens < most ? tokens : tokens % most == 0 ? most : 32;
+}
+
 // How the tiles are shared out: see schedule.cuh.
 struct SchedulePlan {
   int tiles_w = 0, tiles_t = 0;  // over weight rows and over tokens

@@ -19,8 +19,9 @@ std::array<KernelEntry, 3> large_tiles() {
 }
 
 template <class Out>
-std::array<KernelEntry, 7> small_tiles() {
-  return {entry<Format, Tile<2, 2, 64, 7, 1>, Out>("256x64", 1040, 4500),
+std::array<KernelEntry, 8> small_tiles() {
+  return {entry<Format, Tile<2, 1, 96, 8, 1>, Out>("128x96", 600, 3100),
+          entry<Format, Tile<2, 2, 64, 7, 1>, Out>("256x64", 1040, 4500),
           entry<Format, Tile<2, 1, 64, 10, 1>, Out, true>("128x64", 560, 2600),
           entry<Format, Tile<2, 1, 64, 7, 1, 2>, Out>("128x64 k2", 560, 4500),
           entry<Format, Tile<2, 1, 32, 7, 2>, Out>("128x32 x2", 560, 2000),
