@@ -17,7 +17,7 @@ std::array<KernelEntry, 9> tiles() {
           entry<Format, Tile<2, 1, 128, 5, 1>, Out>("128x128", 810, 3000),
           entry<Format, Tile<2, 1, 128, 4, 1, 2>, Out>("128x128 k2", 790, 6500),
           entry<Format, Tile<2, 1, 64, 7, 1>, Out>("128x64", 640, 2200),
-          entry<Format, Tile<2, 1, 64, 6, 1, 2>, Out>("128x64 k2", 600, 4000),
+          entry<Format, Tile<2, 1, 64, 6, 1, 2>, Out>("128x64 k2", 700, 4000),
           entry<Format, Tile<2, 1, 32, 4, 2>, Out>("128x32 x2", 510, 1800),
           entry<Format, Tile<2, 1, 16, 5, 2>, Out>("128x16 x2", 350, 1800),
           entry<Format, Tile<2, 1, 16, 5, 2, 3>, Out>("128x16 x2 k3", 350, 4800),
