@@ -1,4 +1,4 @@
-// The first layers of a real model in 4 bits: outputs do not depend on what else runs, nor on where
+// The beginning of a real model in 4 bits: outputs do not depend on what else runs, nor on where
 // keys and values come from.
 #include <gtest/gtest.h>
 
@@ -20,12 +20,13 @@ using testing::RecordingSink;
 
 constexpr std::chrono::milliseconds kLong{300000};
 
-// A model without its later layers.
-class FirstLayers final : public ModelSource {
+// A model without its later layers and tokens, so that the test is fast with sanitizers too.
+class PartOfModel final : public ModelSource {
  public:
-  FirstLayers(std::unique_ptr<ModelSource> whole, int64_t layers)
+  PartOfModel(std::unique_ptr<ModelSource> whole, int64_t layers, int64_t vocab)
       : whole_(std::move(whole)), config_(whole_->config()) {
     config_.layers = layers;
+    config_.vocab = vocab;
   }
   const ModelConfig& config() const override { return config_; }
   const std::string& origin() const override { return whole_->origin(); }
@@ -39,7 +40,11 @@ class FirstLayers final : public ModelSource {
     return whole_->stored_type(name);
   }
   Status read(std::string_view name, std::span<float> out) const override {
-    return whole_->read(name, out);
+    if (name != "model.embed_tokens.weight") return whole_->read(name, out);
+    std::vector<float> all(static_cast<size_t>(whole_->config().vocab * config_.hidden));
+    ATOM_TRY(whole_->read(name, all));
+    std::copy_n(all.begin(), out.size(), out.begin());
+    return {};
   }
 
  private:
@@ -79,7 +84,7 @@ class SmolLm2EngineTest : public ::testing::Test {
       GTEST_SKIP() << testing::kNoSmolLm2;
     }
     backend_ = testing::make_backend("cpu");
-    const FirstLayers source(must(open_model_source(path)), 4);
+    const PartOfModel source(must(open_model_source(path)), 4, 4096);
     weights_ = std::make_shared<const DecoderWeights>(quantize(source, *backend_));
     decoder_ = must(Decoder::create(
         *backend_, weights_,
