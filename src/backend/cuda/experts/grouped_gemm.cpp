@@ -90,9 +90,9 @@ GemmChoice choose_grouped_gemm(const GemmArgs& args, const ExpertGroups& experts
   for (size_t k = 0; k < kernels.size(); ++k) {
     const Config& c = kernels[k].config;
     if (kernels[k].functions[gemm::group_index(args.shape)] == nullptr) continue;
-    // Half a tile of each expert stays empty on average.
-    const double tiles = std::max(1.0, (spread.tokens + token_step(args.format) / 2.0) / c.tokens +
-                                           (spread.tokens > 1.5) * 0.5);
+    // Half of an expert's last tile stays empty on average; few tokens seldom need a second one.
+    const double filled = (spread.tokens + token_step(args.format) / 2.0) / c.tokens;
+    const double tiles = filled < 0.75 ? 1.0 : filled + 0.5;
     for (const bool split : {false, true}) {
       if (split && c.cluster > 1) continue;
       const SchedulePlan plan =
