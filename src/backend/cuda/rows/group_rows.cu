@@ -328,7 +328,7 @@ void start(const QuantizeParams& p, cudaStream_t stream) {
   if (p.source != RowSource::kSilu) {
     if (p.tokens > kFewTokens) {
       launch_chained(group_rows_kernel<kGroup, 256>, tokens, 256, row_bytes, p, stream);
-    } else if (kGroup == 0) {
+    } else if constexpr (kGroup == 0) {  // more warps would need more shared memory than a chip has
       launch_chained(group_rows_kernel<kGroup, 512>, tokens, 512, row_bytes, p, stream);
     } else {
       launch_chained(group_rows_kernel<kGroup, 1024>, tokens, 1024, row_bytes, p, stream);
