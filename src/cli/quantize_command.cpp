@@ -33,7 +33,7 @@ constexpr int64_t kSelfWindows = 16;
 struct QuantizeArguments {
   std::string model;
   std::string out;
-  std::string recipe = "atom";
+  std::string recipe = "w4a8";
   std::string calibration = "self";
   std::optional<int64_t> windows;
   std::optional<int64_t> context;
