@@ -1,6 +1,6 @@
 // chunk_tiles_sm90a: several new tokens a sequence (prompts and their chunks) over the paged INT4
 // (or INT8, F16) cache by warpgroup products; head sizes up to 128.
-//   q, out, cache   as chunk_sm90a.cu
+//   q, out, cache   as decode_sm90a.cu
 // Work: a CTA takes 128 query columns of one KV head of one sequence, column r = (new token
 // r / group, head r % group), 64 a math warpgroup, and walks through the tokens 64 at a time. A
 // third warpgroup unpacks the pages for both:
