@@ -115,7 +115,8 @@ std::string ServerMetrics::prometheus(const EngineStats& engine, const HttpGauge
   out.counter("atom_steps_total", "Forward passes.", value(engine.steps));
   out.counter("atom_failed_steps_total", "Forward passes that failed.", value(engine.failed_steps));
   out.counter("atom_busy_seconds_total", "Time in steps.", engine.busy_seconds);
-  out.counter("atom_runner_seconds_total", "Of it, in the model's operators.", engine.runner_seconds);
+  out.counter("atom_runner_seconds_total", "Of it, in the model's operators.",
+              engine.runner_seconds);
   out.histogram("atom_step_seconds", "Time of a step.", engine.step_time);
   out.histogram("atom_queue_seconds", "From a request's arrival to its start.", engine.queue_time);
   out.histogram("atom_time_to_first_token_seconds", "From a request's arrival to its first token.",
