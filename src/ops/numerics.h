@@ -31,6 +31,8 @@ inline constexpr float kHuge = 0x1p120f;
 inline constexpr float kSearchClips[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f};
 // Partial sums of a search's squared error: element i goes to lane i % kErrorLanes.
 inline constexpr int kErrorLanes = 16;
+// A power of two times this has that power / 2 as its last bit.
+inline constexpr float kE2M1Rounder = 0x1.8p22f;
 // Partial sums of RMSNorm's squares.
 inline constexpr int kNormLanes = 2048;
 
@@ -117,24 +119,35 @@ inline void hadamard(std::span<float> x) {
   for (float& v : x) v *= factor;
 }
 
+// The code of CodeGrid::kE2M1 nearest to x, |x| <= 12; of two equally near, the one whose mantissa
+// is even: 2.5 is 2, 3.5 and 5 are 4, 7 and 10 are 8.
+ATOM_HOST_DEVICE inline float nearest_e2m1(float x) {
+  // Codes are the integers up to 2, and from there on the numbers of two leading bits. Adding a
+  // number whose last bit is the second of these rounds to them.
+  const float power = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0x7f800000u);
+  const float rounder = std::max(power, 2.0f) * kE2M1Rounder;
+  return (x + rounder) - rounder;
+}
+
 struct GroupScale {
   float scale = 0.0f;     // 0: all codes are 0
   float inverse = 0.0f;   // 1 / scale
   int low = 0, high = 0;  // code range
+  CodeGrid grid = CodeGrid::kInt;
 };
 
 // The scale and code range of one activation group from its smallest and largest value.
 ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, ActRule rule,
-                                               float clip) {
-  const int top = qmax(bits);
+                                               float clip, CodeGrid grid = CodeGrid::kInt) {
+  const int top = largest_code(bits, grid);
   const float absmax = std::max(max, -min);
   if (!(absmax >= kTiny && absmax <= kHuge)) return {};
   GroupScale result;
+  result.grid = grid;
   switch (rule) {
     case ActRule::kSymmetric:
       result.scale = absmax * (clip / static_cast<float>(top));
-      // 8-bit codes stay within +-127 so that a product of two fits kernels that negate them.
-      result.low = bits == 8 ? -top : -top - 1;
+      result.low = smallest_code(bits, grid);
       result.high = top;
       break;
     case ActRule::kSigned:
@@ -159,9 +172,12 @@ ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, A
 }
 
 ATOM_HOST_DEVICE inline int round_code(float value, const GroupScale& g) {
+  const float low = static_cast<float>(g.low), high = static_cast<float>(g.high);
   // max(low, NaN) is low here and in every vector unit that returns its other operand then.
-  const float code = std::max(static_cast<float>(g.low), std::rint(value * g.inverse));
-  return static_cast<int>(std::min(code, static_cast<float>(g.high)));
+  if (g.grid == CodeGrid::kE2M1) {
+    return static_cast<int>(nearest_e2m1(std::min(std::max(low, value * g.inverse), high)));
+  }
+  return static_cast<int>(std::min(std::max(low, std::rint(value * g.inverse)), high));
 }
 
 // Quantizes one activation group: codes and the scale; value = code * scale.
@@ -171,12 +187,12 @@ inline float quantize_group(std::span<const float> x, const ActFormat& format, i
     min = std::min(min, v);
     max = std::max(max, v);
   }
-  GroupScale best = group_scale(min, max, format.bits, format.rule, format.clip);
+  GroupScale best = group_scale(min, max, format.bits, format.rule, format.clip, format.grid);
   if (format.search && best.scale != 0.0f) {
     float best_error = 0.0f;
     for (size_t c = 0; c < std::size(kSearchClips); ++c) {
-      const GroupScale g =
-          group_scale(min, max, format.bits, format.rule, format.clip * kSearchClips[c]);
+      const GroupScale g = group_scale(min, max, format.bits, format.rule,
+                                       format.clip * kSearchClips[c], format.grid);
       float lanes[kErrorLanes] = {};
       for (size_t i = 0; i < x.size(); ++i) {
         const float miss = std::fma(-static_cast<float>(round_code(x[i], g)), g.scale, x[i]);

@@ -20,7 +20,8 @@ inline constexpr float kSmallestF16 = 0x1p-24f;
 
 // A candidate's scale before it is rounded to F16. sign +: the largest magnitude lands on the long
 // side of the code range (-8); sign -: on +7's side, which clips it a little but uses a finer step
-// for the rest. low: the smallest code.
+// for the rest. low: the smallest code. On kE2M1's grid, which has no long side, candidates of sign -
+// are those of sign + again.
 ATOM_HOST_DEVICE inline float grouped_scale(float min, float max, float low, int candidate) {
   constexpr float kShares[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.75f, 0.7f};
   const float sign = candidate % 2 == 0 ? 1.0f : -1.0f;
@@ -28,6 +29,12 @@ ATOM_HOST_DEVICE inline float grouped_scale(float min, float max, float low, int
   return -sign * peak * kShares[candidate / 2] / -low;
 }
 
+// What the largest magnitude is divided by under kAbsmax: the largest code. GPTQ moves weights after
+// their scale was chosen, for which integers are given half a step.
+ATOM_HOST_DEVICE inline float absmax_divisor(const WeightFormat& format, bool gptq) {
+  const auto largest = static_cast<float>(largest_code(format.bits, format.grid));
+  return gptq && format.grid == CodeGrid::kInt ? largest + 0.5f : largest;
+}
 // Of kAbsmax, before it is rounded to F16.
 ATOM_HOST_DEVICE inline float absmax_scale(float min, float max, float clip, float divisor) {
   return std::max(max, -min) * clip / divisor;
@@ -72,10 +79,13 @@ ATOM_HOST_DEVICE inline float outlier_scale(float absmax) {
   return std::min(absmax / 127.0f, largest);
 }
 
-ATOM_HOST_DEVICE inline float weight_code(float w, float zero, float inverse, float low,
-                                          float high) {
-  const float code = std::rint((w - zero) * inverse);
-  return std::min(std::max(code, low), high);
+ATOM_HOST_DEVICE inline float weight_code(float w, float zero, float inverse, float low, float high,
+                                          CodeGrid grid) {
+  const float place = (w - zero) * inverse;
+  if (grid == CodeGrid::kE2M1) {
+    return numerics::nearest_e2m1(std::min(std::max(place, low), high));
+  }
+  return std::min(std::max(std::rint(place), low), high);
 }
 ATOM_HOST_DEVICE inline float outlier_code(float w, float scale) {
   return std::clamp(scale == 0.0f ? 0.0f : std::rint(w / scale), -127.0f, 127.0f);

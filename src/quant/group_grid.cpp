@@ -21,22 +21,30 @@ void group_range(const float* w, int64_t columns, float* min, float* max) {
   }
 }
 
-// error[r] = sum_k importance[k] * (w - value)^2 with value = clamp(rint((w - zero) * inverse)) *
-// scale + zero.
-ATOM_MULTIVERSION void squared_error(const float* w, int64_t columns, const float* scale,
-                                     const float* zero, const float* inverse, float low, float high,
+// error[r] = sum_k importance[k] * (w - value)^2 with value = code * scale + zero.
+ATOM_MULTIVERSION void squared_error(const float* w, int64_t columns, const GroupGrid& grid,
                                      const float* importance, float* error) {
   for (int64_t r = 0; r < R; ++r) error[r] = 0.0f;
-  for (int64_t k = 0; k < columns; ++k) {
-    const float weight = importance[k];
-    const float* column = w + k * R;
-    for (int64_t r = 0; r < R; ++r) {
-      float code = __builtin_rintf((column[r] - zero[r]) * inverse[r]);
-      code = code < low ? low : code;
-      code = code > high ? high : code;
-      const float miss = code * scale[r] + zero[r] - column[r];
-      error[r] += weight * (miss * miss);
+  const auto add = [&](auto code_of) __attribute__((always_inline)) {
+    for (int64_t k = 0; k < columns; ++k) {
+      const float weight = importance[k];
+      const float* column = w + k * R;
+      for (int64_t r = 0; r < R; ++r) {
+        const float code = code_of((column[r] - grid.zero[r]) * grid.inverse[r]);
+        const float miss = code * grid.scale[r] + grid.zero[r] - column[r];
+        error[r] += weight * (miss * miss);
+      }
     }
+  };
+  const float low = grid.low, high = grid.high;
+  const auto clamped = [=](float x) __attribute__((always_inline)) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+  };
+  if (grid.codes == CodeGrid::kE2M1) {
+    add([=](float x) __attribute__((always_inline)) { return numerics::nearest_e2m1(clamped(x)); });
+  } else {
+    add([=](float x) __attribute__((always_inline)) { return clamped(__builtin_rintf(x)); });
   }
 }
 
@@ -56,9 +64,10 @@ void set_inverses(GroupGrid& grid) {
 
 void choose_grouped_grid(const float* w, int64_t columns, const WeightQuantSpec& spec,
                          float divisor, const float* importance, GroupGrid& grid) {
-  const int bits = spec.format.weight.bits;
-  grid.high = static_cast<float>(qmax(bits));
-  grid.low = bits == 8 ? -grid.high : -grid.high - 1;
+  const WeightFormat& format = spec.format.weight;
+  grid.codes = format.grid;
+  grid.high = static_cast<float>(largest_code(format.bits, format.grid));
+  grid.low = static_cast<float>(smallest_code(format.bits, format.grid));
   alignas(64) float min[R], max[R];
   group_range(w, columns, min, max);
   for (int64_t r = 0; r < R; ++r) grid.zero[r] = 0.0f;
@@ -76,8 +85,7 @@ void choose_grouped_grid(const float* w, int64_t columns, const WeightQuantSpec&
       trial.scale[r] = f16_scale(weight_grid::grouped_scale(min[r], max[r], grid.low, candidate));
     }
     set_inverses(trial);
-    squared_error(w, columns, trial.scale, trial.zero, trial.inverse, grid.low, grid.high,
-                  importance, error);
+    squared_error(w, columns, trial, importance, error);
     for (int64_t r = 0; r < R; ++r) {
       if (candidate > 0 && error[r] >= best[r]) continue;
       best[r] = error[r];
@@ -89,6 +97,7 @@ void choose_grouped_grid(const float* w, int64_t columns, const WeightQuantSpec&
 
 void choose_two_level_grid(const float* w, int64_t columns, const WeightQuantSpec& spec,
                            const float* row_scale, const float* importance, GroupGrid& grid) {
+  grid.codes = CodeGrid::kInt;
   grid.low = 0;
   grid.high = 15;
   alignas(64) float min[R], max[R];
@@ -108,8 +117,7 @@ void choose_two_level_grid(const float* w, int64_t columns, const WeightQuantSpe
       trial.zero[r] = chosen.zero * unit;
     }
     set_inverses(trial);
-    squared_error(w, columns, trial.scale, trial.zero, trial.inverse, grid.low, grid.high,
-                  importance, error);
+    squared_error(w, columns, trial, importance, error);
     for (int64_t r = 0; r < R; ++r) {
       if (candidate > 0 && error[r] >= best[r]) continue;
       best[r] = error[r];
@@ -124,7 +132,8 @@ void choose_two_level_grid(const float* w, int64_t columns, const WeightQuantSpe
 
 void round_column(const float* w, const GroupGrid& grid, float* codes, float* values) {
   for (int64_t r = 0; r < R; ++r) {
-    codes[r] = weight_grid::weight_code(w[r], grid.zero[r], grid.inverse[r], grid.low, grid.high);
+    codes[r] = weight_grid::weight_code(w[r], grid.zero[r], grid.inverse[r], grid.low, grid.high,
+                                        grid.codes);
     values[r] = codes[r] * grid.scale[r] + grid.zero[r];
   }
 }

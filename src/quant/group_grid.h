@@ -19,6 +19,7 @@ struct GroupGrid {
   alignas(64) float zero[kChunkRows];   // kGrouped: 0; kTwoLevel: row_scale * group zero
   alignas(64) float inverse[kChunkRows];  // 1 / scale, or 0
   float low = 0, high = 0;                // code range
+  CodeGrid codes = CodeGrid::kInt;
   uint8_t group_scale[kChunkRows] = {};   // kTwoLevel
   int8_t group_zero[kChunkRows] = {};     // kTwoLevel
 };

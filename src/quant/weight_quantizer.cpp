@@ -99,8 +99,8 @@ class ChunkQuantizer {
     if (format.kind == WeightKind::kTwoLevel) {
       choose_two_level_grid(column(k), columns, spec_, row_scale_, importance_ + k, grid_);
     } else {
-      const auto top = static_cast<float>(qmax(format.bits));
-      choose_grouped_grid(column(k), columns, spec_, factor_ == nullptr ? top : top + 0.5f,
+      choose_grouped_grid(column(k), columns, spec_,
+                          weight_grid::absmax_divisor(format, factor_ != nullptr),
                           importance_ + k, grid_);
     }
     for (int64_t r = 0; r < count_; ++r) {
@@ -116,12 +116,14 @@ class ChunkQuantizer {
 
   void store_codes(int64_t k, const float* codes) {
     const int64_t body = packed_.body();
+    const WeightFormat& format = spec_.format.weight;
     for (int64_t r = 0; r < count_; ++r) {
       const int code = static_cast<int>(codes[r]);
-      if (spec_.format.weight.bits == 8) {
+      if (format.bits == 8) {
         packed_.codes[static_cast<size_t>((first_ + r) * body + k)] = static_cast<uint8_t>(code);
       } else {
-        set_nibble(packed_.codes.data() + (first_ + r) * (body / 2), k, code);
+        set_nibble(packed_.codes.data() + (first_ + r) * (body / 2), k,
+                   format.grid == CodeGrid::kE2M1 ? e2m1_bits(code) : code);
       }
     }
   }

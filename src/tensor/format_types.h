@@ -23,6 +23,13 @@ enum class WeightKind : uint8_t {
               // that the integer sum runs over the whole K (QServe's progressive quantization)
 };
 
+// What the bits of a body code stand for.
+enum class CodeGrid : uint8_t {
+  kInt,   // consecutive integers
+  kE2M1,  // FP4: a sign, two bits of exponent, one of mantissa. Codes are twice its numbers, and so
+          // integers too: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives
+};
+
 enum class OutlierKind : uint8_t {
   kNone,   // no outlier channels
   kFloat,  // F16 weights, float activations (the paper's ablation)
@@ -36,6 +43,7 @@ struct WeightFormat {
   int64_t group = 128;        // body channels that share a scale; 0: the whole body of a row
   int64_t outliers = 0;       // Ko
   OutlierKind outlier_kind = OutlierKind::kNone;
+  CodeGrid grid = CodeGrid::kInt;  // of body codes; kE2M1: kGrouped with 4 bits
 
   bool operator==(const WeightFormat&) const = default;
 };
@@ -55,6 +63,7 @@ struct ActFormat {
   ActRule rule = ActRule::kSymmetric;
   float clip = 1.0f;
   bool search = false;  // try several clips a group and keep the least squared error
+  CodeGrid grid = CodeGrid::kInt;  // of body codes; kE2M1: 4 bits, kSymmetric
 
   bool operator==(const ActFormat&) const = default;
 };
@@ -89,5 +98,16 @@ inline int64_t group_count(int64_t body, int64_t group) { return group == 0 ? 1 
 
 // Largest symmetric code: 7 for 4 bits. The smallest is -qmax - 1.
 constexpr int qmax(int bits) { return (1 << (bits - 1)) - 1; }
+// Largest code of kE2M1, twice its largest number. The smallest is its negative.
+inline constexpr int kMostE2M1 = 12;
+// The range of body codes.
+constexpr int largest_code(int bits, CodeGrid grid) {
+  return grid == CodeGrid::kE2M1 ? kMostE2M1 : qmax(bits);
+}
+// 8-bit codes stay within +-127 so that a product of two fits kernels that negate them.
+constexpr int smallest_code(int bits, CodeGrid grid) {
+  const int largest = largest_code(bits, grid);
+  return bits == 8 || grid == CodeGrid::kE2M1 ? -largest : -largest - 1;
+}
 
 }  // namespace atom

@@ -29,6 +29,9 @@ Status validate(const LinearFormat& format, int64_t in) {
   if (w.kind == WeightKind::kTwoLevel && w.bits != 4) {
     return invalid_field("bits", w.bits, "two-level weights have 4");
   }
+  if (w.grid == CodeGrid::kE2M1 && (w.kind != WeightKind::kGrouped || w.bits != 4)) {
+    return error(ErrorCode::kInvalidArgument, "format: grid = fp4: for grouped weights of 4 bits");
+  }
   if (w.outliers < 0 || w.outliers >= in) {
     return invalid_field("outliers", w.outliers, "must be 0 or more and fewer than the channels");
   }
@@ -53,6 +56,10 @@ Status validate(const LinearFormat& format, int64_t in) {
   }
   if (!(a.clip > 0.0f && a.clip <= 1.0f)) {
     return error(ErrorCode::kInvalidArgument, "format: act.clip = {}: must be in (0, 1]", a.clip);
+  }
+  if (a.grid == CodeGrid::kE2M1 && (a.bits != 4 || a.rule != ActRule::kSymmetric)) {
+    return error(ErrorCode::kInvalidArgument,
+                 "format: act.grid = fp4: for activations of 4 bits with rule symmetric");
   }
   if (a.rule == ActRule::kAsymmetric && a.bits == 8) {
     return invalid_field("act.bits", a.bits, "asymmetric codes minus zero must fit int8");
@@ -79,7 +86,12 @@ Status validate(const KvFormat& format, int64_t head_dim) {
 std::string describe(const LinearFormat& format) {
   const WeightFormat& w = format.weight;
   if (w.kind == WeightKind::kFloat) return std::string(dtype_name(w.dtype));
-  std::string text = fmt::format("w{}a{}", w.bits, format.act.quantized ? format.act.bits : 16);
+  const auto name = [](CodeGrid grid, int bits) {
+    return grid == CodeGrid::kE2M1 ? std::string("fp4") : std::to_string(bits);
+  };
+  std::string text = fmt::format(
+      "w{}a{}", name(w.grid, w.bits),
+      format.act.quantized ? name(format.act.grid, format.act.bits) : std::string("16"));
   if (w.kind == WeightKind::kTwoLevel) text += " two-level";
   if (w.group != 0) text += fmt::format(" g{}", w.group);
   if (w.outliers != 0) {

@@ -23,7 +23,7 @@ struct PackedLinear {
   std::vector<uint16_t> values16;  // [N, K] bit patterns when it is kF16 or kBF16
 
   // kGrouped and kTwoLevel body. 3- and 4-bit codes: two a byte, low nibble first.
-  //   kGrouped   signed two's complement nibbles; 8-bit codes a byte each
+  //   kGrouped   signed two's complement nibbles, or E2M1's bits; 8-bit codes a byte each
   //   kTwoLevel  unsigned 0..15
   std::vector<uint8_t> codes;         // [N, Kb/2], or [N, Kb] for 8 bits
   std::vector<uint16_t> scales;       // kGrouped: F16 [N, Kb/G]

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "tensor/format_types.h"
+
 namespace atom {
 
 inline int unsigned_nibble(const uint8_t* row, int64_t k) {
@@ -13,6 +15,19 @@ inline int unsigned_nibble(const uint8_t* row, int64_t k) {
 }
 inline int signed_nibble(const uint8_t* row, int64_t k) {
   return (unsigned_nibble(row, k) ^ 8) - 8;  // two's complement
+}
+// The codes of CodeGrid::kE2M1 by their bits, | sign | exponent 2 | mantissa |.
+inline constexpr int8_t kE2M1Codes[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                          0, -1, -2, -3, -4, -6, -8, -12};
+// The bits of such a code.
+constexpr int e2m1_bits(int code) {
+  const int magnitude = code < 0 ? -code : code;
+  const int bits = magnitude <= 4 ? magnitude : magnitude == 6 ? 5 : magnitude == 8 ? 6 : 7;
+  return code < 0 ? 8 | bits : bits;
+}
+// A 4-bit code of kGrouped weights.
+inline int grouped_nibble(CodeGrid grid, const uint8_t* row, int64_t k) {
+  return grid == CodeGrid::kE2M1 ? kE2M1Codes[unsigned_nibble(row, k)] : signed_nibble(row, k);
 }
 // Stores the low four bits of code; the other half of the byte stays.
 inline void set_nibble(uint8_t* row, int64_t k, int code) {

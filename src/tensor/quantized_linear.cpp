@@ -52,7 +52,7 @@ void dequantize_row(const PackedLinear& p, int64_t n, std::span<double> out) {
       row[k] = (q * p.group_scales[g] + p.group_zeros[g]) * row_scale;
     } else {
       const int q = w.bits == 8 ? static_cast<int8_t>(p.codes[static_cast<size_t>(n * body + k)])
-                                : signed_nibble(p.codes.data() + n * (body / 2), k);
+                                : grouped_nibble(w.grid, p.codes.data() + n * (body / 2), k);
       row[k] = q * static_cast<double>(f16_to_f32(p.scales[g]));
     }
   }

@@ -32,6 +32,20 @@ TEST(FormatJson, LinearFormatsRoundTrip) {
   }
 }
 
+// Integers are not named, so that what was written before there were other grids still is the same.
+TEST(FormatJson, GridsRoundTrip) {
+  LinearFormat format;
+  format.weight.kind = WeightKind::kGrouped;
+  format.act.quantized = true;
+  EXPECT_FALSE(to_json(format)["weight"].contains("grid"));
+  EXPECT_FALSE(to_json(format)["act"].contains("grid"));
+  format.weight.grid = CodeGrid::kE2M1;
+  EXPECT_EQ(round_trip(format), format);
+  format.act.grid = CodeGrid::kE2M1;
+  EXPECT_EQ(round_trip(format), format);
+  EXPECT_EQ(to_json(format)["weight"]["grid"], "fp4");
+}
+
 TEST(FormatJson, KvFormatsRoundTrip) {
   for (const KvFormat& format : {KvFormat{}, KvFormat{KvKind::kF16, 4, false, true, false},
                                  KvFormat{KvKind::kInt, 3, true, false, true}}) {
@@ -57,6 +71,8 @@ TEST(FormatJson, ErrorsNameTheField) {
   const auto weight_error = [&](const Json& weight) { return error_of({{"weight", weight}}); };
   EXPECT_EQ(weight_error({{"kind", "fan\ncy"}}),
             "j: weight: 'kind' is 'fan\\x0acy', not one of float, grouped, two_level");
+  EXPECT_EQ(weight_error({{"kind", "grouped"}, {"grid", "nf4"}}),
+            "j: weight: 'grid' is 'nf4', not one of int, fp4");
   EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bits", 99}}),
             "j: weight.bits: 99 is not within 2..8");
   EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bit", 4}}), "j: weight: unknown field 'bit'");

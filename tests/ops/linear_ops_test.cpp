@@ -3,6 +3,7 @@
 
 #include "base/parallel.h"
 #include "ops/ops_fixture.h"
+#include "tensor/packing.h"
 
 namespace atom {
 namespace {
@@ -78,6 +79,7 @@ std::vector<ActFormat> activation_formats(int64_t group, bool two_level) {
     }
   }
   formats.push_back(act_format(4, 0, ActRule::kSymmetric, 1.0f, true));
+  formats.push_back(fp4_acts(two_level ? 0 : group, 0.9f));
   return formats;
 }
 
@@ -105,6 +107,7 @@ std::vector<LinearCase> all_quantized_cases() {
         for (const int bits : {3, 4, 8}) {
           add(grouped_format(bits, group, outliers.count, outliers.kind, act));
         }
+        add(fp4_format(group, outliers.count, outliers.kind, act));
       }
       for (const ActFormat& act : activation_formats(group, true)) {
         add(two_level_format(group, outliers.count, outliers.kind, act));
@@ -134,6 +137,9 @@ TEST(Linear, EveryShapeAgreesWithRef) {
       {.format = grouped_format(4, 128, 64, OutlierKind::kInt8, a4), .cols = 576},
       {.format = grouped_format(4, 0, 0, OutlierKind::kNone, act_format(4, 0)), .cols = 4},
       {.format = grouped_format(4, 4, 0, OutlierKind::kNone, act_format(4, 4)), .cols = 44},
+      {.format = fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)), .cols = 576},
+      {.format = fp4_format(4, 0, OutlierKind::kNone, fp4_acts(4)), .cols = 44},
+      {.format = fp4_format(32, 0, OutlierKind::kNone), .cols = 352},
       {.format = grouped_format(8, 0, 0, OutlierKind::kNone, a8), .cols = 100},
       {.format = grouped_format(8, 32, 0, OutlierKind::kNone, act_format(8, 32)), .cols = 640},
       {.format = two_level_format(128, 64, OutlierKind::kInt8, a8), .cols = 576},
@@ -178,21 +184,25 @@ Matrix exact_activations(const LinearFormat& format, int64_t tokens, int64_t col
   Matrix x(tokens, cols);
   const int64_t body = body_channels(format.weight, cols);
   const int64_t group = format.act.group == 0 ? body : format.act.group;
-  const auto fill = [&](int64_t t, int64_t first, int64_t count, int64_t low, int64_t high) {
+  const auto fill = [&](int64_t t, int64_t first, int64_t count, int64_t low, int64_t high,
+                        bool fp4 = false) {
     const float scale = std::ldexp(1.0f, static_cast<int>(random.below(5)) - 3);
     for (int64_t k = first; k < first + count; ++k) {
       x.at(t, k) = static_cast<float>(low + random.below(high - low + 1)) * scale;
+    }
+    for (int64_t k = first; k < first + count && fp4; ++k) {
+      x.at(t, k) = static_cast<float>(kE2M1Codes[random.below(16)]) * scale;
     }
     // The ends of the range, so that the scale is what we mean it to be.
     x.at(t, first) = static_cast<float>(high) * scale;
     x.at(t, first + count - 1) = static_cast<float>(low) * scale;
   };
-  const int64_t top = qmax(format.act.bits);
+  const int64_t top = largest_code(format.act.bits, format.act.grid);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t first = 0; first < body; first += group) {
       switch (format.act.rule) {
         case ActRule::kSymmetric:
-          fill(t, first, group, -top, top);
+          fill(t, first, group, -top, top, format.act.grid == CodeGrid::kE2M1);
           break;
         case ActRule::kSigned:
           fill(t, first, group, -top - 1, top);
@@ -218,6 +228,11 @@ TEST(Linear, IntegerSumsAreExact) {
       grouped_format(4, 32, 16, OutlierKind::kInt8,
                      act_format(4, 32, ActRule::kAsymmetric, 1.0f, true)),
       grouped_format(3, 64, 9, OutlierKind::kInt8, act_format(3, 0)),
+      fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)),
+      fp4_format(32, 16, OutlierKind::kInt8, fp4_acts(32, 1.0f, true)),
+      fp4_format(64, 9, OutlierKind::kFloat, act_format(4, 64, ActRule::kAsymmetric)),
+      fp4_format(4, 0, OutlierKind::kNone, act_format(8, 0)),
+      grouped_format(4, 128, 16, OutlierKind::kInt8, fp4_acts(0)),
       grouped_format(8, 0, 0, OutlierKind::kNone, act_format(8, 0)),
       grouped_format(8, 0, 0, OutlierKind::kNone, act_format(8, 0, ActRule::kSigned)),
       grouped_format(8, 64, 8, OutlierKind::kInt8, act_format(8, 64)),

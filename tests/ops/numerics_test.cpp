@@ -131,6 +131,32 @@ TEST(Numerics, GroupScaleRules) {
   }
 }
 
+// Against the table of codes: the nearest, of two the one with an even mantissa (even bits).
+TEST(Numerics, NearestE2M1) {
+  constexpr int kCodes[] = {0, 1, 2, 3, 4, 6, 8, 12};
+  for (int i = -12 * 64; i <= 12 * 64; ++i) {
+    const float x = static_cast<float>(i) / 64;
+    int best = 0;
+    for (int b = 1; b < 8; ++b) {
+      const float miss = std::fabs(std::fabs(x) - static_cast<float>(kCodes[b]));
+      const float least = std::fabs(std::fabs(x) - static_cast<float>(kCodes[best]));
+      if (miss < least || (miss == least && b % 2 == 0)) best = b;
+    }
+    ASSERT_EQ(numerics::nearest_e2m1(x), static_cast<float>(x < 0 ? -kCodes[best] : kCodes[best]))
+        << x;
+    // One step of the float away from a tie decides it.
+    for (const float toward : {-20.0f, 20.0f}) {
+      const float near = std::nextafter(x, toward);
+      if (std::fabs(near) > 12) continue;
+      const float code = numerics::nearest_e2m1(near);
+      for (const int c : kCodes) {
+        ASSERT_LE(std::fabs(near - code), std::fabs(std::fabs(near) - static_cast<float>(c)));
+      }
+    }
+  }
+  EXPECT_EQ(numerics::nearest_e2m1(1e-40f), 0.0f);
+}
+
 // --- KV
 
 struct Decoded {

@@ -112,6 +112,18 @@ LinearFormat grouped_format(int bits, int64_t group, int64_t outliers, OutlierKi
           .act = act};
 }
 
+ActFormat fp4_acts(int64_t group, float clip, bool search) {
+  ActFormat format = act_format(4, group, ActRule::kSymmetric, clip, search);
+  format.grid = CodeGrid::kE2M1;
+  return format;
+}
+
+LinearFormat fp4_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act) {
+  LinearFormat format = grouped_format(4, group, outliers, kind, act);
+  format.weight.grid = CodeGrid::kE2M1;
+  return format;
+}
+
 LinearFormat two_level_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act) {
   LinearFormat format = grouped_format(4, group, outliers, kind, act);
   format.weight.kind = WeightKind::kTwoLevel;

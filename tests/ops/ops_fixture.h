@@ -46,6 +46,9 @@ ActFormat act_format(int bits, int64_t group, ActRule rule = ActRule::kSymmetric
                      bool search = false);
 LinearFormat grouped_format(int bits, int64_t group, int64_t outliers, OutlierKind kind,
                             ActFormat act = {});
+// Activations and grouped weights of E2M1.
+ActFormat fp4_acts(int64_t group, float clip = 1.0f, bool search = false);
+LinearFormat fp4_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act = {});
 LinearFormat two_level_format(int64_t group, int64_t outliers, OutlierKind kind,
                               ActFormat act = {});
 // Distinguishes formats in failure messages, unlike describe(), which is for people.

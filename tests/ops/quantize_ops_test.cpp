@@ -38,6 +38,10 @@ std::vector<LinearFormat> activation_formats() {
           }
         }
       }
+      for (const Choice choice : {Choice{1.0f, false}, Choice{0.9f, false}, Choice{0.9f, true}}) {
+        formats.push_back(fp4_format(group, outliers.count, outliers.kind,
+                                     fp4_acts(group, choice.clip, choice.search)));
+      }
     }
   }
   return formats;
@@ -67,6 +71,8 @@ Matrix difficult_rows(int64_t channels) {
       {0.5f, 1.5f, 2.5f, 3.5f, -0.5f, -1.5f, -2.5f, 7.0f},   // ties under scale 1
       {0.5f, 1.5f, 2.5f, 3.5f, -0.5f, -1.5f, -2.5f, -8.0f},  // ties under the signed rule
       {0.5f, 1.5f, 2.5f, 15.0f, 0.0f, 14.5f},                // ties of the asymmetric rule
+      {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f, -12.0f},   // ties of E2M1
+      {-0.5f, -1.5f, -2.5f, -3.5f, -5.0f, -7.0f, -10.0f, 12.0f},
       {3.0f, 4.0f, 5.0f},                                    // far from zero, one sign
       {-3.0f, -4.0f, -5.0f},
       {2.0f, -2.0f, 1.0f},  // both ends equal: the positive one decides the sign
@@ -147,6 +153,7 @@ TEST(Quantize, ManyTokensAndWideRows) {
        {grouped_format(4, 128, 64, OutlierKind::kInt8, act_format(4, 128)),
         grouped_format(4, 32, 16, OutlierKind::kInt8,
                        act_format(4, 32, ActRule::kAsymmetric, 1.0f, true)),
+        fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128, 0.9f)),
         two_level_format(128, 128, OutlierKind::kInt8, act_format(8, 0))}) {
     for (const int64_t tokens : {1, 17, 129}) {
       SCOPED_TRACE(fmt::format("{}: {}", format_name(format), tokens));
@@ -240,6 +247,12 @@ TEST(Quantize, KnownCodes) {
       {act_format(4, 4, ActRule::kAsymmetric),
        {10.0f, -5.0f, 0.0f, 1.0f, 3.0f, 6.0f, 30.0f, 7.0f, 0.0f, 0.0f},
        {10, -5, 0, 1, 2, 3, 15, 4, 0, 0},
+       {1.0f, 2.0f},
+       0.0f},
+      // E2M1: the grid's steps are 1 up to 4, then 2, then 4; ties go to even mantissas.
+      {fp4_acts(4),
+       {12.0f, 5.0f, -7.0f, 10.0f, -24.0f, 5.0f, -3.0f, 1.0f, 0.0f, 0.0f},
+       {12, 4, -8, 8, -12, 2, -2, 0, 0, 0},
        {1.0f, 2.0f},
        0.0f},
       {act_format(3, 4),

@@ -52,6 +52,13 @@ WeightQuantSpec grouped(int64_t group, int64_t outliers, int bits = 4) {
   return spec;
 }
 
+WeightQuantSpec fp4(int64_t group, int64_t outliers, ScaleRule rule = ScaleRule::kAbsmax) {
+  WeightQuantSpec spec = grouped(group, outliers);
+  spec.format.weight.grid = CodeGrid::kE2M1;
+  spec.scale_rule = rule;
+  return spec;
+}
+
 WeightQuantSpec two_level(int64_t group, int64_t outliers) {
   WeightQuantSpec spec = grouped(group, outliers);
   spec.format.weight.kind = WeightKind::kTwoLevel;
@@ -211,6 +218,7 @@ TEST_P(EveryGrid, DoesNotDependOnTheNumberOfThreads) {
 INSTANTIATE_TEST_SUITE_P(Formats, EveryGrid,
                          ::testing::Values(grouped(64, 64), grouped(32, 32), grouped(0, 0),
                                            grouped(0, 64, 8), grouped(128, 64, 3),
+                                           fp4(64, 64), fp4(32, 0, ScaleRule::kSearch),
                                            two_level(64, 64), two_level(32, 0),
                                            two_level(128, 64)));
 
@@ -225,11 +233,22 @@ TEST(ScaleSearch, IsNeverWorseThanAbsmax) {
             output_error(w, quantize_weights(w, n, k, plain, nullptr), identity));
 }
 
+// A weight's code is the grid's nearest under the group's scale, by which the peak is 12.
+TEST(Rounding, E2M1) {
+  const std::vector<float> w = {12.0f, -5.0f, 7.0f, 0.25f, -10.0f, 2.5f, -0.5f, 11.0f};
+  const PackedLinear p = quantize_weights(w, 1, 8, fp4(8, 0), nullptr);
+  EXPECT_EQ(f16_to_f32(p.scales[0]), 1.0f);
+  std::vector<double> q(w.size());
+  dequantize(p, q);
+  EXPECT_EQ(q, (std::vector<double>{12, -4, 8, 0, -8, 2, 0, 12}));
+  EXPECT_EQ(p.codes, (std::vector<uint8_t>{0xc7, 0x06, 0x2e, 0x70}));
+}
+
 TEST(Rounding, AllZeroAndHugeWeightsStayFinite) {
   std::vector<float> w(32 * 128, 0.0f);
   for (int64_t k = 0; k < 128; ++k) w[static_cast<size_t>(128 + k)] = 3e38f;   // past F16
   for (int64_t k = 0; k < 128; ++k) w[static_cast<size_t>(256 + k)] = 1e-30f;  // below F16
-  for (const WeightQuantSpec& spec : {grouped(32, 32), two_level(32, 32), grouped(0, 0, 8)}) {
+  for (const WeightQuantSpec& spec : {grouped(32, 32), fp4(32, 32), two_level(32, 32), grouped(0, 0, 8)}) {
     const PackedLinear p = quantize_weights(w, 32, 128, spec, nullptr);
     ASSERT_TRUE(validate(p).ok()) << validate(p).message();
     std::vector<double> q(w.size());

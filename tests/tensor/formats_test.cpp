@@ -32,6 +32,10 @@ TEST(LinearFormat, ValidOnesPass) {
   format.weight.outliers = 1;
   EXPECT_TRUE(validate(format, 41).ok());
   format = valid_format();
+  format.weight.grid = format.act.grid = CodeGrid::kE2M1;
+  EXPECT_TRUE(validate(format, kChannels).ok());
+  EXPECT_EQ(describe(format), "wfp4afp4 g128 o64");
+  format = valid_format();
   format.weight.kind = WeightKind::kFloat;  // with quantized activations
   EXPECT_TRUE(validate(format, kChannels).ok());
 }
@@ -73,6 +77,27 @@ TEST(LinearFormat, BadOnesAreRefused) {
        },
        "bits"},
       {[](LinearFormat& f) { f.weight.kind = WeightKind::kTwoLevel; }, "act.group"},
+      {[](LinearFormat& f) {
+         f.weight.grid = CodeGrid::kE2M1;
+         f.weight.bits = 3;
+       },
+       "grid"},
+      {[](LinearFormat& f) {
+         f.weight.grid = CodeGrid::kE2M1;
+         f.weight.kind = WeightKind::kTwoLevel;
+         f.act.group = 0;
+       },
+       "grid"},
+      {[](LinearFormat& f) {
+         f.act.grid = CodeGrid::kE2M1;
+         f.act.bits = 8;
+       },
+       "act.grid"},
+      {[](LinearFormat& f) {
+         f.act.grid = CodeGrid::kE2M1;
+         f.act.rule = ActRule::kSigned;
+       },
+       "act.grid"},
       {[](LinearFormat& f) { f = {.weight = {.dtype = DType::kI8}, .act = {}}; }, "dtype"},
       {[](LinearFormat& f) { f = {.weight = {.outliers = 4}, .act = {}}; }, "outliers"},
       // Float weights may take quantized activations, which must fit as any others.
@@ -111,6 +136,11 @@ TEST(Formats, CodeRanges) {
   EXPECT_EQ(qmax(3), 3);
   EXPECT_EQ(qmax(4), 7);
   EXPECT_EQ(qmax(8), 127);
+  EXPECT_EQ(largest_code(4, CodeGrid::kInt), 7);
+  EXPECT_EQ(smallest_code(4, CodeGrid::kInt), -8);
+  EXPECT_EQ(smallest_code(8, CodeGrid::kInt), -127);
+  EXPECT_EQ(largest_code(4, CodeGrid::kE2M1), 12);
+  EXPECT_EQ(smallest_code(4, CodeGrid::kE2M1), -12);
   EXPECT_EQ(group_count(512, 128), 4);
   EXPECT_EQ(group_count(512, 0), 1);
 }

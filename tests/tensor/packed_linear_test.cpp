@@ -72,11 +72,17 @@ Packed make_packed(const LinearFormat& format, uint64_t seed) {
       }
       for (int64_t k = 8 * g; k < 8 * g + 8; ++k) {
         const int levels = 1 << w.bits;
-        const auto code = static_cast<int>(random.below(levels) - (two ? 0 : levels / 2));
+        auto code = static_cast<int>(random.below(levels) - (two ? 0 : levels / 2));
         if (w.bits == 8) {
           p.codes[static_cast<size_t>(n * 16 + k)] = static_cast<uint8_t>(code);
         } else {
           set_nibble(p.codes.data() + n * 8, k, code);
+        }
+        // Twice what sign, exponent and mantissa of these four bits make.
+        if (w.grid == CodeGrid::kE2M1) {
+          const int bits = code & 15, exponent = bits / 2 % 4, mantissa = bits % 2;
+          code = exponent == 0 ? mantissa : (2 + mantissa) << (exponent - 1);
+          if (bits >= 8) code = -code;
         }
         row[k] = two ? static_cast<double>(code * s + z) * row_scale : code * scale;
       }
@@ -103,6 +109,8 @@ std::vector<LinearFormat> all_formats() {
   }
   for (const OutlierKind kind : {OutlierKind::kNone, OutlierKind::kFloat, OutlierKind::kInt8}) {
     for (const int bits : {3, 4, 8}) formats.push_back(grouped(bits, kind));
+    formats.push_back(grouped(4, kind));
+    formats.back().weight.grid = CodeGrid::kE2M1;
     formats.push_back(two_level(kind));
   }
   return formats;
@@ -117,6 +125,16 @@ TEST(Packing, NibblesRoundTripAndKeepTheirNeighbours) {
   for (int64_t k = 0; k < 16; ++k) EXPECT_EQ(unsigned_nibble(row, k), k);
   set_nibble(row, 5, 12);
   for (int64_t k = 0; k < 16; ++k) EXPECT_EQ(unsigned_nibble(row, k), k == 5 ? 12 : k);
+}
+
+TEST(Packing, BitsOfE2M1RoundTrip) {
+  for (int bits = 0; bits < 16; ++bits) {
+    EXPECT_EQ(e2m1_bits(kE2M1Codes[bits]), bits == 8 ? 0 : bits);  // one zero
+  }
+  const uint8_t row[1] = {0xf3};
+  EXPECT_EQ(grouped_nibble(CodeGrid::kE2M1, row, 0), 3);
+  EXPECT_EQ(grouped_nibble(CodeGrid::kE2M1, row, 1), -12);
+  EXPECT_EQ(grouped_nibble(CodeGrid::kInt, row, 1), -1);
 }
 
 TEST(PackedLinear, DequantizesEveryFormat) {

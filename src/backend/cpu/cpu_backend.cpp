@@ -301,7 +301,7 @@ void CpuBackend::integer_linear(const LinearArgs& args, int64_t first) {
   LinearJob job;
   job.codes = w.codes.data();
   job.panel_bytes = w.panel_bytes;
-  job.nibbles = w.storage == CodeStorage::kNibble;
+  job.storage = w.storage;
   job.two_level = w.two_level();
   job.zero_point = w.zero_point;
   job.group = w.group;

@@ -12,6 +12,15 @@ namespace atom::cpu {
 inline constexpr int64_t kPanelRows = 16;  // see linear_weights.h
 inline constexpr int64_t kStepBytes = 64;
 
+// How a linear's body codes are kept: see linear_weights.h.
+enum class CodeStorage : uint8_t {
+  kNone,    // float weights
+  kByte,    // code + zero point
+  kNibble,  // two of them a byte
+  kE2M1,    // two codes' bits a byte, CodeGrid::kE2M1
+};
+inline constexpr int kE2M1ZeroPoint = kMostE2M1;
+
 // One activation group.
 struct QuantizeJob {
   const float* x = nullptr;
@@ -27,7 +36,7 @@ struct LinearJob {
   // weights
   const uint8_t* codes = nullptr;
   int64_t panel_bytes = 0;
-  bool nibbles = false;
+  CodeStorage storage = CodeStorage::kByte;
   bool two_level = false;
   int32_t zero_point = 0;
   int64_t group = 0;
@@ -167,6 +176,7 @@ extern const Kernels kAmxKernels;      // and AMX-INT8
 // Scale, reciprocal and code range of an activation group (ops/numerics.h), as plain numbers.
 struct CodeRange {
   float scale, inverse, low, high;
+  CodeGrid grid;
 };
 CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor);
 KvRange kv_range(float min, float max, int bits);

@@ -10,13 +10,26 @@
 namespace atom::cpu {
 namespace {
 
+// The low or high codes of a step of two codes a byte, zero point added.
+template <CodeStorage kStorage>
+ATOM_ALWAYS_INLINE Codes low_codes(Codes both) {
+  if constexpr (kStorage == CodeStorage::kE2M1) return e2m1_codes(low_nibbles(both));
+  return low_nibbles(both);
+}
+template <CodeStorage kStorage>
+ATOM_ALWAYS_INLINE Codes high_codes(Codes both) {
+  if constexpr (kStorage == CodeStorage::kE2M1) return e2m1_codes(high_nibbles(both));
+  return high_nibbles(both);
+}
+
 // sums[t][p] += the dot products over `steps` steps of 64 code bytes. Fetches the same steps of the
 // panels that come next meanwhile: what the machine fetches ahead by itself ends with the 4 KiB
 // that a panel often is.
-template <bool kNibbles, int kTokens, int kPanels, class Sum>
+template <CodeStorage kStorage, int kTokens, int kPanels, class Sum>
 ATOM_ALWAYS_INLINE void add_products(Sum (&sums)[kTokens][kPanels], const uint8_t* codes,
                                      int64_t panel_bytes, const int8_t* acts, int64_t act_stride,
                                      int64_t steps) {
+  constexpr bool kNibbles = kStorage != CodeStorage::kByte;
   constexpr int64_t kStepActs = kNibbles ? 8 : 4;
   if constexpr (kTokens * kPanels == 1) {
     // One token: four chains of sums, since one would wait for its own results.
@@ -27,10 +40,10 @@ ATOM_ALWAYS_INLINE void add_products(Sum (&sums)[kTokens][kPanels], const uint8_
       prefetch(codes + panel_bytes + 64);
       const Codes a = load_codes(codes), b = load_codes(codes + 64);
       if constexpr (kNibbles) {
-        dot(sums[0][0], low_nibbles(a), acts);
-        dot(more[0], high_nibbles(a), acts + 4);
-        dot(more[1], low_nibbles(b), acts + 8);
-        dot(more[2], high_nibbles(b), acts + 12);
+        dot(sums[0][0], low_codes<kStorage>(a), acts);
+        dot(more[0], high_codes<kStorage>(a), acts + 4);
+        dot(more[1], low_codes<kStorage>(b), acts + 8);
+        dot(more[2], high_codes<kStorage>(b), acts + 12);
       } else {
         dot(sums[0][0], a, acts);
         dot(more[0], b, acts + 4);
@@ -39,8 +52,8 @@ ATOM_ALWAYS_INLINE void add_products(Sum (&sums)[kTokens][kPanels], const uint8_
     if (j < steps) {
       const Codes a = load_codes(codes);
       if constexpr (kNibbles) {
-        dot(sums[0][0], low_nibbles(a), acts);
-        dot(more[0], high_nibbles(a), acts + 4);
+        dot(sums[0][0], low_codes<kStorage>(a), acts);
+        dot(more[0], high_codes<kStorage>(a), acts + 4);
       } else {
         dot(sums[0][0], a, acts);
       }
@@ -55,8 +68,8 @@ ATOM_ALWAYS_INLINE void add_products(Sum (&sums)[kTokens][kPanels], const uint8_
       prefetch(codes + (p + kPanels) * panel_bytes);
       const Codes both = load_codes(codes + p * panel_bytes);
       if constexpr (kNibbles) {
-        low[p] = low_nibbles(both);
-        high[p] = high_nibbles(both);
+        low[p] = low_codes<kStorage>(both);
+        high[p] = high_codes<kStorage>(both);
       } else {
         low[p] = both;
       }
@@ -87,8 +100,9 @@ ATOM_ALWAYS_INLINE void store_result(const LinearJob& job, int64_t panel, int64_
   }
 }
 
-template <bool kNibbles, bool kTwoLevel, int kTokens, int kPanels>
+template <CodeStorage kStorage, bool kTwoLevel, int kTokens, int kPanels>
 void linear_block(const LinearJob& job, int64_t panel, int64_t token) {
+  constexpr bool kNibbles = kStorage != CodeStorage::kByte;
   using Sum = std::conditional_t<kNibbles, NibbleSum, ByteSum>;
   const int8_t* acts = job.acts + token * job.act_stride;
   const int32_t* act_sums = job.act_sums + token * job.groups;
@@ -114,7 +128,7 @@ void linear_block(const LinearJob& job, int64_t panel, int64_t token) {
       ATOM_PRAGMA_UNROLL
       for (int p = 0; p < kPanels; ++p) sums[t][p] = start_sum<Sum>(start);
     }
-    add_products<kNibbles>(sums, codes + g * steps * 64, job.panel_bytes, acts + g * job.group,
+    add_products<kStorage>(sums, codes + g * steps * 64, job.panel_bytes, acts + g * job.group,
                            job.act_stride, steps);
     ATOM_PRAGMA_UNROLL
     for (int p = 0; p < kPanels; ++p) {
@@ -156,7 +170,7 @@ void linear_block(const LinearJob& job, int64_t panel, int64_t token) {
         sums[t][p] = start_sum<ByteSum>(-128 * job.act_outlier_sums[token + t]);
       }
     }
-    add_products<false>(sums, job.outlier_codes + panel * job.outlier_steps * 64,
+    add_products<CodeStorage::kByte>(sums, job.outlier_codes + panel * job.outlier_steps * 64,
                         job.outlier_steps * 64, acts + job.act_outlier_offset, job.act_stride,
                         job.outlier_steps);
     ATOM_PRAGMA_UNROLL
@@ -177,52 +191,55 @@ void linear_block(const LinearJob& job, int64_t panel, int64_t token) {
 }
 
 // Blocks of falling height over the tokens of one run of panels.
-template <bool kNibbles, bool kTwoLevel, int kPanels>
+template <CodeStorage kStorage, bool kTwoLevel, int kPanels>
 void linear_panels(const LinearJob& job, int64_t panel, int64_t token, int64_t token_end) {
   for (; token + kBlockTokens <= token_end; token += kBlockTokens) {
-    linear_block<kNibbles, kTwoLevel, kBlockTokens, kPanels>(job, panel, token);
+    linear_block<kStorage, kTwoLevel, kBlockTokens, kPanels>(job, panel, token);
   }
   if constexpr (kBlockTokens > 4) {
     for (; token + 4 <= token_end; token += 4) {
-      linear_block<kNibbles, kTwoLevel, 4, kPanels>(job, panel, token);
+      linear_block<kStorage, kTwoLevel, 4, kPanels>(job, panel, token);
     }
   }
   if constexpr (kBlockTokens > 2) {
     for (; token + 2 <= token_end; token += 2) {
-      linear_block<kNibbles, kTwoLevel, 2, kPanels>(job, panel, token);
+      linear_block<kStorage, kTwoLevel, 2, kPanels>(job, panel, token);
     }
   }
   for (; token < token_end; ++token) {
-    linear_block<kNibbles, kTwoLevel, 1, kPanels>(job, panel, token);
+    linear_block<kStorage, kTwoLevel, 1, kPanels>(job, panel, token);
   }
 }
 
-template <bool kNibbles, bool kTwoLevel>
+template <CodeStorage kStorage, bool kTwoLevel>
 void linear_kind(const LinearJob& job, int64_t panel, int64_t panel_end, int64_t token,
                  int64_t token_end) {
   if constexpr (kBlockPanels > 1) {
     // A single token streams through the weights, one panel after another.
     for (; token_end - token > 1 && panel + kBlockPanels <= panel_end; panel += kBlockPanels) {
-      linear_panels<kNibbles, kTwoLevel, kBlockPanels>(job, panel, token, token_end);
+      linear_panels<kStorage, kTwoLevel, kBlockPanels>(job, panel, token, token_end);
     }
   }
   for (; panel < panel_end; ++panel) {
-    linear_panels<kNibbles, kTwoLevel, 1>(job, panel, token, token_end);
+    linear_panels<kStorage, kTwoLevel, 1>(job, panel, token, token_end);
   }
 }
 
 void linear(const LinearJob& job, int64_t panel, int64_t panel_end, int64_t token,
             int64_t token_end, uint8_t*) {
+  const bool nibbles = job.storage == CodeStorage::kNibble;
   if (job.two_level) {
-    if (job.nibbles) {
-      linear_kind<true, true>(job, panel, panel_end, token, token_end);
+    if (nibbles) {
+      linear_kind<CodeStorage::kNibble, true>(job, panel, panel_end, token, token_end);
     } else {
-      linear_kind<false, true>(job, panel, panel_end, token, token_end);
+      linear_kind<CodeStorage::kByte, true>(job, panel, panel_end, token, token_end);
     }
-  } else if (job.nibbles) {
-    linear_kind<true, false>(job, panel, panel_end, token, token_end);
+  } else if (job.storage == CodeStorage::kE2M1) {
+    linear_kind<CodeStorage::kE2M1, false>(job, panel, panel_end, token, token_end);
+  } else if (nibbles) {
+    linear_kind<CodeStorage::kNibble, false>(job, panel, panel_end, token, token_end);
   } else {
-    linear_kind<false, false>(job, panel, panel_end, token, token_end);
+    linear_kind<CodeStorage::kByte, false>(job, panel, panel_end, token, token_end);
   }
 }
 

@@ -76,9 +76,14 @@ void expand_panel(const LinearJob& job, const TilePlan& plan, int64_t panel, uin
     const int64_t steps = job.group / 4;
     for (int64_t j = 0; j < steps; codes += kStepBytes) {
       const Codes packed = load_codes(codes);
-      if (!job.nibbles) {
+      if (job.storage == CodeStorage::kByte) {
         // Two-level codes that are kept in bytes are nibbles all the same.
         put(j++, job.two_level ? scale_nibbles(packed, scales) : packed);
+        continue;
+      }
+      if (job.storage == CodeStorage::kE2M1) {
+        put(j++, low_codes<CodeStorage::kE2M1>(packed));
+        put(j++, high_codes<CodeStorage::kE2M1>(packed));
         continue;
       }
       const Codes low = low_nibbles(packed), high = high_nibbles(packed);

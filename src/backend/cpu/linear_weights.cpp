@@ -52,10 +52,10 @@ bool CpuLinear::repack_codes(const PackedLinear& packed, HugePageArena& arena) {
   group = w.group == 0 ? body : w.group;
   // Nibbles come in steps of eight channels that may not straddle groups; the rare group that is
   // no multiple of eight is kept in bytes.
-  const bool four_bits = w.bits != 8;
+  const bool four_bits = w.bits != 8, e2m1 = w.grid == CodeGrid::kE2M1;
   const bool nibbles = four_bits && group % 8 == 0;
-  storage = nibbles ? CodeStorage::kNibble : CodeStorage::kByte;
-  zero_point = two_level() ? 0 : four_bits ? 8 : 128;
+  storage = !nibbles ? CodeStorage::kByte : e2m1 ? CodeStorage::kE2M1 : CodeStorage::kNibble;
+  zero_point = two_level() ? 0 : e2m1 ? kE2M1ZeroPoint : four_bits ? 8 : 128;
   panel_bytes = nibbles ? body / 8 * kStepBytes : body / 4 * kStepBytes;
   if (!codes.allocate(panels() * panel_bytes, &arena)) return false;
   parallel_for(panels(), [&](int64_t p) {
@@ -66,12 +66,12 @@ bool CpuLinear::repack_codes(const PackedLinear& packed, HugePageArena& arena) {
       const uint8_t* from = packed.codes.data() + n * (four_bits ? body / 2 : body);
       for (int64_t k = 0; k < body; ++k) {
         int code = 0;
-        if (two_level()) {
+        if (two_level() || storage == CodeStorage::kE2M1) {
           code = unsigned_nibble(from, k);
         } else if (four_bits) {
-          code = signed_nibble(from, k) + 8;
+          code = grouped_nibble(w.grid, from, k) + zero_point;
         } else {
-          code = static_cast<int8_t>(from[k]) + 128;
+          code = static_cast<int8_t>(from[k]) + zero_point;
         }
         if (nibbles) {
           uint8_t& byte = panel[nibble_offset(row, k)];
@@ -144,7 +144,8 @@ int CpuLinear::body_code(int64_t n, int64_t k) const {
   const uint8_t* panel = panel_codes(n / kPanelRows);
   const int64_t row = n % kPanelRows;
   if (storage == CodeStorage::kByte) return panel[byte_offset(row, k)] - zero_point;
-  return ((panel[nibble_offset(row, k)] >> nibble_shift(k)) & 0xf) - zero_point;
+  const int nibble = (panel[nibble_offset(row, k)] >> nibble_shift(k)) & 0xf;
+  return storage == CodeStorage::kE2M1 ? kE2M1Codes[nibble] : nibble - zero_point;
 }
 
 void CpuLinear::dequantize_row(int64_t n, float* out) const {

@@ -11,6 +11,8 @@
 //
 //     step j:   | row 0: (8j | 8j+4) (8j+1 | 8j+5) .. (8j+3 | 8j+7) | row 1 ... | row 15 |     64 B
 //
+// Nibbles of E2M1 are its bits, which a kernel looks up in a table of the codes + zero point.
+//
 // A panel's scales stand group by group, 16 rows together. Rows past N are zero.
 #pragma once
 
@@ -19,12 +21,6 @@
 #include "ops/backend.h"
 
 namespace atom::cpu {
-
-enum class CodeStorage : uint8_t {
-  kNone,    // float weights
-  kNibble,  // two codes a byte
-  kByte,
-};
 
 class CpuLinear final : public LinearWeights {
  public:
@@ -50,7 +46,7 @@ class CpuLinear final : public LinearWeights {
 
   // --- integer formats
   CodeStorage storage = CodeStorage::kNone;
-  int zero_point = 0;  // what was added to a body code to make it unsigned
+  int zero_point = 0;  // what was added, or is by the table, to a body code to make it unsigned
   int64_t body = 0;    // Kb
   int64_t group = 0;   // body channels under one scale
   int64_t groups = 0;  // Kb / group

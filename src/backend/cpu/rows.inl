@@ -128,19 +128,34 @@ void silu_mul(const float* gate, const float* up, int64_t count, float* y) {
   });
 }
 
-ATOM_ALWAYS_INLINE Floats round_codes(Floats x, Floats inverse, Floats low, Floats high) {
-  return min(max(low, round_even(x * inverse)), high);
-}
+// numerics::round_code of a range.
+template <CodeGrid kGrid>
+struct Rounding {
+  Floats inverse, low, high;
+
+  ATOM_ALWAYS_INLINE explicit Rounding(const CodeRange& range)
+      : inverse(splat(range.inverse)), low(splat(range.low)), high(splat(range.high)) {}
+  ATOM_ALWAYS_INLINE Floats codes(Floats x) const {
+    if constexpr (kGrid == CodeGrid::kE2M1) {
+      const Floats place = min(max(low, x * inverse), high);
+      const Floats rounder = max(power_of_two(place), splat(2.0f)) * splat(numerics::kE2M1Rounder);
+      return (place + rounder) - rounder;
+    } else {
+      return min(max(low, round_even(x * inverse)), high);
+    }
+  }
+};
 
 // The squared error that a range leaves, in numerics::quantize_group's order of summation.
+template <CodeGrid kGrid>
 ATOM_ALWAYS_INLINE float squared_error(const QuantizeJob& job, const CodeRange& range) {
-  const Floats inverse = splat(range.inverse), scale = splat(range.scale);
-  const Floats low = splat(range.low), high = splat(range.high);
+  const Rounding<kGrid> rounding(range);
+  const Floats scale = splat(range.scale);
   Floats lanes = splat(0.0f);
   // Zeros past the end have code 0 and no error.
   for_blocks(job.n, [&](int64_t i, int64_t n) {
     const Floats x = load_first(job.x + i, n);
-    const Floats miss = fnma(round_codes(x, inverse, low, high), scale, x);
+    const Floats miss = fnma(rounding.codes(x), scale, x);
     lanes = fma(miss, miss, lanes);
   });
   return sum_lanes(lanes);
@@ -159,7 +174,8 @@ ATOM_ALWAYS_INLINE void find_range(const float* x, int64_t count, float& low, fl
   high = max_lane(most);
 }
 
-float quantize_group(const QuantizeJob& job) {
+template <CodeGrid kGrid>
+float quantize_group_on(const QuantizeJob& job) {
   float low_value, high_value;
   find_range(job.x, job.n, low_value, high_value);
   CodeRange best = activation_range(low_value, high_value, *job.format, 1.0f);
@@ -168,7 +184,7 @@ float quantize_group(const QuantizeJob& job) {
     bool first = true;
     for (const float clip : numerics::kSearchClips) {
       const CodeRange range = activation_range(low_value, high_value, *job.format, clip);
-      const float error = squared_error(job, range);
+      const float error = squared_error<kGrid>(job, range);
       if (first || error < best_error) {
         best_error = error;
         best = range;
@@ -177,17 +193,22 @@ float quantize_group(const QuantizeJob& job) {
     }
   }
   // A zero scale comes with a zero reciprocal and range: all codes are 0.
-  const Floats inverse = splat(best.inverse), low = splat(best.low), high = splat(best.high);
+  const Rounding<kGrid> rounding(best);
   for (int64_t start = 0; start < job.n; start += job.sum_group) {
     Ints sum = splat(0);
     for_blocks(job.sum_group, [&](int64_t i, int64_t n) {
-      const Ints codes = to_int(round_codes(load_first(job.x + start + i, n), inverse, low, high));
+      const Ints codes = to_int(rounding.codes(load_first(job.x + start + i, n)));
       sum = sum + codes;
       store_bytes_first(job.codes + start + i, codes, n);
     });
     job.sums[start / job.sum_group] = sum_lanes(sum);
   }
   return best.scale;
+}
+
+float quantize_group(const QuantizeJob& job) {
+  return job.format->grid == CodeGrid::kE2M1 ? quantize_group_on<CodeGrid::kE2M1>(job)
+                                             : quantize_group_on<CodeGrid::kInt>(job);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 //
 //   Floats, Ints     16 lanes of float and int32_t
 //   Codes            64 unsigned bytes, four for each lane
-//   NibbleSum        16 running sums of dot products of codes 0..15 with signed bytes
+//   NibbleSum        16 running sums of dot products of codes 0..24 with signed bytes
 //   ByteSum          the same for codes 0..255; exact, like the other
 #pragma once
 

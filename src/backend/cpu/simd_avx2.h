@@ -134,6 +134,11 @@ ATOM_ALWAYS_INLINE Ints to_int(Floats a) {
 ATOM_ALWAYS_INLINE Floats as_float(Ints a) {
   return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)};
 }
+// The power of two of |a|, its mantissa cleared.
+ATOM_ALWAYS_INLINE Floats power_of_two(Floats a) {
+  const __m256 exponent = _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000));
+  return {_mm256_and_ps(a.lo, exponent), _mm256_and_ps(a.hi, exponent)};
+}
 
 ATOM_ALWAYS_INLINE Ints operator+(Ints a, Ints b) {
   return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
@@ -233,6 +238,13 @@ ATOM_ALWAYS_INLINE Codes high_nibbles(Codes c) {
           _mm256_and_si256(_mm256_srli_epi16(c.hi, 4), mask)};
 }
 
+// kE2M1Codes + kE2M1ZeroPoint of the four bits that each byte is.
+ATOM_ALWAYS_INLINE Codes e2m1_codes(Codes bits) {
+  const __m256i table = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+  return {_mm256_shuffle_epi8(table, bits.lo), _mm256_shuffle_epi8(table, bits.hi)};
+}
+
 ATOM_ALWAYS_INLINE __m256i broadcast_four(const int8_t* acts) {
   int32_t four;
   std::memcpy(&four, acts, sizeof four);
@@ -278,7 +290,7 @@ ATOM_ALWAYS_INLINE Sum start_sum(int32_t x) {
 }
 ATOM_ALWAYS_INLINE void dot(NibbleSum& sum, Codes codes, const int8_t* acts) {
   const __m256i four = broadcast_four(acts), ones = _mm256_set1_epi16(1);
-  // Pairs reach at most 2 * 15 * 128: no saturation.
+  // Pairs reach at most 2 * 24 * 128: no saturation.
   sum.lo = _mm256_add_epi32(sum.lo, _mm256_madd_epi16(_mm256_maddubs_epi16(codes.lo, four), ones));
   sum.hi = _mm256_add_epi32(sum.hi, _mm256_madd_epi16(_mm256_maddubs_epi16(codes.hi, four), ones));
 }

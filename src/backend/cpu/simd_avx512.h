@@ -77,6 +77,11 @@ ATOM_ALWAYS_INLINE Floats negate(Floats a) { return {_mm512_xor_ps(a.v, _mm512_s
 ATOM_ALWAYS_INLINE Floats to_float(Ints a) { return {_mm512_cvtepi32_ps(a.v)}; }
 ATOM_ALWAYS_INLINE Ints to_int(Floats a) { return {_mm512_cvttps_epi32(a.v)}; }
 ATOM_ALWAYS_INLINE Floats as_float(Ints a) { return {_mm512_castsi512_ps(a.v)}; }
+// The power of two of |a|, its mantissa cleared.
+ATOM_ALWAYS_INLINE Floats power_of_two(Floats a) {
+  return {_mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7f800000)))};
+}
 
 ATOM_ALWAYS_INLINE Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
 ATOM_ALWAYS_INLINE Ints operator-(Ints a, Ints b) { return {_mm512_sub_epi32(a.v, b.v)}; }
@@ -142,6 +147,12 @@ ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
 }
 ATOM_ALWAYS_INLINE Codes high_nibbles(Codes c) {
   return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(0xf))};
+}
+// kE2M1Codes + kE2M1ZeroPoint of the four bits that each byte is.
+ATOM_ALWAYS_INLINE Codes e2m1_codes(Codes bits) {
+  const __m512i table = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+  return {_mm512_shuffle_epi8(table, bits.v)};
 }
 // nibble * scale + offset for the four codes of each lane, in bytes: neither the product (of 0..15
 // and 0..16) nor the sum leaves 8 bits.

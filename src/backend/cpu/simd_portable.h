@@ -108,6 +108,13 @@ ATOM_ALWAYS_INLINE Floats as_float(const Ints& a) {
   return each<Floats>([&](int64_t i) { return std::bit_cast<float>(a.v[i]); });
 }
 
+// The power of two of |a|, its mantissa cleared.
+ATOM_ALWAYS_INLINE Floats power_of_two(const Floats& a) {
+  return each<Floats>([&](int64_t i) {
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(a.v[i]) & 0x7f800000u);
+  });
+}
+
 // Integer lanes wrap, as the machine's do.
 ATOM_ALWAYS_INLINE int32_t wrap(uint32_t x) { return static_cast<int32_t>(x); }
 ATOM_ALWAYS_INLINE Ints operator+(const Ints& a, const Ints& b) {
@@ -197,6 +204,13 @@ ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
 }
 ATOM_ALWAYS_INLINE Codes high_nibbles(Codes c) {
   for (uint8_t& x : c.v) x >>= 4;
+  return c;
+}
+
+// kE2M1Codes + kE2M1ZeroPoint of the four bits that each byte is.
+ATOM_ALWAYS_INLINE Codes e2m1_codes(Codes c) {
+  constexpr uint8_t kTable[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  for (uint8_t& x : c.v) x = kTable[x];
   return c;
 }
 

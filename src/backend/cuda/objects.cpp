@@ -6,6 +6,7 @@
 
 #include "backend/cuda/gemm/pack_weights.h"
 #include "backend/cuda/linear/linear_kernels.h"
+#include "tensor/packing.h"
 
 namespace atom::cuda {
 namespace {
@@ -178,6 +179,21 @@ Status CudaLinear::place_blocks(const PackedLinear& packed) {
   return place(std::span(blocks.row_scales), view_.row_scales);
 }
 
+namespace {
+
+// The codes of E2M1 as bytes, which the kernels of every format read as they read 8 bits.
+std::vector<uint8_t> code_bytes(const PackedLinear& packed) {
+  const int64_t body = packed.body();
+  std::vector<uint8_t> bytes(static_cast<size_t>(packed.rows * body));
+  for (int64_t i = 0; i < packed.rows * body; ++i) {
+    bytes[static_cast<size_t>(i)] =
+        static_cast<uint8_t>(grouped_nibble(CodeGrid::kE2M1, packed.codes.data(), i));
+  }
+  return bytes;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packed,
                                                        ChipKernels chip) {
   constexpr int64_t kMost = int64_t{1} << 30;
@@ -218,7 +234,13 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
   for (const uint16_t scale : packed.row_scales) row_scales.push_back(f16_to_f32(scale));
   std::vector<float> outlier_scales;
   for (const uint16_t scale : packed.outlier_scales) outlier_scales.push_back(f16_to_f32(scale));
-  ATOM_TRY(linear->place(std::span(packed.codes), view.codes));
+  if (format.grid == CodeGrid::kE2M1) {
+    view.format.bits = 8;
+    view.format.grid = CodeGrid::kInt;
+    ATOM_TRY(linear->place(std::span<const uint8_t>(code_bytes(packed)), view.codes));
+  } else {
+    ATOM_TRY(linear->place(std::span(packed.codes), view.codes));
+  }
   ATOM_TRY(linear->place(std::span(packed.scales), view.scales));
   ATOM_TRY(linear->place(std::span(packed.group_scales), view.group_scales));
   ATOM_TRY(linear->place(std::span(packed.group_zeros), view.group_zeros));

@@ -19,12 +19,14 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
     const bool rows = w.group == 0 && w.outliers == 0 && format.act.group == 0;
     return rows && channels <= kMostSumChannels ? LinearLayout::kW8A8 : LinearLayout::kRows;
   }
-  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4) {
+  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4 ||
+      w.grid != CodeGrid::kInt) {
     return LinearLayout::kRows;
   }
   if (chip.hopper) return LinearLayout::kW4A4;
   // Nibbles hold -8..7.
-  const bool nibbles = whole_blocks && format.act.rule != ActRule::kAsymmetric;
+  const bool nibbles = whole_blocks && format.act.rule != ActRule::kAsymmetric &&
+                       format.act.grid == CodeGrid::kInt;
   return chip.int4_mma && nibbles ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
 }
 

@@ -7,6 +7,7 @@
 #include "backend/cuda/objects.h"
 #include "backend/cuda/quantize/factor_kernels.h"
 #include "backend/cuda/quantize/weight_kernels.h"
+#include "ops/weight_grid.h"
 #include "tensor/quantized_linear.h"
 
 namespace atom::cuda {
@@ -168,7 +169,6 @@ Result<PackedLinear> CudaQuantizer::quantize(const QuantizeWeightsArgs& args) {
   PackedLinear packed = make_quantized_linear(args.spec.format, args.rows, args.cols);
   const int64_t n = args.rows, k = args.cols, body = packed.body(), groups = packed.groups();
   const Outputs outputs(packed);
-  const float top = static_cast<float>(qmax(format.bits));
   const bool two_level = format.kind == WeightKind::kTwoLevel;
   WeightParams params = {
       .rows = static_cast<int>(n),
@@ -179,11 +179,9 @@ Result<PackedLinear> CudaQuantizer::quantize(const QuantizeWeightsArgs& args) {
       .format = format,
       .search = args.spec.scale_rule == ScaleRule::kSearch,
       .clip = args.spec.clip,
-      .divisor = factor == nullptr ? top : top + 0.5f,
-      .low = two_level          ? 0.0f
-             : format.bits == 8 ? -top
-                                : -top - 1,
-      .high = two_level ? 15.0f : top,
+      .divisor = weight_grid::absmax_divisor(format, factor != nullptr),
+      .low = two_level ? 0.0f : static_cast<float>(smallest_code(format.bits, format.grid)),
+      .high = two_level ? 15.0f : static_cast<float>(largest_code(format.bits, format.grid)),
   };
   float* weights = ATOM_TRY(reserve(weights_, n * k));
   params.columns = ATOM_TRY(reserve(columns_, n * k));

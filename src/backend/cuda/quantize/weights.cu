@@ -8,6 +8,7 @@
 #include "backend/cuda/rows/tile_product.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/weight_grid.h"
+#include "tensor/packing.h"
 
 namespace atom::cuda {
 namespace {
@@ -69,7 +70,7 @@ struct Grid {
 
 // The candidate whose squared error is least; all are tried at once, each sum in the order of
 // columns. weight(k) is column k's weight; make(candidate) its grid.
-template <int kCandidates, class Weight, class Make>
+template <CodeGrid kCodes, int kCandidates, class Weight, class Make>
 __device__ int search(const WeightParams& p, int first, const Weight& weight, const Make& make) {
   Grid trials[kCandidates];
   float errors[kCandidates] = {};
@@ -80,7 +81,7 @@ __device__ int search(const WeightParams& p, int first, const Weight& weight, co
 #pragma unroll
     for (int c = 0; c < kCandidates; ++c) {
       const float code =
-          weight_grid::weight_code(w, trials[c].zero, trials[c].inverse, p.low, p.high);
+          weight_grid::weight_code(w, trials[c].zero, trials[c].inverse, p.low, p.high, kCodes);
       const float miss = code * trials[c].scale + trials[c].zero - w;
       errors[c] += importance * (miss * miss);
     }
@@ -96,7 +97,7 @@ __device__ int search(const WeightParams& p, int first, const Weight& weight, co
   return best;
 }
 
-template <class Weight>
+template <CodeGrid kCodes, class Weight>
 __device__ Grid choose_grid(const WeightParams& p, int64_t row, int first, const Weight& weight) {
   float min = weight(first), max = min;
   for (int k = first + 1; k < first + p.group; ++k) {
@@ -113,7 +114,7 @@ __device__ Grid choose_grid(const WeightParams& p, int64_t row, int first, const
       return Grid{scale, grid.zero * unit, inverse_of(scale)};
     };
     const int best =
-        p.search ? search<weight_grid::kTwoLevelCandidates>(p, first, weight, make) : 0;
+        p.search ? search<kCodes, weight_grid::kTwoLevelCandidates>(p, first, weight, make) : 0;
     const auto grid = weight_grid::two_level_grid(min, max, inverse_unit, best);
     p.group_scales[at] = static_cast<uint8_t>(grid.scale);
     p.group_zeros[at] = static_cast<int8_t>(grid.zero);
@@ -126,11 +127,12 @@ __device__ Grid choose_grid(const WeightParams& p, int64_t row, int first, const
     return Grid{scale, 0.0f, inverse_of(scale)};
   };
   const Grid grid =
-      make(p.search ? search<weight_grid::kGroupedCandidates>(p, first, weight, make) : 0);
+      make(p.search ? search<kCodes, weight_grid::kGroupedCandidates>(p, first, weight, make) : 0);
   p.group_f16[at] = half_bits(grid.scale);
   return grid;
 }
 
+template <CodeGrid kCodes>
 __global__ __launch_bounds__(kRows) void column_block_kernel(
     const __grid_constant__ WeightParams p) {
   __shared__ float block[kColumnBlock][kRows];
@@ -151,9 +153,9 @@ __global__ __launch_bounds__(kRows) void column_block_kernel(
   Grid grid = {p.scales[row], p.zeros[row], p.inverses[row]};
   for (int k = 0; k < count; ++k) {
     const int column = p.begin + k;
-    if (column % p.group == 0) grid = choose_grid(p, row, column, weight);
+    if (column % p.group == 0) grid = choose_grid<kCodes>(p, row, column, weight);
     const float w = block[k][lane];
-    const float code = weight_grid::weight_code(w, grid.zero, grid.inverse, p.low, p.high);
+    const float code = weight_grid::weight_code(w, grid.zero, grid.inverse, p.low, p.high, kCodes);
     if (real) p.codes[int64_t{column} * p.rows + row] = static_cast<int8_t>(code);
     if (p.upper == nullptr) continue;
     // The block's part of U's row, which rows of columns that are no multiple of 4 do not align.
@@ -230,7 +232,9 @@ __global__ __launch_bounds__(kThreads) void pack_kernel(const __grid_constant__ 
   uint32_t code[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    code[i] = static_cast<uint8_t>(p.codes[int64_t{first + i} * p.rows + row]);
+    const int signed_code = p.codes[int64_t{first + i} * p.rows + row];
+    code[i] = static_cast<uint8_t>(p.format.grid == CodeGrid::kE2M1 ? e2m1_bits(signed_code)
+                                                                    : signed_code);
   }
   uint8_t* to = p.packed;
   if (p.format.bits == 8) {
@@ -259,7 +263,11 @@ void launch_quantize_weights(WeightParams params, cudaStream_t stream) {
   for (params.begin = 0; params.begin < params.body; params.begin = params.end) {
     params.end =
         params.begin + kColumnBlock < params.body ? params.begin + kColumnBlock : params.body;
-    launch(column_block_kernel, dim3(warps), kRows, 0, params, stream);
+    if (params.format.grid == CodeGrid::kE2M1) {
+      launch(column_block_kernel<CodeGrid::kE2M1>, dim3(warps), kRows, 0, params, stream);
+    } else {
+      launch(column_block_kernel<CodeGrid::kInt>, dim3(warps), kRows, 0, params, stream);
+    }
     if (params.upper == nullptr || params.end == params.cols) continue;
     launch(spread_kernel,
            dim3(blocks_for(params.rows, kTile), blocks_for(params.cols - params.end, kTile)),
