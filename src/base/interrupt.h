@@ -5,7 +5,9 @@
 
 namespace atom {
 
-// Makes SIGINT and SIGTERM set the flag; a second signal ends the process at once.
+// Makes SIGINT and SIGTERM set the flag. A signal half a second after the first or later ends the
+// process at once; earlier ones are the first's echo: some programs that pass a signal on send it
+// to the process and to its group.
 void install_interrupt_handler();
 bool interrupted();
 // Forgets the signal, for programs in which Ctrl-C stops a part of the work only.

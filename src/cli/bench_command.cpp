@@ -36,7 +36,7 @@ struct BenchArguments {
   int64_t prompt = 512;
   int64_t generate = 128;
   int64_t depth = 0;
-  int64_t batch = 1;
+  std::vector<int64_t> batches = {1};
   int repeat = 5;
   bool json = false;
 };
@@ -68,10 +68,10 @@ class Bench {
     return bench;
   }
 
-  // Every sequence's prompt of `count` tokens behind its first `past` ones, one sequence after
-  // another in batches of the decoder's size.
-  Status prompts(int64_t past, int64_t count) {
-    for (int64_t s = 0; s < sequences_; ++s) {
+  // A prompt of `count` tokens behind the first `past` ones of each of the first `sequences`, one
+  // sequence after another in batches of the decoder's size.
+  Status prompts(int64_t sequences, int64_t past, int64_t count) {
+    for (int64_t s = 0; s < sequences; ++s) {
       const int64_t chunk = decoder_->limits().max_tokens;
       for (int64_t done = 0; done < count; done += chunk) {
         batch_.clear();
@@ -150,60 +150,95 @@ Result<double> measure(int repeat, int64_t tokens, Progress& progress, Run&& run
   return median(rates);
 }
 
+// What one number of sequences gave.
+struct Rates {
+  int64_t batch = 0;
+  double prompt = 0, generate = 0;  // tokens/s
+};
+
+// Tokens that each sequence may hold.
+int64_t sequence_tokens(const BenchArguments& arguments) {
+  return arguments.depth + std::max(arguments.prompt, arguments.generate);
+}
+
+Result<Rates> measure_batch(const BenchArguments& arguments, Decoder& decoder, int64_t batch,
+                            Progress& progress) {
+  Bench bench = ATOM_TRY(Bench::create(decoder, batch, sequence_tokens(arguments)));
+  ATOM_TRY(bench.prompts(batch, 0, arguments.depth));
+  Rates rates = {.batch = batch};
+  rates.prompt = ATOM_TRY(measure(arguments.repeat, arguments.prompt, progress, [&] {
+    return bench.prompts(1, arguments.depth, arguments.prompt);
+  }));
+  rates.generate = ATOM_TRY(measure(arguments.repeat, batch * arguments.generate, progress, [&] {
+    return bench.generate(arguments.depth, arguments.generate);
+  }));
+  return rates;
+}
+
+nlohmann::ordered_json describe_run(const BenchArguments& arguments, const OpenedModel& model,
+                                    double load_seconds, const Rates& rates) {
+  return {{"model", model.origin},
+          {"kv", describe(model.weights->kv)},
+          {"weight_bytes", model.weights->bytes()},
+          {"device", model.backend->detail()},
+          {"threads", thread_count()},
+          {"layers", model.weights->config.layers},
+          {"prompt", arguments.prompt},
+          {"generate", arguments.generate},
+          {"depth", arguments.depth},
+          {"batch", rates.batch},
+          {"chunk", arguments.chunk},
+          {"repeat", arguments.repeat},
+          {"prompt_tokens_per_s", rates.prompt},
+          {"generate_tokens_per_s", rates.generate},
+          {"load_seconds", load_seconds},
+          {"peak_rss_bytes", peak_rss_bytes()}};
+}
+
+void print_rates(const BenchArguments& arguments, const Rates& rates) {
+  const std::string depth =
+      arguments.depth > 0 ? fmt::format(" behind {} tokens", arguments.depth) : std::string();
+  const std::string each =
+      rates.batch > 1 ? fmt::format(" of {} sequences each", rates.batch) : std::string();
+  if (arguments.prompt > 0) {
+    fmt::print("prompt      {:10.1f} tokens/s   ({} tokens{})\n", rates.prompt, arguments.prompt,
+               depth);
+  }
+  if (arguments.generate > 0) {
+    fmt::print("generation  {:10.1f} tokens/s   ({} tokens{}{})\n", rates.generate,
+               arguments.generate, each, depth);
+  }
+}
+
 Status bench_model(const BenchArguments& arguments) {
-  const int64_t tokens = arguments.depth + std::max(arguments.prompt, arguments.generate);
+  const int64_t tokens = sequence_tokens(arguments);
+  const int64_t most = *std::max_element(arguments.batches.begin(), arguments.batches.end());
   const auto start = Clock::now();
   const OpenedModel model = ATOM_TRY(open_bench_model("bench model", arguments.model));
   const std::unique_ptr<Decoder> decoder = ATOM_TRY(
       Decoder::create(*model.backend, model.weights,
-                      {.max_tokens = std::max(arguments.chunk, arguments.batch),
-                       .max_logit_rows = arguments.batch,
+                      {.max_tokens = std::max(arguments.chunk, most),
+                       .max_logit_rows = most,
                        .positions = model.weights->prefix_tokens + std::max<int64_t>(1, tokens)}));
   const double load_seconds = seconds_since(start);
-  Bench bench = ATOM_TRY(Bench::create(*decoder, arguments.batch, tokens));
-  double prompt_rate = 0, generate_rate = 0;
+  std::vector<Rates> all;
   {
-    Progress progress("measuring", 2 * (arguments.repeat + 1));
-    ATOM_TRY(bench.prompts(0, arguments.depth));
-    prompt_rate =
-        ATOM_TRY(measure(arguments.repeat, arguments.batch * arguments.prompt, progress,
-                         [&] { return bench.prompts(arguments.depth, arguments.prompt); }));
-    generate_rate =
-        ATOM_TRY(measure(arguments.repeat, arguments.batch * arguments.generate, progress,
-                         [&] { return bench.generate(arguments.depth, arguments.generate); }));
+    Progress progress("measuring",
+                      2 * (arguments.repeat + 1) * static_cast<int64_t>(arguments.batches.size()));
+    for (const int64_t batch : arguments.batches) {
+      all.push_back(ATOM_TRY(measure_batch(arguments, *decoder, batch, progress)));
+    }
   }
   if (arguments.json) {
-    print_json({{"model", model.origin},
-                {"kv", describe(model.weights->kv)},
-                {"weight_bytes", model.weights->bytes()},
-                {"device", model.backend->detail()},
-                {"threads", thread_count()},
-                {"layers", model.weights->config.layers},
-                {"prompt", arguments.prompt},
-                {"generate", arguments.generate},
-                {"depth", arguments.depth},
-                {"batch", arguments.batch},
-                {"chunk", arguments.chunk},
-                {"repeat", arguments.repeat},
-                {"prompt_tokens_per_s", prompt_rate},
-                {"generate_tokens_per_s", generate_rate},
-                {"load_seconds", load_seconds},
-                {"peak_rss_bytes", peak_rss_bytes()}});
+    nlohmann::ordered_json runs = nlohmann::ordered_json::array();
+    for (const Rates& rates : all) {
+      runs.push_back(describe_run(arguments, model, load_seconds, rates));
+    }
+    print_json(runs.size() == 1 ? runs.front() : nlohmann::ordered_json{{"runs", runs}});
     return {};
   }
   fmt::print("{} on {}\n", model.origin, model.backend->detail());
-  const std::string depth =
-      arguments.depth > 0 ? fmt::format(" behind {} tokens", arguments.depth) : std::string();
-  const std::string each =
-      arguments.batch > 1 ? fmt::format(" of {} sequences each", arguments.batch) : std::string();
-  if (arguments.prompt > 0) {
-    fmt::print("prompt      {:10.1f} tokens/s   ({} tokens{}{})\n", prompt_rate, arguments.prompt,
-               each, depth);
-  }
-  if (arguments.generate > 0) {
-    fmt::print("generation  {:10.1f} tokens/s   ({} tokens{}{})\n", generate_rate,
-               arguments.generate, each, depth);
-  }
+  for (const Rates& rates : all) print_rates(arguments, rates);
   fmt::print("load        {:10.2f} s\n", load_seconds);
   fmt::print("memory      {:10.1f} MB at most\n", static_cast<double>(peak_rss_bytes()) / 1e6);
   return {};
@@ -219,8 +254,9 @@ void add_bench_command(CLI::App& app, Action& action) {
   command->footer(
       "Runs a prompt in batches, then generation token by token, each behind --depth tokens\n"
       "that are in the KV cache already. With --batch, that many sequences generate side by\n"
-      "side, as in serving, and the figures count the tokens of all. They are medians over the\n"
-      "repetitions, after one that warms up.\n"
+      "side, as in serving, and the figure counts the tokens of all; prompts run one after\n"
+      "another, so one is measured. Figures are medians over the repetitions, after one that\n"
+      "warms up.\n"
       "\n"
       "Example:\n"
       "  atom bench model model-w4a8 --prompt 512 --generate 128 --threads 2 --json");
@@ -234,12 +270,20 @@ void add_bench_command(CLI::App& app, Action& action) {
   count("--depth", arguments->depth, "Tokens that come before, in the KV cache");
   add_count(*command, "--chunk", arguments->chunk, 1, kMaxTokens,
             "Tokens of a prompt that run in one batch");
-  add_count(*command, "--batch", arguments->batch, 1, kMaxSequences, "Sequences side by side");
+  command
+      ->add_option("--batch", arguments->batches,
+                   "Sequences side by side; several numbers, as in 1,8,64, are measured in turn")
+      ->check(CLI::Range(int64_t{1}, kMaxSequences))
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--repeat", arguments->repeat, "Repetitions")
       ->check(CLI::Range(1, 1000))
       ->type_name("N")
       ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print one JSON object");
+  command->add_flag("--json", arguments->json,
+                    "Print one JSON object; with several --batch its \"runs\" are such");
   command->callback(
       [arguments, &action] { action = [arguments] { return bench_model(*arguments); }; });
   add_bench_kernels_command(*group, action);

@@ -174,7 +174,12 @@ class Quantize(ProgramTest):
                              "--batch", 3, "--repeat", 1)
         self.assertEqual(bench["batch"], 3)
         self.assertGreater(bench["generate_tokens_per_s"], 0)
-        self.fails("bench", "model", out, "--batch", 0, says="--batch")
+        runs = self.json_of("bench", "model", out, "--prompt", 20, "--generate", 4, "--batch", "1,3",
+                            "--repeat", 1)["runs"]
+        self.assertEqual([run["batch"] for run in runs], [1, 3])
+        self.assertGreater(runs[1]["generate_tokens_per_s"], 0)
+        for wrong in (0, "1,0", "1,two"):
+            self.fails("bench", "model", out, "--batch", wrong, says="--batch")
         self.check_bench_engine(out)
         text = self.folder / "text.txt"
         text.write_text("Once upon a time, there was a little girl. \u00e9\u4e2d\U0001f600\n" * 50)

@@ -34,15 +34,11 @@ Result<std::unique_ptr<CudaRouting>> CudaRouting::create(int64_t experts, int64_
 HostRouting CudaRouting::to_host(int64_t tokens, cudaStream_t stream) const {
   ATOM_CHECK(tokens <= max_tokens_, "read past the end");
   ATOM_CUDA_CHECK(cudaStreamSynchronize(stream));
-  HostRouting host = {.offsets = offsets_.to_host(),
-                      .tokens = tokens_.to_host(),
-                      .rows = rows_.to_host(),
-                      .weights = weights_.to_host()};
-  const auto rows = static_cast<size_t>(tokens * active());
-  host.tokens.resize(rows);
-  host.rows.resize(rows);
-  host.weights.resize(rows);
-  return host;
+  const int64_t rows = tokens * active();
+  return {.offsets = offsets_.to_host(),
+          .tokens = tokens_.to_host(rows),
+          .rows = rows_.to_host(rows),
+          .weights = weights_.to_host(rows)};
 }
 
 }  // namespace atom::cuda

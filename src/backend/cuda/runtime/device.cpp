@@ -79,8 +79,10 @@ Result<void*> device_allocate(int64_t bytes) {
   const cudaError_t code = cudaMalloc(&p, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
   if (code == cudaSuccess) return p;
   (void)cudaGetLastError();
-  return error(ErrorCode::kOutOfMemory, "GPU memory: {} bytes: {}", bytes,
-               cudaGetErrorString(code));
+  size_t free = 0, total = 0;
+  (void)cudaMemGetInfo(&free, &total);
+  return error(ErrorCode::kOutOfMemory, "GPU memory: {} bytes wanted, {} of {} free: {}", bytes,
+               free, total, cudaGetErrorString(code));
 }
 
 void device_free(void* p) { (void)cudaFree(p); }

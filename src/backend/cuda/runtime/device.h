@@ -77,8 +77,10 @@ class DeviceArray {
     return array;
   }
 
-  std::vector<T> to_host() const {
-    std::vector<T> host(static_cast<size_t>(size_));
+  std::vector<T> to_host() const { return to_host(size_); }
+  // The first `count` elements. REQUIRES: count <= size().
+  std::vector<T> to_host(int64_t count) const {
+    std::vector<T> host(static_cast<size_t>(count));
     ATOM_CUDA_CHECK(
         cudaMemcpy(host.data(), data_, host.size() * sizeof(T), cudaMemcpyDeviceToHost));
     return host;
