@@ -11,9 +11,13 @@ namespace atom {
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
+  // What the call of next() after `earlier` ones returns.
+  static uint64_t nth(uint64_t seed, uint64_t earlier) {
+    return Random(seed + earlier * kStep).next();
+  }
 
   uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    uint64_t z = (state_ += kStep);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
@@ -32,6 +36,7 @@ class Random {
   }
 
  private:
+  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
   uint64_t state_;
 };
 

@@ -49,7 +49,7 @@ struct EngineBenchArguments {
   int64_t reserve = 0;
   std::string memory_cap;
   int64_t batch_tokens = 512;
-  double temperature = 0;
+  SamplingParams sampling;
   int64_t logprobs = kNoLogprobs;
   bool json = false;
 };
@@ -147,13 +147,14 @@ class Sender {
     const PlannedRequest request = *plan_.next();  // there is no end of them
     std::vector<int32_t> prompt(static_cast<size_t>(request.prompt_tokens));
     for (int32_t& token : prompt) token = static_cast<int32_t>(random_.below(vocab_));
-    const Submission submission = engine_.submit(
-        {.prompt = std::move(prompt),
-         .sampling = {.temperature = in_.temperature, .seed = static_cast<uint64_t>(sent_)},
-         .max_tokens = request.max_tokens,
-         .ignore_eos = true,
-         .logprobs = static_cast<int>(in_.logprobs),
-         .sink = std::make_shared<OutcomeSink>(outcome_)});
+    SamplingParams sampling = in_.sampling;
+    sampling.seed = static_cast<uint64_t>(sent_);
+    const Submission submission = engine_.submit({.prompt = std::move(prompt),
+                                                  .sampling = sampling,
+                                                  .max_tokens = request.max_tokens,
+                                                  .ignore_eos = true,
+                                                  .logprobs = static_cast<int>(in_.logprobs),
+                                                  .sink = std::make_shared<OutcomeSink>(outcome_)});
     ++sent_;
     return submission.status;
   }
@@ -283,7 +284,9 @@ Status bench_engine(const EngineBenchArguments& in) {
          {"requests", measured.ends.size()},
          {"prompt", in.prompt},
          {"generate", in.generate},
-         {"temperature", in.temperature},
+         {"temperature", in.sampling.temperature},
+         {"top_k", in.sampling.top_k},
+         {"top_p", in.sampling.top_p},
          {"seconds", measured.seconds},
          {"generated_tokens_per_s", rate},
          {"prompt_tokens_per_s", measured.share(&EngineStats::prompt_tokens) / measured.seconds},
@@ -360,8 +363,15 @@ void add_bench_engine_command(CLI::App& group, Action& action) {
   count("--generate", arguments->generate, 1 << 20, "Tokens to generate for each");
   add_load_options(*command, *arguments);
   count("--batch-tokens", arguments->batch_tokens, 1 << 16, "Tokens of a step at most");
-  command->add_option("--temperature", arguments->temperature, "0: greedy")
+  SamplingParams& sampling = arguments->sampling;
+  command->add_option("--temperature", sampling.temperature, "0: greedy")
       ->check(CLI::Range(0.0, 100.0))
+      ->type_name("X")
+      ->capture_default_str();
+  add_count(*command, "--top-k", sampling.top_k, 0, INT32_MAX,
+            "Keep the K most likely tokens; 0: all");
+  command->add_option("--top-p", sampling.top_p, "Keep the most likely that reach this probability")
+      ->check(CLI::Range(1e-6, 1.0))
       ->type_name("X")
       ->capture_default_str();
   command->add_option("--logprobs", arguments->logprobs, "Report logprobs and so many alternatives")

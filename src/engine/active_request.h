@@ -45,10 +45,10 @@ struct EngineCore::ActiveRequest {
   RequestEnd end;
 
   bool scores_output() const { return request.logprobs >= 0 || request.score; }
-  // Whether tokens are chosen by the largest logit, and logits are of no other use.
-  bool takes_best() const {
-    return atom::takes_best(request.sampling) && request.constraint == nullptr &&
-           !scores_output() && request.prompt_logprobs < 0;
+  // Whether the runner chooses its tokens: logits as they come decide, and are of no other use.
+  bool runner_chooses() const {
+    return keeps_logits(request.sampling) && request.constraint == nullptr && !scores_output() &&
+           request.prompt_logprobs < 0;
   }
 };
 

@@ -9,8 +9,8 @@ namespace {
 // What a runner keeps between steps; readbacks: one for each batch that may be on its way.
 struct RunnerMemory {
   std::unique_ptr<KvCache> cache;
-  std::unique_ptr<Tensor> logits;  // [max_logit_rows, V]
-  std::unique_ptr<TokenIds> best;  // [max_logit_rows]
+  std::unique_ptr<Tensor> logits;    // [max_logit_rows, V]
+  std::unique_ptr<TokenIds> chosen;  // [max_logit_rows]
   std::vector<std::unique_ptr<StepReadback>> readbacks;
 };
 
@@ -36,7 +36,7 @@ class DecoderRunner : public Runner {
   Status start(const Batch& batch, int64_t whole_rows) override {
     ATOM_TRY(decoder_.forward(
         batch, *memory_.cache, *memory_.logits,
-        {.to = &readback(started_), .whole_rows = whole_rows, .best = memory_.best.get()}));
+        {.to = &readback(started_), .whole_rows = whole_rows, .chosen = memory_.chosen.get()}));
     ++started_;
     return {};
   }
@@ -65,7 +65,7 @@ Result<std::unique_ptr<Runner>> make_decoder_runner(Decoder& decoder, int64_t kv
   const int64_t rows = decoder.limits().max_logit_rows, vocab = decoder.config().vocab;
   RunnerMemory memory = {.cache = ATOM_TRY(decoder.make_cache(kv_pages)),
                          .logits = ATOM_TRY(backend.make_tensor(rows, vocab)),
-                         .best = ATOM_TRY(backend.make_token_ids(rows)),
+                         .chosen = ATOM_TRY(backend.make_token_ids(rows)),
                          .readbacks = {}};
   for (int i = 0; i < (backend.asynchronous() ? 2 : 1); ++i) {
     memory.readbacks.push_back(ATOM_TRY(backend.make_readback(rows, vocab)));

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/random.h"
 #include "engine/active_request.h"
 
 namespace atom {

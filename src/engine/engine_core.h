@@ -64,7 +64,7 @@ class EngineCore {
   Status launch(std::vector<StepSlice> slices);
   Status collect();
   void run_one_by_one(const Status& why);
-  static bool takes_best(const StepSlice& slice);
+  static bool runner_chooses(const StepSlice& slice);
   void add_to_batch(const StepSlice& slice);
   void discard_running();
   void retract_failed();

@@ -48,8 +48,8 @@ bool EngineCore::step() {
   return !requests_.empty() || !running_.empty();
 }
 
-bool EngineCore::takes_best(const StepSlice& slice) {
-  return slice.samples && static_cast<const Output&>(*slice.sequence).request.takes_best();
+bool EngineCore::runner_chooses(const StepSlice& slice) {
+  return slice.samples && static_cast<const Output&>(*slice.sequence).request.runner_chooses();
 }
 
 void EngineCore::add_to_batch(const StepSlice& slice) {
@@ -63,6 +63,10 @@ void EngineCore::add_to_batch(const StepSlice& slice) {
   ATOM_CHECK(static_cast<int64_t>(tokens.size()) == slice.count, "more than a token not known yet");
   for (int64_t t = slice.rows_from; t < slice.end(); ++t) {
     batch_.logit_rows.push_back(static_cast<int32_t>(batch_.size() + t - slice.first));
+    batch_.draws.emplace_back();
+  }
+  if (runner_chooses(slice)) {
+    batch_.draws.back() = output.sampler.draw_at(slice.end() - output.prompt_length);
   }
   output.last_row = static_cast<int64_t>(batch_.logit_rows.size()) - 1;
   add_sequence(batch_, tokens, slice.first, output.pages, runner_->limits().prefix_tokens);
@@ -71,7 +75,7 @@ void EngineCore::add_to_batch(const StepSlice& slice) {
 Status EngineCore::launch(std::vector<StepSlice> slices) {
   std::erase_if(slices, [&](const StepSlice& slice) { return !scheduler_.launch(slice); });
   if (slices.empty()) return {};
-  const auto wants_logits = [](const StepSlice& s) { return s.rows() > 0 && !takes_best(s); };
+  const auto wants_logits = [](const StepSlice& s) { return s.rows() > 0 && !runner_chooses(s); };
   std::stable_partition(slices.begin(), slices.end(), wants_logits);
   batch_.clear();
   RunningStep step;
@@ -81,6 +85,8 @@ Status EngineCore::launch(std::vector<StepSlice> slices) {
     ActiveRequest& active = static_cast<Output&>(*slice.sequence).request;
     if (!active.started) note_start(active, slice.first);
   }
+  const auto is_argmax = [](const TokenDraw& draw) { return draw.scale == 0; };
+  if (std::ranges::all_of(batch_.draws, is_argmax)) batch_.draws.clear();
   if (Status status = runner_->start(batch_, step.whole_rows); !status.ok()) {
     failed_ = std::move(slices);
     return status;
@@ -132,8 +138,8 @@ void EngineCore::choose_tokens(const RunningStep& step, const StepOutput& output
   for (const StepSlice& slice : step.slices) {
     auto& own = static_cast<Output&>(*slice.sequence);
     if (own.state != Sequence::State::kEnded) {
-      if (takes_best(slice)) {
-        own.chosen = {.token = output.best[static_cast<size_t>(row)]};
+      if (runner_chooses(slice)) {
+        own.chosen = {.token = output.chosen[static_cast<size_t>(row)]};
       } else {
         choices.push_back({&slice, row});
       }

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <span>
 
-#include "engine/logits.h"
 #include "engine/request.h"
+#include "ops/logits.h"
 
 namespace atom {
 

@@ -21,8 +21,8 @@ struct RunnerLimits {
   int64_t prefix_tokens = 0;   // constant tokens before every sequence; they take no pages of its
   std::vector<int32_t> eos_ids;
   // True: start() returns while the batch still runs, and a second one may be started before the
-  // first was waited for. In that one, token id -1 - r stands for the best of the first one's row
-  // r.
+  // first was waited for. In that one, token id -1 - r stands for the token chosen from the
+  // first one's row r.
   bool overlaps = false;
 };
 
@@ -32,10 +32,10 @@ class Runner {
   virtual const RunnerLimits& limits() const = 0;
 
   // Begins to run a batch, after those started before. Of its first whole_rows logit rows all
-  // logits are wanted, of the others the largest one's token. What the batch points to (pages) need
-  // only live until start() returns. REQUIRES: sizes are within the limits; the last batch was
-  // waited for, or it is the only one that was not, no logits of it are wanted, and this runner
-  // overlaps.
+  // logits are wanted, of the others the token that the batch's draws choose. What the batch points
+  // to (pages) need only live until start() returns. REQUIRES: sizes are within the limits; the
+  // last batch was waited for, or it is the only one that was not, no logits of it are wanted, and
+  // this runner overlaps.
   virtual Status start(const Batch& batch, int64_t whole_rows) = 0;
   // Waits for the first batch that was not waited for. Its output lives until the next start().
   // After an error, here or in start(), the pages of the batch's new tokens hold anything, and the

@@ -4,12 +4,12 @@
 #include <cmath>
 #include <limits>
 
+#include "base/random.h"
+
 namespace atom {
 namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
-// Candidates looked at first where top_p or min_p decide how many count: enough as a rule.
-constexpr int64_t kFirstCandidates = 128;
 
 Status out_of_range(const char* name, double value, const char* range) {
   return error(ErrorCode::kInvalidArgument, "{} = {}: must be {}", name, value, range);
@@ -78,12 +78,12 @@ Status validate(const SamplingParams& p) {
   return {};
 }
 
-bool takes_best(const SamplingParams& params) {
-  return params.temperature == 0.0 && !has_penalties(params) && params.logit_bias.empty();
+bool keeps_logits(const SamplingParams& params) {
+  return !has_penalties(params) && params.logit_bias.empty();
 }
 
 Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt)
-    : params_(params), random_(params.seed), counts_(has_penalties(params)) {
+    : params_(params), counts_(has_penalties(params)) {
   if (params.repetition_penalty == 1.0) return;
   for (const int32_t token : prompt) seen_[token].in_prompt = true;
 }
@@ -92,17 +92,15 @@ int32_t Sampler::sample(std::span<float> logits, SamplingScratch& scratch,
                         std::span<const uint64_t> allowed) {
   ATOM_CHECK(!logits.empty(), "a vocabulary has tokens");
   adjust(logits, scratch.changed);
-  int32_t token = 0;  // where no logit is a number
+  int32_t first = 0;
   if (!allowed.empty()) {
-    token = first_allowed(allowed, logits.size());
-    if (token < 0) return -1;
+    first = first_allowed(allowed, logits.size());
+    if (first < 0) return -1;
     forbid_others(allowed, logits);
   }
-  const RankedToken best = best_token(logits);
-  if (best.logit > kNone) token = best.id;
-  if (params_.temperature > 0.0 && std::isfinite(best.logit)) {
-    token = draw(logits, best.logit, scratch);
-  }
+  int32_t token = draw_token(logits, draw_at(chosen_++), scratch);
+  // Where no logit is a number, any token that is allowed.
+  if (!(logits[static_cast<size_t>(token)] > kNone)) token = first;
   chosen_logit_ = logits[static_cast<size_t>(token)];
   // From the back: a token may have been changed twice.
   for (size_t i = scratch.changed.size(); i-- > 0;) {
@@ -110,6 +108,21 @@ int32_t Sampler::sample(std::span<float> logits, SamplingScratch& scratch,
   }
   if (counts_) ++seen_[token].in_output;
   return token;
+}
+
+TokenDraw Sampler::draw_at(int64_t index) const {
+  const SamplingParams& p = params_;
+  if (p.temperature == 0.0 || p.top_k == 1) return {};
+  TokenDraw draw;
+  // Below the smallest normal temperature all weight is on the best in any case.
+  draw.scale = static_cast<float>(1.0 / std::max(p.temperature, 1e-30));
+  draw.top_k = static_cast<int32_t>(std::min<int64_t>(p.top_k, INT32_MAX));
+  if (p.top_p < 1.0) {
+    draw.top_p = std::max(static_cast<uint64_t>(std::ldexp(p.top_p, 64)), uint64_t{1});
+  }
+  draw.min_weight = static_cast<uint64_t>(std::ceil(p.min_p * static_cast<double>(kFullWeight)));
+  draw.random = Random::nth(p.seed, static_cast<uint64_t>(index));
+  return draw;
 }
 
 // before receives the tokens whose logits change, with these.
@@ -131,73 +144,6 @@ void Sampler::adjust(std::span<float> logits, std::vector<RankedToken>& before) 
     before.push_back({logits[static_cast<size_t>(token)], token});
     logits[static_cast<size_t>(token)] += bias;
   }
-}
-
-int32_t Sampler::draw(std::span<const float> logits, float best, SamplingScratch& scratch) {
-  // Below the smallest normal temperature all weight is on the best in any case.
-  const auto scale = static_cast<float>(1.0 / std::max(params_.temperature, 1e-30));
-  if (params_.top_k == 0 && params_.top_p == 1.0 && params_.min_p == 0.0) {
-    return draw_from_all(logits, best, scale, scratch);
-  }
-  return draw_from_best(logits, best, scale, scratch);
-}
-
-int32_t Sampler::draw_from_all(std::span<const float> logits, float best, float scale,
-                               SamplingScratch& scratch) {
-  std::vector<double>& sums = scratch.block_sums;
-  const double sum = sum_of_exponentials(logits, best, scale, &sums);
-  double left = random_.uniform() * sum;
-  size_t block = 0;
-  while (block + 1 < sums.size() && left >= sums[block]) left -= sums[block++];
-  const size_t begin = block * static_cast<size_t>(kLogitBlock);
-  const size_t end = std::min(begin + static_cast<size_t>(kLogitBlock), logits.size());
-  size_t chosen = logits.size();
-  for (size_t i = begin; i < end && left >= 0; ++i) {
-    const float weight = exp_nonpositive((logits[i] - best) * scale);
-    if (weight > 0) chosen = i;
-    left -= static_cast<double>(weight);
-  }
-  // Rounding may leave a crumb over: then it is the last of the block, or else the best.
-  return chosen < logits.size() ? static_cast<int32_t>(chosen) : best_token(logits).id;
-}
-
-int32_t Sampler::draw_from_best(std::span<const float> logits, float best, float scale,
-                                SamplingScratch& scratch) {
-  std::vector<double>& weights = scratch.weights;
-  const auto vocab = static_cast<int64_t>(logits.size());
-  const bool limited = params_.top_k > 0 && params_.top_k < vocab;
-  const auto weight_of = [&](const RankedToken& t) {
-    return static_cast<double>(exp_nonpositive((t.logit - best) * scale));
-  };
-  double all = 0;  // weight of what top_k leaves; where only min_p cuts, it is not needed
-  int64_t looked_at = limited ? params_.top_k : std::min(kFirstCandidates, vocab);
-  std::span<const RankedToken> ranked = scratch.ranking.best(logits, looked_at);
-  if (limited) {
-    for (const RankedToken& t : ranked) all += weight_of(t);
-  } else if (params_.top_p < 1.0) {
-    all = sum_of_exponentials(logits, best, scale);
-  }
-  const double enough =
-      params_.top_p < 1.0 ? params_.top_p * all : std::numeric_limits<double>::infinity();
-  weights.clear();
-  double sum = 0;
-  for (;;) {
-    while (weights.size() < ranked.size() && (weights.empty() || sum < enough)) {
-      const double weight = weight_of(ranked[weights.size()]);
-      if (!weights.empty() && (weight == 0.0 || weight < params_.min_p)) break;
-      weights.push_back(weight);
-      sum += weight;
-    }
-    if (limited || weights.size() < ranked.size() || looked_at == vocab) break;
-    looked_at = std::min(8 * looked_at, vocab);
-    ranked = scratch.ranking.best(logits, looked_at);
-  }
-  double left = random_.uniform() * sum;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    left -= weights[i];
-    if (left < 0) return ranked[i].id;
-  }
-  return ranked[0].id;  // rounding left a crumb over
 }
 
 }  // namespace atom

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "base/random.h"
 #include "base/status.h"
-#include "engine/logits.h"
+#include "ops/draw.h"
+#include "ops/logits.h"
 
 namespace atom {
 
@@ -28,24 +28,20 @@ struct SamplingParams {
 // Checks the ranges; the message names the parameter.
 Status validate(const SamplingParams& params);
 
-// Whether a sampler takes the argmax (ops/argmax.h) of logits as they come.
-bool takes_best(const SamplingParams& params);
+// Whether a sampler changes no logits: it then chooses by draw_token() (ops/draw.h) alone.
+bool keeps_logits(const SamplingParams& params);
 
 // Memory that choosing takes for a moment; one for each thread that samples.
-struct SamplingScratch {
-  TokenRanking ranking;
-  std::vector<double> weights;
-  std::vector<double> block_sums;
+struct SamplingScratch : DrawScratch {
   std::vector<RankedToken> changed;  // logits before penalties and bias
   std::vector<uint64_t> allowed;
 };
 
 // Chooses the tokens of one output. Logits change in this order: repetition penalty (positive ones
 // are divided by it, others multiplied, as in transformers), presence and frequency penalties (as
-// OpenAI defines them), bias, then the tokens that are not allowed drop out. The filters apply in
-// the order of the fields above, each to what the one before it left. The same seed and logits give
-// the same choices on every machine. Equal logits count as ordered by id; NaN counts as minus
-// infinity.
+// OpenAI defines them), bias, then the tokens that are not allowed drop out. Of what is left, a
+// token is drawn (ops/draw.h). The same seed and logits give the same choices on every machine.
+// Equal logits count as ordered by id; NaN counts as minus infinity.
 class Sampler {
  public:
   // prompt: tokens that the repetition penalty counts as seen.
@@ -55,6 +51,9 @@ class Sampler {
   // for each token (TokenConstraint::allowed), or empty: all. Returns -1 if none is allowed.
   int32_t sample(std::span<float> logits, SamplingScratch& scratch,
                  std::span<const uint64_t> allowed = {});
+  // How token number `index` of the output is drawn, the first one's number is 0. Its random number
+  // is that many numbers into the seed's sequence (base/random.h), whoever asks and however often.
+  TokenDraw draw_at(int64_t index) const;
   // The logit of the token chosen last, as it came.
   float chosen_logit() const { return chosen_logit_; }
 
@@ -64,15 +63,9 @@ class Sampler {
     int32_t in_output = 0;
   };
   void adjust(std::span<float> logits, std::vector<RankedToken>& before) const;
-  // best is the largest logit, scale one over the temperature.
-  int32_t draw(std::span<const float> logits, float best, SamplingScratch& scratch);
-  int32_t draw_from_all(std::span<const float> logits, float best, float scale,
-                        SamplingScratch& scratch);
-  int32_t draw_from_best(std::span<const float> logits, float best, float scale,
-                         SamplingScratch& scratch);
 
   SamplingParams params_;
-  Random random_;
+  int64_t chosen_ = 0;   // tokens
   bool counts_ = false;  // whether any penalty wants seen_
   std::unordered_map<int32_t, Seen> seen_;
   float chosen_logit_ = 0;

@@ -77,16 +77,16 @@ Result<std::unique_ptr<KvCache>> Decoder::make_cache(int64_t pages) const {
 
 Status Decoder::forward(const Batch& batch, KvCache& cache, Tensor& logits,
                         const StepReading& reading) {
-  ATOM_TRY(check(batch, cache, reading.best));
+  ATOM_TRY(check(batch, cache, reading.chosen));
   run_tokens_ = batch.size();
   const auto rows = static_cast<int64_t>(batch.logit_rows.size());
   backend_.run_step(
       {.batch = &batch, .cache = &cache, .state = x_.get(), .logits = &logits, .reading = reading},
       [&] {
-        run_layers(batch, cache, reading.best);
+        run_layers(batch, cache, reading.chosen);
         compute_logits(batch.logit_rows, logits);
         if (reading.to != nullptr && reading.whole_rows < rows) {
-          backend_.argmax(logits, rows, *reading.best);
+          backend_.choose_tokens(logits, rows, batch.draws, *reading.chosen);
         }
       });
   return {};

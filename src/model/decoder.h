@@ -34,7 +34,7 @@ class Decoder {
   // Runs the batch's tokens through all layers: their keys and values go into the cache, and the
   // logits of batch.logit_rows (at most max_logit_rows) into the leading rows of logits [>=R, V].
   // Fails on a token id beyond the vocabulary and on a position beyond the limit. Where
-  // reading.best is given, a token id -1 - r stands for what row r of the step before chose into
+  // reading.chosen is given, a token id -1 - r stands for what row r of the step before chose into
   // it.
   Status forward(const Batch& batch, KvCache& cache, Tensor& logits,
                  const StepReading& reading = {});

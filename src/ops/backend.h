@@ -109,9 +109,9 @@ class TokenIds {
 
 // What a step leaves on the host, see StepReading.
 struct StepOutput {
-  std::span<const int32_t> best = {};  // [R] the argmax of each row of logits; empty if W = R
-  std::span<float> logits = {};        // [W, V] the first W rows, which the caller may overwrite
-  double seconds = 0;                  // from the step's first operator to its last one
+  std::span<const int32_t> chosen = {};  // [R] the token chosen from each row; empty if W = R
+  std::span<float> logits = {};          // [W, V] the first W rows, which the caller may overwrite
+  double seconds = 0;                    // from the step's first operator to its last one
 };
 
 // Takes a step's output on its way to the host.
@@ -221,12 +221,12 @@ struct AttentionArgs {
 
 class DeviceQuantizer;  // ops/device_quantizer.h
 
-// What the host gets of a step's logits [R, V]: those of the first W rows, and of all rows the
-// largest one's token, which takes far less time to copy.
+// What the host gets of a step's logits [R, V]: those of the first W rows, and the token chosen
+// from each row (Backend::choose_tokens), which takes far less time to copy.
 struct StepReading {
   StepReadback* to = nullptr;  // null: nothing
   int64_t whole_rows = 0;      // W
-  TokenIds* best = nullptr;    // [>=R], where W < R: receives the rows' argmax
+  TokenIds* chosen = nullptr;  // [>=R], where W < R: receives the rows' tokens
 };
 
 // One forward pass, see Backend::run_step.
@@ -278,8 +278,9 @@ class Backend {
   virtual std::vector<int32_t> read(const TokenIds& from, int64_t count) = 0;
 
   // Runs `operators`, which calls operators and does nothing else: for the same cache, state,
-  // logits and reading.best, and with as little or as much to read, the same operators with the
-  // same arguments, but for the contents of a batch of so many tokens, sequences and logit rows. A
+  // logits and reading.chosen, and with as little or as much to read, the same operators with the
+  // same arguments, but for the contents of a batch of so many tokens, sequences, logit rows and
+  // draws. A
   // backend may therefore record the operators of a step and replay the record, without calling
   // `operators`, when such a batch comes again. Then starts to bring args.reading to the host.
   virtual void run_step(const StepArgs& args, const std::function<void()>& operators) = 0;
@@ -307,9 +308,10 @@ class Backend {
   virtual void combine(const Tensor& x, const Routing& routing, int64_t tokens, Tensor& y) = 0;
   virtual void rope_append_kv(const RopeAppendArgs& args) = 0;
   virtual void paged_attention(const AttentionArgs& args) = 0;
-  // y[i] = where the largest element of x's row i is: the first of equal ones, 0 where none is
-  // above minus infinity. A NaN is below every number.
-  virtual void argmax(const Tensor& x, int64_t rows, TokenIds& y) = 0;
+  // y[i] = the token chosen from the logits x[i]: as draws[i] has it (ops/draw.h), or, without
+  // draws, the argmax (ops/argmax.h).
+  virtual void choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                             TokenIds& y) = 0;
   // y[i] = x[rows[i]].
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) = 0;
   // What quantized activations stand for, [T, K] in permuted channel order, as floats.

@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "ops/token_draw.h"
+
 namespace atom {
 
 // Tokens of a KV page; a page holds every layer's K and V of this many consecutive tokens.
@@ -25,6 +27,7 @@ struct Batch {
                                          // token of a sequence has position prefix_tokens)
   std::vector<SequenceSlice> sequences;  // cover [0, T) without gaps
   std::vector<int32_t> logit_rows;  // indices into the batch whose logits are wanted, ascending
+  std::vector<TokenDraw> draws;     // [R] how tokens are chosen from them; empty: all by argmax
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   // Empties the batch and keeps its memory.
@@ -33,6 +36,7 @@ struct Batch {
     positions.clear();
     sequences.clear();
     logit_rows.clear();
+    draws.clear();
   }
 };
 

@@ -16,7 +16,7 @@ void run_host_step(const StepArgs& args, const std::function<void()>& operators,
   StepOutput& output = static_cast<HostReadback&>(*reading.to).output;
   output = {};
   if (whole < rows) {
-    output.best = std::span(static_cast<const HostTokenIds&>(*reading.best).ids).first(rows);
+    output.chosen = std::span(static_cast<const HostTokenIds&>(*reading.chosen).ids).first(rows);
   }
   if (whole > 0) output.logits = {logits, whole * static_cast<size_t>(args.logits->cols())};
   output.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -12,6 +12,7 @@
 #include "engine/decoder_runner.h"
 #include "engine/engine_core.h"
 #include "engine/engine_testing.h"
+#include "engine/fake_runner.h"
 #include "engine/generator.h"
 #include "model/model_testing.h"
 
@@ -90,11 +91,11 @@ class EngineTest : public ::testing::Test {
 
 TEST_F(EngineTest, TokensDoNotDependOnWhatElseRuns) {
   const auto all = prompts(16);
-  for (const double temperature : {0.0, 0.8}) {
-    const GenerateOptions options = {
-        .max_tokens = 20,
-        .sampling = {.temperature = temperature, .repetition_penalty = 1.1, .seed = 7},
-        .ignore_eos = true};
+  for (const SamplingParams& sampling :
+       {SamplingParams{.repetition_penalty = 1.1, .seed = 7},
+        SamplingParams{.temperature = 0.8, .repetition_penalty = 1.1, .seed = 7},
+        SamplingParams{.temperature = 0.9, .top_k = 90, .top_p = 0.95, .seed = 7}}) {
+    const GenerateOptions options = {.max_tokens = 20, .sampling = sampling, .ignore_eos = true};
     const auto expected = alone(*model_.decoder, all, options);
     std::vector<std::vector<int32_t>> tokens;
     EngineStats stats = together(
@@ -113,6 +114,30 @@ TEST_F(EngineTest, TokensDoNotDependOnWhatElseRuns) {
     EXPECT_GT(stats.preemptions, 0);
     EXPECT_EQ(stats.used_pages, 0);
     EXPECT_EQ(stats.requests_finished, 16);
+  }
+}
+
+// Only who needs logits on the host holds the others up.
+TEST(EngineSteps, RunAheadWhereTheRunnerDraws) {
+  for (const bool scores : {false, true}) {
+    int64_t ahead = 0;
+    const auto core = must(EngineCore::create(
+        std::make_unique<testing::FakeRunner>(
+            testing::FakeRunnerOptions{.pages = 40, .overlaps = true, .started_ahead = &ahead}, 5),
+        {.max_sequences = 8, .max_batch_tokens = 16, .context = 0}));
+    for (RequestId id = 1; id <= 4; ++id) {
+      Request request = {.prompt = {3, static_cast<int32_t>(id)},
+                         .sampling = {.temperature = 1.0, .top_p = 0.9, .seed = id},
+                         .max_tokens = 40,
+                         .ignore_eos = true,
+                         .sink = std::make_shared<RecordingSink>()};
+      if (scores && id == 2) request.logprobs = 0;
+      core->add(id, std::move(request), EngineClock::now());
+    }
+    while (core->step()) {
+    }
+    EXPECT_EQ(core->stats().steps, 40);
+    EXPECT_EQ(ahead, scores ? 0 : 39);
   }
 }
 

@@ -12,7 +12,7 @@
 
 #include "base/random.h"
 #include "engine/runner.h"
-#include "ops/argmax.h"
+#include "ops/draw.h"
 
 namespace atom::testing {
 
@@ -41,6 +41,7 @@ struct FakeRunnerOptions {
   // One batch in so many fails for no reason of its own, half of them halfway; 0: none.
   int64_t failures = 0;
   int64_t* started_ahead = nullptr;  // counts batches that were started while one ran
+  int64_t* drawn_ahead = nullptr;    // and those of them that draw tokens
 };
 
 class FakeRunner : public Runner {
@@ -65,12 +66,14 @@ class FakeRunner : public Runner {
     if (!running_.empty()) {
       EXPECT_EQ(running_.back().whole_rows, 0) << "logits are wanted first";
       if (options_.started_ahead != nullptr) ++*options_.started_ahead;
+      if (options_.drawn_ahead != nullptr && !batch.draws.empty()) ++*options_.drawn_ahead;
     }
     check(batch, whole_rows);
     if (fails()) return error(ErrorCode::kInternal, "the fake device failed to start");
     // Copies all that the batch points to.
     Started started = {.tokens = batch.tokens,
                        .rows = batch.logit_rows,
+                       .draws = batch.draws,
                        .slices = batch.sequences,
                        .pages = {},
                        .whole_rows = whole_rows};
@@ -90,7 +93,7 @@ class FakeRunner : public Runner {
     running_.pop_front();
     if (last_.failed) return error(ErrorCode::kInternal, "the fake device failed");
     const bool all = last_.whole_rows == static_cast<int64_t>(last_.rows.size());
-    return StepOutput{.best = all ? std::span<const int32_t>() : last_.best,
+    return StepOutput{.chosen = all ? std::span<const int32_t>() : last_.chosen,
                       .logits = last_.logits,
                       .seconds = 0};
   }
@@ -99,12 +102,13 @@ class FakeRunner : public Runner {
   struct Started {
     std::vector<int32_t> tokens;
     std::vector<int32_t> rows;
+    std::vector<TokenDraw> draws;
     std::vector<SequenceSlice> slices;
     std::vector<std::vector<int32_t>> pages;
     int64_t whole_rows = 0;
     // Once it ran.
     bool ran = false, failed = false;
-    std::vector<int32_t> best = {};
+    std::vector<int32_t> chosen = {};
     std::vector<float> logits = {};
   };
 
@@ -117,7 +121,7 @@ class FakeRunner : public Runner {
   void run(Started& s) {
     s.ran = true;
     for (int32_t& token : s.tokens) {
-      if (token < 0) token = best_.at(static_cast<size_t>(-1 - token));
+      if (token < 0) token = chosen_.at(static_cast<size_t>(-1 - token));
     }
     s.failed =
         fails() || std::find(s.tokens.begin(), s.tokens.end(), kFakePoison) != s.tokens.end();
@@ -135,13 +139,14 @@ class FakeRunner : public Runner {
         }
         std::vector<float> logits(kFakeVocab);
         fake_logits(seen, logits);
-        s.best.push_back(s.failed ? 1 : argmax(logits));
+        const TokenDraw draw = s.draws.empty() ? TokenDraw{} : s.draws.at(row);
+        s.chosen.push_back(s.failed ? 1 : draw_token(logits, draw, scratch_));
         if (static_cast<int64_t>(row) < s.whole_rows) {
           s.logits.insert(s.logits.end(), logits.begin(), logits.end());
         }
       }
     }
-    best_ = s.best;
+    chosen_ = s.chosen;
   }
 
   int32_t& at(const std::vector<int32_t>& pages, int64_t token) {
@@ -157,6 +162,7 @@ class FakeRunner : public Runner {
     for (const int32_t token : batch.tokens) EXPECT_TRUE(token >= -earlier && token < kFakeVocab);
     EXPECT_LE(batch.size(), options_.max_tokens);
     EXPECT_LE(static_cast<int64_t>(batch.logit_rows.size()), options_.max_logit_rows);
+    EXPECT_TRUE(batch.draws.empty() || batch.draws.size() == batch.logit_rows.size());
     EXPECT_TRUE(std::is_sorted(batch.logit_rows.begin(), batch.logit_rows.end()));
     std::set<int32_t> written, read;
     for (const SequenceSlice& slice : batch.sequences) {
@@ -185,8 +191,9 @@ class FakeRunner : public Runner {
   Random random_;
   std::vector<std::array<int32_t, kPageTokens>> held_;  // the tokens in each page
   std::deque<Started> running_;
-  std::vector<int32_t> best_;  // of the batch that ran last
-  Started last_;               // what was waited for last
+  std::vector<int32_t> chosen_;  // of the batch that ran last
+  DrawScratch scratch_;
+  Started last_;  // what was waited for last
 };
 
 }  // namespace atom::testing

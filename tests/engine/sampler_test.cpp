@@ -218,7 +218,6 @@ TEST(Sampler, SurvivesLogitsThatAreNoNumbers) {
 // What the engine leaves to the device.
 TEST(Sampler, TakesTheArgmaxWhereNothingElseIsAsked) {
   const SamplingParams plain = {.top_k = 3, .top_p = 0.5, .min_p = 0.1, .seed = 5};
-  ASSERT_TRUE(takes_best(plain));
   Random random(6);
   SamplingScratch scratch;
   Sampler sampler(plain, std::vector<int32_t>{1, 2});
@@ -233,11 +232,58 @@ TEST(Sampler, TakesTheArgmaxWhereNothingElseIsAsked) {
     if (i % 10 == 0) std::ranges::fill(logits, i % 20 == 0 ? kNan : -kInfinity);
     EXPECT_EQ(argmax(logits), sampler.sample(logits, scratch)) << i;
   }
-  EXPECT_FALSE(takes_best({.temperature = 0.5}));
-  EXPECT_FALSE(takes_best({.repetition_penalty = 1.1}));
-  EXPECT_FALSE(takes_best({.presence_penalty = -1}));
-  EXPECT_FALSE(takes_best({.frequency_penalty = 0.1}));
-  EXPECT_FALSE(takes_best({.logit_bias = {{0, 0.0f}}}));
+}
+
+// What the engine leaves to the runner.
+TEST(Sampler, DrawsBySeedAndNumber) {
+  Random random(8);
+  DrawScratch draw_scratch;
+  SamplingScratch scratch;
+  for (int round = 0; round < 100; ++round) {
+    const SamplingParams params = {
+        .temperature = 2 * random.uniform(),
+        .top_k = random.below(4) == 0 ? 1 + random.below(9) : 0,
+        .top_p = random.below(3) == 0 ? 0.1 + 0.9 * random.uniform() : 1.0,
+        .min_p = random.below(3) == 0 ? random.uniform() : 0.0,
+        .seed = random.next()};
+    ASSERT_TRUE(keeps_logits(params));
+    Sampler sampler(params);
+    const Sampler other(params);
+    for (int64_t i = 0; i < 10; ++i) {
+      std::vector<float> logits(70);
+      for (float& logit : logits) logit = static_cast<float>(random.normal());
+      const int32_t drawn = draw_token(logits, other.draw_at(i), draw_scratch);
+      ASSERT_EQ(sampler.sample(logits, scratch), drawn) << round << " " << i;
+    }
+  }
+  EXPECT_EQ(Sampler({.temperature = 1.0, .seed = 3}).draw_at(2).random, [] {
+    Random sequence(3);
+    sequence.next();
+    sequence.next();
+    return sequence.next();
+  }());
+  EXPECT_FALSE(keeps_logits({.repetition_penalty = 1.1}));
+  EXPECT_FALSE(keeps_logits({.presence_penalty = -1}));
+  EXPECT_FALSE(keeps_logits({.frequency_penalty = 0.1}));
+  EXPECT_FALSE(keeps_logits({.logit_bias = {{0, 0.0f}}}));
+}
+
+TEST(Sampler, DrawsHoldParametersOfAnySize) {
+  EXPECT_EQ(Sampler({}).draw_at(0).scale, 0.0f);
+  EXPECT_EQ(Sampler({.temperature = 1.0, .top_k = 1}).draw_at(0).scale, 0.0f);
+  const TokenDraw tiny =
+      Sampler({.temperature = 5e-324, .top_k = int64_t{1} << 40, .top_p = 5e-324, .min_p = 1.0})
+          .draw_at(0);
+  EXPECT_EQ(tiny.scale, 1e30f);
+  EXPECT_EQ(tiny.top_k, INT32_MAX);
+  EXPECT_EQ(tiny.top_p, 1u);
+  EXPECT_EQ(tiny.min_weight, kFullWeight);
+  const TokenDraw all = Sampler({.temperature = 1.0}).draw_at(0);
+  EXPECT_EQ(all.top_p, 0u);
+  EXPECT_EQ(all.min_weight, 0u);
+  EXPECT_EQ(Sampler({.temperature = 1.0, .top_p = 0.5}).draw_at(0).top_p, uint64_t{1} << 63);
+  EXPECT_GT(Sampler({.temperature = 1.0, .top_p = std::nextafter(1.0, 0.0)}).draw_at(0).top_p,
+            UINT64_MAX - (1 << 12));
 }
 
 TEST(Sampler, ParametersHaveRanges) {

@@ -67,6 +67,7 @@ class Schedule {
     runner.max_tokens = runner.max_logit_rows + random_.below(40);
     runner.overlaps = overlaps;
     runner.started_ahead = &started_ahead;
+    runner.drawn_ahead = &drawn_ahead;
     runner.failures = random_.below(4) == 0 ? 5 + random_.below(50) : 0;
     fails_ = runner.failures > 0;
     EngineOptions options;
@@ -109,7 +110,7 @@ class Schedule {
   }
 
   int64_t preemptions = 0, cached_tokens = 0, failed_steps = 0, cancelled = 0, poisoned = 0;
-  int64_t started_ahead = 0;
+  int64_t started_ahead = 0, drawn_ahead = 0;
 
  private:
   struct Submitted {
@@ -138,11 +139,16 @@ class Schedule {
     }
     request.max_tokens = random_.below(8) == 0 ? 0 : 1 + random_.below(80);
     request.choices = random_.below(3) == 0 ? static_cast<int>(1 + random_.below(4)) : 1;
-    if (random_.below(3) == 0) {
+    if (const int64_t kind = random_.below(3); kind > 0) {
       request.sampling = {.temperature = 2 * random_.uniform(),
                           .top_k = random_.below(2) * 5,
-                          .repetition_penalty = 1.2,
-                          .presence_penalty = 0.5};
+                          .top_p = random_.below(2) == 0 ? 1.0 : 0.8,
+                          .min_p = static_cast<double>(random_.below(2)) * 0.1};
+      // Else the runner draws.
+      if (kind == 1) {
+        request.sampling.repetition_penalty = 1.2;
+        request.sampling.presence_penalty = 0.5;
+      }
     }
     request.sampling.seed = random_.next();
     request.ignore_eos = random_.below(2) == 0;
@@ -273,7 +279,7 @@ INSTANTIATE_TEST_SUITE_P(Runners, SchedulesTest, ::testing::Bool(), [](const aut
 
 TEST_P(SchedulesTest, EachOutputIsThatOfItsRequestAlone) {
   int64_t preemptions = 0, cached_tokens = 0, failed_steps = 0, cancelled = 0, poisoned = 0;
-  int64_t started_ahead = 0;
+  int64_t started_ahead = 0, drawn_ahead = 0;
   for (uint64_t seed = 0; seed < kSchedules; ++seed) {
     Schedule schedule(seed, GetParam());
     schedule.run();
@@ -284,6 +290,7 @@ TEST_P(SchedulesTest, EachOutputIsThatOfItsRequestAlone) {
     cancelled += schedule.cancelled;
     poisoned += schedule.poisoned;
     started_ahead += schedule.started_ahead;
+    drawn_ahead += schedule.drawn_ahead;
   }
   // The schedules did meet what they are for.
   EXPECT_GT(preemptions, kSchedules / 10);
@@ -293,6 +300,7 @@ TEST_P(SchedulesTest, EachOutputIsThatOfItsRequestAlone) {
   EXPECT_GT(poisoned, kSchedules / 10);
   if (GetParam()) {
     EXPECT_GT(started_ahead, kSchedules);
+    EXPECT_GT(drawn_ahead, kSchedules);
   }
 }
 

@@ -51,10 +51,13 @@ struct Run {
   CountingRunner::Counts counts;
 };
 
-// Requests of many lengths, all at once; all but every `greedy`-th draw or want logprobs.
+// Who takes part: those that take the likeliest token, that draw, that want logits.
+enum class Mixture : uint8_t { kGreedy, kDrawing, kBoth, kAll };
+
+// Requests of many lengths, all at once.
 constexpr int64_t kRequests = 16;
 
-Run run(Decoder& decoder, bool overlaps, int64_t greedy) {
+Run run(Decoder& decoder, bool overlaps, Mixture mixture) {
   Run result;
   auto core = must(EngineCore::create(
       std::make_unique<CountingRunner>(must(make_decoder_runner(decoder, 400)), overlaps,
@@ -68,10 +71,13 @@ Run run(Decoder& decoder, bool overlaps, int64_t greedy) {
     for (int32_t& token : request.prompt) {
       token = static_cast<int32_t>(random.below(decoder.config().vocab));
     }
-    if (i % greedy != 0) {
-      request.sampling = {.temperature = 0.8, .top_k = 20, .seed = static_cast<uint64_t>(i)};
-      if (i % 3 == 0) request.logprobs = 2;
+    if (mixture == Mixture::kDrawing || (mixture != Mixture::kGreedy && i % 4 != 0)) {
+      request.sampling = {.temperature = 0.8, .seed = static_cast<uint64_t>(i)};
+      if (i % 2 == 0) request.sampling.top_k = 20;
+      if (i % 3 == 0) request.sampling.top_p = 0.9;
+      if (i % 5 == 0) request.sampling.min_p = 0.05;
     }
+    if (mixture == Mixture::kAll && i % 3 == 0) request.logprobs = 2;
     sinks.push_back(std::make_shared<RecordingSink>());
     request.sink = sinks.back();
     EXPECT_TRUE(core->validate(request).ok());
@@ -89,12 +95,13 @@ Run run(Decoder& decoder, bool overlaps, int64_t greedy) {
 // Both runs form the same batches, in which the GPU gives the same bits: outputs end by their
 // length alone, which a plan foresees, and nobody waits for another's end.
 void expect_same_tokens(Decoder& decoder) {
-  for (const int64_t greedy : {1, 4}) {
-    SCOPED_TRACE(greedy);
-    const Run waiting = run(decoder, false, greedy), ahead = run(decoder, true, greedy);
+  for (const Mixture mixture :
+       {Mixture::kGreedy, Mixture::kDrawing, Mixture::kBoth, Mixture::kAll}) {
+    SCOPED_TRACE(static_cast<int>(mixture));
+    const Run waiting = run(decoder, false, mixture), ahead = run(decoder, true, mixture);
     EXPECT_EQ(waiting.tokens, ahead.tokens);
     EXPECT_EQ(waiting.counts.ahead, 0);
-    if (greedy == 1) {
+    if (mixture != Mixture::kAll) {
       EXPECT_GT(ahead.counts.ahead, 50);
     }
     EXPECT_GT(ahead.counts.seconds, 0);

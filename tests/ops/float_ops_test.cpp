@@ -1,6 +1,8 @@
 // Operators between floats: lookups are exact, the norm is close.
+#include <array>
 #include <cstdint>
 
+#include "ops/draw.h"
 #include "ops/ops_fixture.h"
 
 namespace atom {
@@ -101,7 +103,7 @@ int32_t first_largest(std::span<const float> row) {
   return best;
 }
 
-TEST(Argmax, FindsTheFirstOfTheLargest) {
+TEST(ChooseTokens, FindsTheFirstOfTheLargest) {
   for (const int64_t rows : {1, 3, 17, 129}) {
     for (const int64_t vocab : {1, 3, 33, 260, 1000, 4099}) {
       SCOPED_TRACE(fmt::format("{} x {}", rows, vocab));
@@ -112,7 +114,7 @@ TEST(Argmax, FindsTheFirstOfTheLargest) {
         auto ids = backend->make_token_ids(rows + 1);
         ASSERT_TRUE(ids.ok());
         EXPECT_EQ((*ids)->size(), rows + 1);
-        backend->argmax(*input, rows, **ids);
+        backend->choose_tokens(*input, rows, {}, **ids);
         const std::vector<int32_t> got = backend->read(**ids, rows);
         for (int64_t t = 0; t < rows; ++t) {
           EXPECT_EQ(got[static_cast<size_t>(t)], first_largest(x.row(t))) << "row " << t;
@@ -122,7 +124,7 @@ TEST(Argmax, FindsTheFirstOfTheLargest) {
   }
 }
 
-TEST(Argmax, SeesNoNumberInNaN) {
+TEST(ChooseTokens, SeesNoNumberInNaN) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
   constexpr int64_t kVocab = 1030;
@@ -143,7 +145,7 @@ TEST(Argmax, SeesNoNumberInNaN) {
     const auto input = make_input(*backend, x);
     auto ids = backend->make_token_ids(7);
     ASSERT_TRUE(ids.ok());
-    backend->argmax(*input, 7, **ids);
+    backend->choose_tokens(*input, 7, {}, **ids);
     EXPECT_EQ(backend->read(**ids, 7), (std::vector<int32_t>{777, 0, 0, 1029, 500, 3, 2}));
   }
 }
@@ -163,7 +165,7 @@ TEST(Embed, TakesIdsFromEarlierOnes) {
     const auto input = make_input(*backend, logits);
     auto earlier = backend->make_token_ids(5);
     ASSERT_TRUE(earlier.ok());
-    backend->argmax(*input, 5, **earlier);
+    backend->choose_tokens(*input, 5, {}, **earlier);
     const auto want = make_output(*backend, 5, 96), got = make_output(*backend, 5, 96);
     backend->embed({.table = weights.get(), .ids = plain}, *want);
     backend->embed({.table = weights.get(), .ids = ids, .earlier = earlier->get()}, *got);
@@ -171,7 +173,7 @@ TEST(Embed, TakesIdsFromEarlierOnes) {
   }
 }
 
-// Of a step's logits the first rows come whole, of all the largest one's token.
+// Of a step's logits the first rows come whole, from all a token is chosen.
 TEST(RunStep, BringsItsOutputToTheHost) {
   const Matrix logits = logits_with_ties(6, 260, 100);
   Batch batch;
@@ -188,26 +190,34 @@ TEST(RunStep, BringsItsOutputToTheHost) {
     ASSERT_TRUE(cache.ok()) << cache.status().message();
     const auto state = make_output(*backend, 6, 8), to = make_output(*backend, 6, 260);
     const auto from = make_input(*backend, logits);
-    auto best = backend->make_token_ids(6);
+    auto chosen = backend->make_token_ids(6);
     auto readback = backend->make_readback(6, 260);
-    ASSERT_TRUE(best.ok() && readback.ok());
-    for (const int64_t whole : {0, 2, 6, 0, 1, 0, 0}) {  // often enough to be recorded
-      SCOPED_TRACE(whole);
+    ASSERT_TRUE(chosen.ok() && readback.ok());
+    Random random(101);
+    DrawScratch scratch;
+    for (int64_t step = 0; step < 20; ++step) {  // often enough to be recorded
+      const int64_t whole = std::array{0, 2, 6, 0, 1, 0, 0}[static_cast<size_t>(step % 7)];
+      SCOPED_TRACE(step);
+      batch.draws.resize(step % 3 == 0 ? 0 : 6);
+      for (TokenDraw& draw : batch.draws) {
+        draw = {.scale = static_cast<float>(random.below(3)), .random = random.next()};
+      }
       backend->run_step(
           {.batch = &batch,
            .cache = cache->get(),
            .state = state.get(),
            .logits = to.get(),
-           .reading = {.to = readback->get(), .whole_rows = whole, .best = best->get()}},
+           .reading = {.to = readback->get(), .whole_rows = whole, .chosen = chosen->get()}},
           [&] {
             backend->gather_rows(*from, batch.logit_rows, *to);
-            if (whole < 6) backend->argmax(*to, 6, **best);
+            if (whole < 6) backend->choose_tokens(*to, 6, batch.draws, **chosen);
           });
       const StepOutput output = (*readback)->wait();
-      ASSERT_EQ(output.best.size(), whole < 6 ? 6u : 0u);
+      ASSERT_EQ(output.chosen.size(), whole < 6 ? 6u : 0u);
       ASSERT_EQ(output.logits.size(), static_cast<size_t>(whole * 260));
-      for (size_t t = 0; t < output.best.size(); ++t) {
-        EXPECT_EQ(output.best[t], first_largest(logits.row(static_cast<int64_t>(t))));
+      for (size_t t = 0; t < output.chosen.size(); ++t) {
+        const TokenDraw draw = batch.draws.empty() ? TokenDraw{} : batch.draws[t];
+        EXPECT_EQ(output.chosen[t], draw_token(logits.row(static_cast<int64_t>(t)), draw, scratch));
       }
       expect_same(output.logits, std::span(logits.values).first(output.logits.size()));
       EXPECT_GE(output.seconds, 0);

@@ -108,7 +108,10 @@ class BackendWithQuantizer final : public Backend, public DeviceQuantizer {
   void run_step(const StepArgs& args, const std::function<void()>& operators) override {
     cpu_->run_step(args, operators);
   }
-  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override { cpu_->argmax(x, rows, y); }
+  void choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                     TokenIds& y) override {
+    cpu_->choose_tokens(x, rows, draws, y);
+  }
   void embed(const EmbedArgs& args, Tensor& y) override { cpu_->embed(args, y); }
   void rmsnorm(const RmsNormArgs& args, Tensor& y) override { cpu_->rmsnorm(args, y); }
   void rmsnorm_quantize(const RmsNormArgs& args, std::span<const int32_t> perm,

@@ -10,7 +10,7 @@
 #include "backend/cpu/linear_weights.h"
 #include "backend/cpu/objects.h"
 #include "base/parallel.h"
-#include "ops/argmax.h"
+#include "ops/draw.h"
 #include "ops/host_step.h"
 #include "ops/numerics.h"
 #include "ops/routing.h"
@@ -136,7 +136,8 @@ class CpuBackend final : public Backend {
   void paged_attention(const AttentionArgs& args) override {
     cpu::paged_attention(kernels_, args, attention_);
   }
-  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override;
+  void choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                     TokenIds& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
@@ -153,6 +154,7 @@ class CpuBackend final : public Backend {
 
   const Kernels& kernels_;
   HugePageArena weights_;
+  TokenChooser chooser_;
   AttentionWorkspace attention_;
   AlignedBuffer<float> floats_;  // dequantized activations of float weights
   std::vector<int32_t> ids_;     // of one embed
@@ -448,13 +450,12 @@ void CpuBackend::combine(const Tensor& x, const Routing& routing, int64_t tokens
   });
 }
 
-void CpuBackend::argmax(const Tensor& x, int64_t rows, TokenIds& y) {
-  const auto& from = static_cast<const CpuTensor&>(x);
-  auto& ids = static_cast<HostTokenIds&>(y).ids;
-  ATOM_CHECK(rows <= x.rows() && rows <= y.size(), "argmax: more rows than there are");
-  parallel_for(rows, [&](int64_t i) {
-    ids[static_cast<size_t>(i)] = atom::argmax({from.row(i), static_cast<size_t>(x.cols())});
-  });
+void CpuBackend::choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                               TokenIds& y) {
+  ATOM_CHECK(rows <= x.rows() && rows <= y.size(), "choose_tokens: more rows than there are");
+  chooser_.choose({static_cast<const CpuTensor&>(x).row(0), static_cast<size_t>(rows * x.cols())},
+                  draws,
+                  std::span(static_cast<HostTokenIds&>(y).ids).first(static_cast<size_t>(rows)));
 }
 
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) {

@@ -78,8 +78,12 @@ class CudaBackend final : public Backend {
 
   void run_step(const StepArgs& args, const std::function<void()>& operators) override;
 
-  void write(Tensor& to, std::span<const float> from) override;
-  void read(const Tensor& from, int64_t rows, std::span<float> to) override;
+  void write(Tensor& to, std::span<const float> from) override {
+    cast(to).from_host(from, stream_);
+  }
+  void read(const Tensor& from, int64_t rows, std::span<float> to) override {
+    cast(from).to_host(rows, to, stream_);
+  }
   HostActivations read(const Activations& from, int64_t tokens) override;
   std::vector<int32_t> read(const TokenIds& from, int64_t count) override;
   HostRouting read(const Routing& from, int64_t tokens) override {
@@ -112,7 +116,8 @@ class CudaBackend final : public Backend {
   }
   void rope_append_kv(const RopeAppendArgs& args) override;
   void paged_attention(const AttentionArgs& args) override;
-  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override;
+  void choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                     TokenIds& y) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, Tensor& y) override;
   void dequantize(const Activations& x, int64_t tokens, Tensor& y) override;
   void accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) override;
@@ -124,7 +129,8 @@ class CudaBackend final : public Backend {
         kernels_(kernels_for(options)),
         exact_attention_(options.exact_attention || !kernels_.hopper) {}
   void use_batch(const Batch& batch);
-  const int32_t* on_device(std::span<const int32_t> values);
+  template <class T>
+  const T* on_device(std::span<const T> values);
   QuantizeParams quantize_params(CudaActivations& y, int64_t tokens, std::span<const int32_t> perm);
   bool launch_fast_rows(const RmsNormArgs& args, std::span<const int32_t> perm, CudaActivations& y);
 
@@ -139,7 +145,7 @@ class CudaBackend final : public Backend {
   HostArrays arrays_;
   ExpertTables experts_;
   DeviceBatch batch_;
-  Upload rows_;                  // ids and row numbers of one operator
+  Upload rows_;                  // ids, row numbers or draws of one operator
   const Batch* step_ = nullptr;  // of the step that runs: batch_ holds it
   StepGraphs graphs_;
   bool recording_ = false;  // a step whose operators may be recorded runs
@@ -183,10 +189,11 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
     graphs_.run({.cache = static_cast<const CudaKvCache*>(args.cache)->serial(),
                  .state = cast(*args.state).serial(),
                  .logits = args.logits == nullptr ? 0 : cast(*args.logits).serial(),
-                 .best = reading.best == nullptr ? 0 : cast(*reading.best).serial(),
-                 .argmax = readback != nullptr && reading.whole_rows < logit_rows,
+                 .chosen = reading.chosen == nullptr ? 0 : cast(*reading.chosen).serial(),
+                 .chooses = readback != nullptr && reading.whole_rows < logit_rows,
                  .tokens = batch.size(),
                  .logit_rows = logit_rows,
+                 .draws = batch_.draw_count(),
                  .longest = batch_.longest_decode(),
                  .batch = batch_.address()},
                 stream_, operators);
@@ -200,40 +207,20 @@ void CudaBackend::use_batch(const Batch& batch) {
   if (step_ != &batch) must(batch_.set(batch, stream_));
 }
 
-// Ids or row numbers: the running step's own are in GPU memory already.
-const int32_t* CudaBackend::on_device(std::span<const int32_t> values) {
-  if (step_ != nullptr && values.data() == step_->tokens.data()) return batch_.token_ids();
-  if (step_ != nullptr && values.data() == step_->logit_rows.data()) return batch_.logit_rows();
-  must(rows_.send(values, stream_));
-  return rows_.data();
+// The arrays of the running step are in GPU memory already.
+template <class T>
+const T* CudaBackend::on_device(std::span<const T> values) {
+  const void* there = step_ == nullptr ? nullptr : batch_.find(*step_, values.data());
+  if (there == nullptr) {
+    must(rows_.send(
+        {reinterpret_cast<const int32_t*>(values.data()), values.size_bytes() / sizeof(int32_t)},
+        stream_));
+    there = rows_.data();
+  }
+  return static_cast<const T*>(there);
 }
 
 // --- host access
-
-void CudaBackend::write(Tensor& to, std::span<const float> from) {
-  ATOM_CHECK(static_cast<int64_t>(from.size()) <= to.rows() * to.cols(), "write past the end");
-  std::vector<uint16_t> halves;
-  const void* source = from.data();
-  if (cast(to).halves()) {
-    for (const float value : from) halves.push_back(f32_to_f16(value));
-    source = halves.data();
-  }
-  ATOM_CUDA_CHECK(cudaMemcpyAsync(cast(to).raw(), source,
-                                  from.size() * static_cast<size_t>(dtype_bytes(to.dtype())),
-                                  cudaMemcpyHostToDevice, stream_));
-  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
-}
-
-void CudaBackend::read(const Tensor& from, int64_t rows, std::span<float> to) {
-  const int64_t count = rows * from.cols();
-  ATOM_CHECK(rows <= from.rows() && static_cast<int64_t>(to.size()) >= count, "read past the end");
-  std::vector<uint16_t> halves(static_cast<size_t>(cast(from).halves() ? count : 0));
-  ATOM_CUDA_CHECK(cudaMemcpyAsync(
-      halves.empty() ? static_cast<void*>(to.data()) : halves.data(), cast(from).raw(),
-      static_cast<size_t>(count * dtype_bytes(from.dtype())), cudaMemcpyDeviceToHost, stream_));
-  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
-  std::ranges::transform(halves, to.begin(), f16_to_f32);
-}
 
 HostActivations CudaBackend::read(const Activations& from, int64_t tokens) {
   ATOM_CHECK(tokens <= from.max_tokens(), "read past the end");
@@ -379,9 +366,14 @@ void CudaBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
   launch_quantize_rows(params, stream_);
 }
 
-void CudaBackend::argmax(const Tensor& x, int64_t rows, TokenIds& y) {
-  ATOM_CHECK(rows <= x.rows() && rows <= y.size() && x.cols() <= INT32_MAX, "argmax: shapes");
-  launch_argmax({.x = cast(x).data(),
+void CudaBackend::choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                                TokenIds& y) {
+  ATOM_CHECK(rows <= x.rows() && rows <= y.size() && x.cols() <= INT32_MAX,
+             "choose_tokens: shapes");
+  ATOM_CHECK(draws.empty() || static_cast<int64_t>(draws.size()) == rows,
+             "choose_tokens: a draw a row");
+  launch_choose({.x = cast(x).data(),
+                 .draws = draws.empty() ? nullptr : on_device(draws),
                  .y = static_cast<CudaTokenIds&>(y).data(),
                  .rows = rows,
                  .cols = x.cols()},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 namespace atom::cuda {
 namespace {
@@ -20,10 +21,16 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   const int64_t tokens = batch.size();
   size_t pages = 0;
   for (const SequenceSlice& slice : batch.sequences) pages += slice.pages.size();
-  const auto fixed = static_cast<size_t>(static_cast<int64_t>(Part::kPages) * tokens);
+  const auto draws = static_cast<int64_t>(batch.draws.size());
+  const int64_t before = draws * kDrawInts;
+  const auto fixed = static_cast<size_t>(before + static_cast<int64_t>(Part::kPages) * tokens);
   packed_.assign(fixed, 0);
   packed_.reserve(fixed + pages);
-  const auto part = [&](Part p) { return packed_.begin() + static_cast<int64_t>(p) * tokens; };
+  const auto part = [&](Part p) {
+    return packed_.begin() + before + static_cast<int64_t>(p) * tokens;
+  };
+  if (draws > 0)
+    std::memcpy(packed_.data(), batch.draws.data(), std::span(batch.draws).size_bytes());
   std::copy(batch.tokens.begin(), batch.tokens.end(), part(Part::kTokens));
   std::copy(batch.positions.begin(), batch.positions.end(), part(Part::kPositions));
   std::copy_n(batch.logit_rows.begin(),
@@ -55,11 +62,18 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   };
   for (const SequenceSlice& slice : batch.sequences) add(slice);
   longest_decode_ = round_up_coarsely(longest_decode_);
-  if (tokens == tokens_ && packed_ == sent_) return {};
+  if (draws == draws_ && tokens == tokens_ && packed_ == sent_) return {};
+  draws_ = draws;
   tokens_ = tokens;
   ATOM_TRY(upload_.send(packed_, stream));
   packed_.swap(sent_);
   return {};
+}
+
+const void* DeviceBatch::find(const Batch& batch, const void* host) const {
+  if (host == batch.tokens.data()) return at(Part::kTokens);
+  if (host == batch.logit_rows.data()) return at(Part::kLogitRows);
+  return host != nullptr && host == batch.draws.data() ? upload_.data() : nullptr;
 }
 
 attention::SequenceView DeviceBatch::sequences() const {

@@ -26,18 +26,20 @@ class DeviceBatch {
 
   // Changes whenever the arrays move: what was recorded with them is then void.
   const void* address() const { return upload_.data(); }
-  const int32_t* token_ids() const { return at(Part::kTokens); }
   const int32_t* positions() const { return at(Part::kPositions); }
   const int32_t* slots() const { return at(Part::kSlots); }  // page * 16 + slot
   const int32_t* token_sequences() const { return at(Part::kTokenSequence); }
-  const int32_t* logit_rows() const { return at(Part::kLogitRows); }
+  int64_t draw_count() const { return draws_; }
+  // Where tokens, logit rows or draws of the batch that was taken over are, given theirs on the
+  // host; null for other arrays.
+  const void* find(const Batch& batch, const void* host) const;
   const int32_t* decode_list() const { return at(Part::kDecodeList); }
   const int32_t* chunk_list() const { return at(Part::kChunkList); }
   attention::SequenceView sequences() const;
 
  private:
-  // Each but the last has room for one int a token, so that places depend on that number
-  // only.
+  // What follows the draws. Each but the last has room for one int a token, so that places depend
+  // on the numbers of draws and tokens only.
   enum class Part {
     kTokens,
     kPositions,
@@ -53,10 +55,12 @@ class DeviceBatch {
     kPages
   };
   const int32_t* at(Part part) const {
-    return upload_.data() + static_cast<int64_t>(part) * tokens_;
+    return upload_.data() + draws_ * kDrawInts + static_cast<int64_t>(part) * tokens_;
   }
 
-  int64_t tokens_ = 0, longest_decode_ = 0, decode_items_ = 0;
+  static constexpr int64_t kDrawInts = sizeof(TokenDraw) / sizeof(int32_t);
+
+  int64_t draws_ = 0, tokens_ = 0, longest_decode_ = 0, decode_items_ = 0;
   std::vector<int32_t> chunks_;
   std::vector<int32_t> packed_, sent_;
   Upload upload_;

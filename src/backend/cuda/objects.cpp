@@ -52,6 +52,31 @@ Result<std::unique_ptr<CudaTensor>> CudaTensor::create(int64_t rows, int64_t col
   return tensor;
 }
 
+void CudaTensor::from_host(std::span<const float> values, cudaStream_t stream) {
+  ATOM_CHECK(static_cast<int64_t>(values.size()) <= rows_ * cols_, "write past the end");
+  std::vector<uint16_t> rounded;
+  const void* source = values.data();
+  if (halves()) {
+    for (const float value : values) rounded.push_back(f32_to_f16(value));
+    source = rounded.data();
+  }
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(raw(), source,
+                                  values.size() * static_cast<size_t>(dtype_bytes(dtype())),
+                                  cudaMemcpyHostToDevice, stream));
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream));
+}
+
+void CudaTensor::to_host(int64_t rows, std::span<float> values, cudaStream_t stream) const {
+  const int64_t count = rows * cols_;
+  ATOM_CHECK(rows <= rows_ && static_cast<int64_t>(values.size()) >= count, "read past the end");
+  std::vector<uint16_t> rounded(static_cast<size_t>(halves() ? count : 0));
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(
+      rounded.empty() ? static_cast<void*>(values.data()) : rounded.data(), raw(),
+      static_cast<size_t>(count * dtype_bytes(dtype())), cudaMemcpyDeviceToHost, stream));
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream));
+  std::ranges::transform(rounded, values.begin(), f16_to_f32);
+}
+
 // --- activations
 
 Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFormat& format,

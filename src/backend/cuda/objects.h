@@ -37,6 +37,10 @@ class CudaTensor final : public Tensor {
   const float* data() const { return const_cast<CudaTensor*>(this)->data(); }
   uint64_t serial() const { return serial_; }
 
+  // Backend::write and read. Wait for the stream.
+  void from_host(std::span<const float> values, cudaStream_t stream);
+  void to_host(int64_t rows, std::span<float> values, cudaStream_t stream) const;
+
  private:
   CudaTensor(int64_t rows, int64_t cols, Precision precision)
       : rows_(rows), cols_(cols), precision_(precision) {}

@@ -12,9 +12,9 @@ namespace atom::cuda {
 
 // What the launches of a step depend on.
 struct StepKey {
-  uint64_t cache = 0, state = 0, logits = 0, best = 0;  // serial numbers; the last two may be 0
-  bool argmax = false;                                  // best is not read only, but written
-  int64_t tokens = 0, logit_rows = 0;
+  uint64_t cache = 0, state = 0, logits = 0, chosen = 0;  // serial numbers; the last two may be 0
+  bool chooses = false;                                   // chosen is not read only, but written
+  int64_t tokens = 0, logit_rows = 0, draws = 0;
   int64_t longest = 0;          // DeviceBatch::longest_decode
   const void* batch = nullptr;  // DeviceBatch::address
 

@@ -13,7 +13,7 @@ Result<std::unique_ptr<CudaReadback>> CudaReadback::create(int64_t rows, int64_t
   std::unique_ptr<CudaReadback> made(new CudaReadback);
   made->rows_ = rows;
   made->capacity_ = rows * vocab;
-  ATOM_TRY(made->best_.reserve(rows));
+  ATOM_TRY(made->chosen_.reserve(rows));
   ATOM_TRY(made->logits_.reserve(made->capacity_));
   ATOM_CUDA_CHECK(cudaEventCreate(&made->began_));
   ATOM_CUDA_CHECK(cudaEventCreate(&made->ran_));
@@ -36,15 +36,15 @@ void CudaReadback::end(const StepArgs& args, cudaStream_t stream) {
   const auto rows = static_cast<int64_t>(args.batch->logit_rows.size());
   const int64_t whole = args.reading.whole_rows;
   ATOM_CHECK(rows <= rows_ && whole <= rows, "more rows than the readback was made for");
-  best_count_ = static_cast<size_t>(whole < rows ? rows : 0);
+  chosen_count_ = static_cast<size_t>(whole < rows ? rows : 0);
   logit_count_ = static_cast<size_t>(whole == 0 ? 0 : whole * args.logits->cols());
   ATOM_CHECK(static_cast<int64_t>(logit_count_) <= capacity_, "a larger vocabulary");
   const auto copy = [&](void* to, const void* from, size_t count) {
     if (count == 0) return;
     ATOM_CUDA_CHECK(cudaMemcpyAsync(to, from, 4 * count, cudaMemcpyDeviceToHost, stream));
   };
-  if (best_count_ > 0) {
-    copy(best_.data(), cast(*args.reading.best).data(), best_count_);
+  if (chosen_count_ > 0) {
+    copy(chosen_.data(), cast(*args.reading.chosen).data(), chosen_count_);
   }
   if (logit_count_ > 0) {
     copy(logits_.data(), cast(*args.logits).data(), logit_count_);
@@ -56,7 +56,7 @@ StepOutput CudaReadback::wait() {
   ATOM_CUDA_CHECK(cudaEventSynchronize(copied_));
   float milliseconds = 0;
   ATOM_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, began_, ran_));
-  return {.best = {best_.data(), best_count_},
+  return {.chosen = {chosen_.data(), chosen_count_},
           .logits = {reinterpret_cast<float*>(logits_.data()), logit_count_},
           .seconds = static_cast<double>(milliseconds) * 1e-3};
 }

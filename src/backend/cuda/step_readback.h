@@ -46,9 +46,9 @@ class CudaReadback final : public StepReadback {
 
  private:
   CudaReadback() = default;
-  PinnedBuffer best_, logits_;
+  PinnedBuffer chosen_, logits_;
   int64_t rows_ = 0, capacity_ = 0;  // capacity: floats
-  size_t best_count_ = 0, logit_count_ = 0;
+  size_t chosen_count_ = 0, logit_count_ = 0;
   cudaEvent_t began_ = nullptr, ran_ = nullptr, copied_ = nullptr;
 };
 

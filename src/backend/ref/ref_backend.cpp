@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/ref/ref_attention.h"
+#include "backend/ref/ref_choose.h"
 #include "backend/ref/ref_objects.h"
 #include "base/parallel.h"
 #include "ops/host_step.h"
@@ -298,17 +299,15 @@ class RefBackend final : public Backend {
     ref::paged_attention(args);
   }
 
-  void argmax(const Tensor& x, int64_t rows, TokenIds& y) override {
-    ATOM_CHECK(rows <= x.rows() && rows <= y.size(), "argmax: more rows than there are");
+  void choose_tokens(const Tensor& x, int64_t rows, std::span<const TokenDraw> draws,
+                     TokenIds& y) override {
+    ATOM_CHECK(rows <= x.rows() && rows <= y.size(), "choose_tokens: more rows than there are");
+    ATOM_CHECK(draws.empty() || static_cast<int64_t>(draws.size()) == rows,
+               "choose_tokens: a draw a row");
     for (int64_t t = 0; t < rows; ++t) {
-      const std::span<const float> row = cast(x).row(t);
-      int32_t& best = static_cast<HostTokenIds&>(y).ids[static_cast<size_t>(t)] = 0;
-      double most = -std::numeric_limits<double>::infinity();
-      for (size_t k = 0; k < row.size(); ++k) {
-        if (!(row[k] > most)) continue;
-        most = row[k];
-        best = static_cast<int32_t>(k);
-      }
+      const auto i = static_cast<size_t>(t);
+      static_cast<HostTokenIds&>(y).ids[i] =
+          ref::choose_token(cast(x).row(t), draws.empty() ? TokenDraw{} : draws[i]);
     }
   }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "backend/cuda/rows/code_places.h"
+#include "ops/token_draw.h"
 #include "tensor/format_types.h"
 
 namespace atom::cuda {
@@ -73,13 +74,16 @@ struct GatherParams {
 };
 void launch_gather_rows(const GatherParams& params, cudaStream_t stream);
 
-// y[i] = where the largest of x's row i is, see Backend::argmax; rows of `cols` floats.
-struct ArgmaxParams {
+// y[i] = the token chosen from x's row i, see Backend::choose_tokens; rows of `cols` floats.
+struct ChooseParams {
   const float* x = nullptr;
+  const TokenDraw* draws = nullptr;  // [rows], or null: the argmax of each
   int32_t* y = nullptr;
   int64_t rows = 0, cols = 0;
 };
-void launch_argmax(const ArgmaxParams& params, cudaStream_t stream);
+void launch_choose(const ChooseParams& params, cudaStream_t stream);
+// What it takes without draws.
+void launch_argmax(const ChooseParams& params, cudaStream_t stream);
 
 // h [K, K] += x^T x over T rows of x, in the order of the rows; both triangles.
 struct GramParams {

@@ -1,4 +1,4 @@
-#include "engine/logits.h"
+#include "ops/logits.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/random.h"
+#include "ops/token_draw.h"
 
 namespace atom {
 namespace {
@@ -40,13 +41,44 @@ TEST(Logits, SumsAreThoseOfDoubles) {
     for (const float x : logits) {
       if (!std::isnan(x)) expected += std::exp((static_cast<double>(x) - shift) * 0.5);
     }
-    std::vector<double> blocks;
-    const double found = sum_of_exponentials(logits, shift, 0.5f, &blocks);
-    EXPECT_NEAR(found, expected, 1e-6 * expected) << count;
-    EXPECT_EQ(blocks.size(), (count + 63) / 64);
-    double total = 0;
-    for (const double block : blocks) total += block;
-    EXPECT_EQ(total, found);
+    EXPECT_NEAR(sum_of_exponentials(logits, shift, 0.5f), expected, 1e-6 * expected) << count;
+  }
+}
+
+// The lanes of vectors compute what token_draw.h says of one token.
+TEST(Logits, WeightsAreThoseOfSingleTokens) {
+  Random random(4);
+  std::vector<float> weights;
+  std::vector<uint64_t> blocks;
+  for (const size_t count : {1u, 15u, 16u, 64u, 65u, 49152u}) {
+    const auto scale = static_cast<float>(3 * random.uniform());
+    std::vector<float> logits(count);
+    for (float& x : logits) {
+      x = static_cast<float>((random.below(2) == 0 ? 1.0 : 20.0) * random.normal());
+    }
+    logits[count / 2] = kNan;
+    if (count > 3) logits[3] = -kInfinity;
+    const float best = std::max(best_token(logits).logit, -100.0f);
+    for (const uint64_t least : {uint64_t{0}, kFullWeight / 3}) {
+      const uint64_t found = weigh_tokens(logits, best, scale, least, weights, blocks);
+      ASSERT_EQ(weights.size(), count);
+      ASSERT_EQ(blocks.size(), (count + 63) / 64);
+      uint64_t total = 0;
+      for (size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(weights[i], relative_weight(logits[i], best, scale)) << logits[i];
+        ASSERT_LE(weights[i], 1.0f) << logits[i];
+        const uint64_t whole = whole_weight(weights[i]);
+        if (whole < least) continue;
+        total += whole;
+        blocks[i / 64] -= whole;
+      }
+      EXPECT_EQ(total, found);
+      EXPECT_EQ(std::ranges::count(blocks, 0u), static_cast<std::ptrdiff_t>(blocks.size()));
+    }
+  }
+  // Near zero, where weights are close to 1: none is above it.
+  for (float x = -1.0f; x < -1e-38f; x *= 0.9999f) {
+    ASSERT_LE(exp_nonpositive(x), 1.0f) << x;
   }
 }
 

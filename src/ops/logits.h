@@ -35,15 +35,16 @@ class TokenRanking {
   std::vector<RankedToken> candidates_;
 };
 
-// exp(x) to about 1e-7 of it for x in [-87, 0]; 0 below and for NaN.
-float exp_nonpositive(float x);
-
 inline constexpr int64_t kLogitBlock = 64;
 
 // The sum of exp_nonpositive((logits[i] - shift) * scale) over all i. REQUIRES: shift is finite and
-// no logit is above it, scale > 0. block_sums, where given, becomes the sums of consecutive blocks
-// of kLogitBlock tokens.
-double sum_of_exponentials(std::span<const float> logits, float shift, float scale,
-                           std::vector<double>* block_sums = nullptr);
+// no logit is above it, scale > 0.
+double sum_of_exponentials(std::span<const float> logits, float shift, float scale);
+
+// weights[i] = relative_weight(logits[i], best, scale); block_sums: of consecutive kLogitBlock
+// tokens, the whole_weight()s that are at least `least`. Returns the sum of all blocks. REQUIRES:
+// as above.
+uint64_t weigh_tokens(std::span<const float> logits, float best, float scale, uint64_t least,
+                      std::vector<float>& weights, std::vector<uint64_t>& block_sums);
 
 }  // namespace atom

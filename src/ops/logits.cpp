@@ -1,4 +1,4 @@
-#include "engine/logits.h"
+#include "ops/logits.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,6 +6,7 @@
 
 #include "base/multiversion.h"
 #include "ops/argmax.h"
+#include "ops/token_draw.h"
 
 namespace atom {
 namespace {
@@ -16,12 +17,20 @@ constexpr int64_t kLanes = 16;
 // Elementwise arithmetic on 16 floats, in whatever registers the machine has.
 using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+using Longs = int64_t __attribute__((vector_size(kLanes * sizeof(int64_t))));
 
 #define ATOM_INLINE __attribute__((always_inline)) inline
 
 ATOM_INLINE void load(const float* from, Floats& to) { __builtin_memcpy(&to, from, sizeof to); }
 
-// Range reduction and polynomial of Cephes' expf, in place.
+// The elements [i, end), at most kLanes of them; minus infinity behind them.
+ATOM_INLINE void load_some(const float* from, int64_t i, int64_t end, Floats& to) {
+  if (i + kLanes <= end) return load(from + i, to);
+  to = Floats{} + kLowest;
+  for (int64_t lane = 0; i + lane < end; ++lane) to[lane] = from[i + lane];
+}
+
+// exp_nonpositive() of each lane, in place.
 ATOM_INLINE void exponential(Floats& x) {
   constexpr float kLowest = -87.0f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds
@@ -60,19 +69,15 @@ ATOM_MULTIVERSION void block_maxima(const float* logits, int64_t count, float* m
 }
 
 // Sums of a block are in float, lane by lane, then the lanes in order; the rest is double.
-ATOM_MULTIVERSION double exponentials(const float* logits, int64_t count, float shift, float scale,
-                                      double* block_sums) {
+ATOM_MULTIVERSION double exponentials(const float* logits, int64_t count, float shift,
+                                      float scale) {
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kLogitBlock) {
     const int64_t end = std::min(begin + kLogitBlock, count);
     Floats sums = {};
     for (int64_t i = begin; i < end; i += kLanes) {
-      Floats x = Floats{} + kLowest;
-      if (i + kLanes <= end) {
-        load(logits + i, x);
-      } else {
-        for (int64_t lane = 0; i + lane < end; ++lane) x[lane] = logits[i + lane];
-      }
+      Floats x;
+      load_some(logits, i, end, x);
       x = (x - shift) * scale;
       exponential(x);
       sums += x;
@@ -80,7 +85,33 @@ ATOM_MULTIVERSION double exponentials(const float* logits, int64_t count, float 
     float sum = 0;
     for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
     total += static_cast<double>(sum);
-    if (block_sums != nullptr) block_sums[begin / kLogitBlock] = static_cast<double>(sum);
+  }
+  return total;
+}
+
+ATOM_MULTIVERSION uint64_t weigh(const float* logits, int64_t count, float best, float scale,
+                                 int64_t least, float* weights, uint64_t* block_sums) {
+  uint64_t total = 0;
+  for (int64_t begin = 0; begin < count; begin += kLogitBlock) {
+    const int64_t end = std::min(begin + kLogitBlock, count);
+    Longs sums = {};
+    for (int64_t i = begin; i < end; i += kLanes) {
+      Floats x;
+      load_some(logits, i, end, x);
+      x = (x - best) * scale;
+      exponential(x);
+      if (i + kLanes <= end) {
+        __builtin_memcpy(weights + i, &x, sizeof x);
+      } else {
+        for (int64_t lane = 0; i + lane < end; ++lane) weights[i + lane] = x[lane];
+      }
+      const Longs whole = __builtin_convertvector(x * static_cast<float>(kFullWeight), Longs);
+      sums += whole >= least ? whole : Longs{};
+    }
+    uint64_t sum = 0;
+    for (int64_t lane = 0; lane < kLanes; ++lane) sum += static_cast<uint64_t>(sums[lane]);
+    total += sum;
+    block_sums[begin / kLogitBlock] = sum;
   }
   return total;
 }
@@ -132,20 +163,16 @@ std::span<const RankedToken> TokenRanking::best(std::span<const float> logits, i
   return candidates_;
 }
 
-float exp_nonpositive(float x) {
-  Floats lanes = Floats{} + x;
-  exponential(lanes);
-  return lanes[0];
+double sum_of_exponentials(std::span<const float> logits, float shift, float scale) {
+  return exponentials(logits.data(), static_cast<int64_t>(logits.size()), shift, scale);
 }
 
-double sum_of_exponentials(std::span<const float> logits, float shift, float scale,
-                           std::vector<double>* block_sums) {
-  double* sums = nullptr;
-  if (block_sums != nullptr) {
-    block_sums->resize(static_cast<size_t>(block_count(logits)));
-    sums = block_sums->data();
-  }
-  return exponentials(logits.data(), static_cast<int64_t>(logits.size()), shift, scale, sums);
+uint64_t weigh_tokens(std::span<const float> logits, float best, float scale, uint64_t least,
+                      std::vector<float>& weights, std::vector<uint64_t>& block_sums) {
+  weights.resize(logits.size());
+  block_sums.resize(static_cast<size_t>(block_count(logits)));
+  return weigh(logits.data(), static_cast<int64_t>(logits.size()), best, scale,
+               static_cast<int64_t>(least), weights.data(), block_sums.data());
 }
 
 }  // namespace atom
