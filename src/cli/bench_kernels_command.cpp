@@ -39,7 +39,7 @@ constexpr NamedKernels kKernelGroups[] = {
     {"w4a8", KernelGroup::kW4A8},           {"w4a4", KernelGroup::kW4A4},
     {"w8a8", KernelGroup::kW8A8},           {"experts", KernelGroup::kExperts},
     {"attention", KernelGroup::kAttention}, {"rows", KernelGroup::kRows},
-    {"reorder", KernelGroup::kReorder}};
+    {"reorder", KernelGroup::kReorder},     {"sampling", KernelGroup::kSampling}};
 
 constexpr int64_t kMostOfSize = 1 << 20;
 constexpr int64_t kMostElements = int64_t{1} << 30;  // of the weights, inputs and outputs each
@@ -109,7 +109,7 @@ Result<KernelWork> parse_work(const std::vector<std::string>& what) {
     if (named == nullptr && !size) {
       return error(ErrorCode::kInvalidArgument,
                    "bench kernels: '{}': neither one of w4a8, w4a4, w8a8, experts, attention, "
-                   "rows, reorder nor a size NxKxM of up to {} elements",
+                   "rows, reorder, sampling nor a size NxKxM of up to {} elements",
                    word, kMostElements);
     }
     if (named != nullptr) work.groups.push_back(*named);
@@ -209,8 +209,10 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
       "beside what gives the same result otherwise, measured in the same process: GEMMs (128\n"
       "INT8 outlier columns, groups of 128) beside the vendor's in FP16, INT8 and FP8, w4a8 GEMMs\n"
       "of a mixture (two of eight experts a token) beside as many of the vendor's, attention\n"
-      "of one new token beside the same with INT8 and F16 caches, and the reorder that is fused\n"
-      "with its neighbours beside one in kernels of its own. \"2.00 x fp16\" takes half as long.\n"
+      "of one new token beside the same with INT8 and F16 caches, the reorder that is fused with\n"
+      "its neighbours beside one in kernels of its own, and tokens drawn from rows of logits "
+      "beside\n"
+      "their argmax. \"2.00 x fp16\" takes half as long.\n"
       "The roof is the copy rate, measured, or the chip's peak for INT8 and FP8, whichever is\n"
       "nearer. Without sizes: 4096x4096 with 16 to 4096 tokens.\n"
       "\n"
@@ -220,10 +222,10 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
       "  atom bench kernels w4a8 w4a4 22016x4096x64 4096x11008x64 --json");
   auto arguments = std::make_shared<BenchKernelsArguments>();
   command
-      ->add_option(
-          "WHAT", arguments->what,
-          "w4a8, w4a4, w8a8, experts, attention, rows, reorder (default: all), and sizes NxKxM:\n"
-          "N x K weights, M tokens")
+      ->add_option("WHAT", arguments->what,
+                   "w4a8, w4a4, w8a8, experts, attention, rows, reorder, sampling (default: all), "
+                   "sizes NxKxM:\n"
+                   "N x K weights, M tokens")
       ->type_name("");
   command->add_option("--device", arguments->device, "cuda, cpu or ref")
       ->type_name("NAME")

@@ -19,6 +19,7 @@ enum class KernelGroup : uint8_t {
   kAttention,  // of new tokens over an INT4 cache
   kRows,       // norm, gather and quantize
   kReorder,    // all of these fused, against a gather and two GEMMs of their own
+  kSampling,   // a token from each row of logits
 };
 
 // N x K weights, M tokens.

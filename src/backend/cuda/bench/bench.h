@@ -28,6 +28,7 @@ Status bench_experts(const Run& run);
 Status bench_attention(const Run& run);
 Status bench_rows(const Run& run);
 Status bench_reorder(const Run& run);
+Status bench_sampling(const Run& run);
 
 // Outlier columns and group size of all linears.
 inline constexpr int64_t kOutliers = 128, kGroup = 128;

@@ -75,6 +75,8 @@ Status bench_cuda_kernels(const KernelBenchMachine& machine, const KernelBenchOp
       return bench_rows(run);
     case KernelGroup::kReorder:
       return bench_reorder(run);
+    case KernelGroup::kSampling:
+      return bench_sampling(run);
   }
   return {};
 }
