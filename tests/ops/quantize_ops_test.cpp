@@ -73,7 +73,7 @@ Matrix difficult_rows(int64_t channels) {
       {0.5f, 1.5f, 2.5f, 15.0f, 0.0f, 14.5f},                // ties of the asymmetric rule
       {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f, -12.0f},   // ties of E2M1
       {-0.5f, -1.5f, -2.5f, -3.5f, -5.0f, -7.0f, -10.0f, 12.0f},
-      {3.0f, 4.0f, 5.0f},                                    // far from zero, one sign
+      {3.0f, 4.0f, 5.0f},  // far from zero, one sign
       {-3.0f, -4.0f, -5.0f},
       {2.0f, -2.0f, 1.0f},  // both ends equal: the positive one decides the sign
       {127.0f, 126.5f, 0.5f, -127.5f, -63.5f},
@@ -400,8 +400,8 @@ TEST(WideInputs, CodesAreTheSameOnEveryBackend) {
   for (const Wide w :
        {Wide{576, 64, 21, 1.0f}, Wide{1536, 0, 7, 0.9f}, Wide{2096, 16, 3, 1.0f},
         Wide{4096, 128, 5, 0.95f}, Wide{8192, 128, 3, 1.0f}, Wide{12288, 256, 3, 1.0f},
-        Wide{14336, 128, 2, 0.9f}, Wide{576, 64, 21, 0.9f, 128},
-        Wide{608, 32, 19, 1.0f, 32, ActRule::kAsymmetric, true},
+        Wide{14336, 128, 2, 0.9f}, Wide{11008, 128, 1, 1.0f}, Wide{1536, 0, 45, 1.0f},
+        Wide{576, 64, 21, 0.9f, 128}, Wide{608, 32, 19, 1.0f, 32, ActRule::kAsymmetric, true},
         Wide{4096, 32, 3, 1.0f, 32, ActRule::kAsymmetric, true},
         Wide{1376, 160, 7, 1.0f, 64, ActRule::kSigned},
         Wide{1536, 0, 5, 1.0f, 64, ActRule::kAsymmetric, true},

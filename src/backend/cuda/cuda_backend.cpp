@@ -363,6 +363,7 @@ void CudaBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
   params.source = RowSource::kSilu;
   params.x = cast(*args.gate_up).raw();
   params.halves = cast(*args.gate_up).halves();
+  if (kernels_.hopper && launch_silu_clusters(params, device_info().sms, stream_)) return;
   launch_quantize_rows(params, stream_);
 }
 

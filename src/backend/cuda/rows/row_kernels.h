@@ -48,6 +48,9 @@ void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
 // and of kSilu into w4a8 inputs (false: not served), and of groups of 4-bit codes into w4a4 inputs.
 bool launch_half_rows(const QuantizeParams& params, cudaStream_t stream);
 bool launch_silu_quantize(const QuantizeParams& params, cudaStream_t stream);
+// What launch_silu_quantize serves; the same for few tokens, on Hopper, see silu_clusters_sm90a.cu.
+bool serves_silu_runs(const QuantizeParams& params);
+bool launch_silu_clusters(const QuantizeParams& params, int sms, cudaStream_t stream);
 bool serves_group_rows(const QuantizeParams& params);
 void launch_group_rows(const QuantizeParams& params, cudaStream_t stream);
 
