@@ -4,6 +4,10 @@
 #include <fstream>
 #include <string>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace atom {
 namespace {
 
@@ -35,6 +39,12 @@ int64_t available_memory_bytes() {
     bytes = bytes > 0 ? std::min(bytes, left) : left;
   }
   return bytes;
+}
+
+void return_free_memory() {
+#ifdef __GLIBC__
+  (void)::malloc_trim(0);
+#endif
 }
 
 }  // namespace atom

@@ -9,4 +9,7 @@ namespace atom {
 // container runs in. 0 where the system does not say.
 int64_t available_memory_bytes();
 
+// Gives back to the system what the allocator keeps although nobody uses it.
+void return_free_memory();
+
 }  // namespace atom

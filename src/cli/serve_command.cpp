@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/model_arguments.h"
 #include "cli/number_options.h"
@@ -59,7 +60,7 @@ Status add_keys(const std::string& path, std::vector<std::string>& keys) {
   return error(ErrorCode::kInvalidArgument, "{}: holds no key", path);
 }
 
-Result<int64_t> choose_kv_pages(const ServeArguments& arguments, const Backend& backend,
+Result<KvPages> choose_kv_pages(const ServeArguments& arguments, const Backend& backend,
                                 const Decoder& decoder, int64_t context) {
   const int64_t a_page = page_bytes(ATOM_TRY(decoder.make_cache(1))->shape());
   if (arguments.kv_memory.empty()) {
@@ -69,7 +70,9 @@ Result<int64_t> choose_kv_pages(const ServeArguments& arguments, const Backend& 
                              .memory = backend.memory()});
   }
   const int64_t bytes = ATOM_TRY(parse_bytes("--kv-memory", arguments.kv_memory));
-  if (bytes / a_page >= 1) return bytes / a_page;
+  if (const int64_t pages = bytes / a_page; pages >= 1) {
+    return KvPages{.pages = pages, .cache_pages = pages};
+  }
   return error(ErrorCode::kInvalidArgument, "--kv-memory: {} bytes, less than a page of {}", bytes,
                a_page);
 }
@@ -87,6 +90,7 @@ Status serve(ServeArguments& arguments) {
     ATOM_TRY(add_keys(arguments.api_key_file, arguments.server.api_keys));
   }
   const OpenedModel model = ATOM_TRY(open_model(arguments.model));
+  return_free_memory();  // loading took some
   EngineOptions& engine_options = arguments.engine;
   engine_options.prefix_cache = !arguments.no_prefix_cache;
   engine_options.max_batch_tokens =
@@ -99,7 +103,9 @@ Status serve(ServeArguments& arguments) {
                                {.max_tokens = engine_options.max_batch_tokens,
                                 .max_logit_rows = engine_options.max_sequences,
                                 .positions = model.weights->prefix_tokens + context}));
-  const int64_t pages = ATOM_TRY(choose_kv_pages(arguments, *model.backend, *decoder, context));
+  const auto [pages, cache_pages] =
+      ATOM_TRY(choose_kv_pages(arguments, *model.backend, *decoder, context));
+  engine_options.cache_pages = cache_pages;
   engine_options.context = std::min(context, pages * kPageTokens);
   const std::unique_ptr<Engine> engine = ATOM_TRY(Engine::create(*decoder, pages, engine_options));
 
@@ -143,10 +149,12 @@ void add_limits(CLI::App& command, ServeArguments& arguments) {
   count("--max-batch-tokens", engine.max_batch_tokens, 1, 1 << 20,
         "Tokens of a step: more favours long prompts, fewer a steady stream");
   command
-      .add_option("--kv-memory", arguments.kv_memory,
-                  "Memory of the KV cache, like 512M or 4G (default: 8 full contexts, at most a\n"
-                  "quarter of the free memory; with --device cuda --max-sequences full contexts,\n"
-                  "at most nine tenths of what the model leaves of the GPU's)")
+      .add_option(
+          "--kv-memory", arguments.kv_memory,
+          "Memory of the KV cache, like 512M or 4G (default: 8 full contexts, at most a\n"
+          "quarter of the free memory, and 2 for what the prefix cache keeps; with --device\n"
+          "cuda --max-sequences full contexts, at most nine tenths of what the model leaves\n"
+          "of the GPU's)")
       ->type_name("SIZE")
       ->group("Limits");
   count("--max-waiting", engine.max_waiting_requests, 0, 1 << 24,

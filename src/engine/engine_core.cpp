@@ -44,7 +44,8 @@ EngineCore::EngineCore(std::unique_ptr<Runner> runner, const EngineOptions& opti
       options_(options),
       scheduler_({.max_sequences = options.max_sequences,
                   .max_batch_tokens = options.max_batch_tokens,
-                  .max_logit_rows = runner_->limits().max_logit_rows},
+                  .max_logit_rows = runner_->limits().max_logit_rows,
+                  .cache_pages = options.cache_pages},
                  runner_->limits().pages) {}
 
 EngineCore::~EngineCore() = default;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace atom {
 
@@ -12,6 +13,8 @@ struct EngineOptions {
                              // chunks of prompts; at most the runner's, at least max_sequences
   int64_t context = 0;       // tokens of prompt and output together; 0: all that fits
   bool prefix_cache = true;  // requests share pages with equal beginnings
+  // Pages beyond so many are touched only for sequences that run, not to keep what others left.
+  int64_t cache_pages = std::numeric_limits<int64_t>::max();
   int64_t max_waiting_requests = 1024;     // beyond these submit() rejects
   int64_t max_waiting_tokens = 4'000'000;  // of waiting prompts
 };

@@ -6,6 +6,7 @@ namespace atom {
 namespace {
 
 constexpr int64_t kHostSequences = 8;
+constexpr int64_t kHostCacheSequences = 2;
 constexpr int64_t kHostShare = 4;  // one part in so many
 // Left on a device for what it allocates later: graphs, workspaces of libraries, fragments.
 constexpr int64_t kDeviceReserve = 10;  // one part in so many
@@ -14,13 +15,15 @@ double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 }  // namespace
 
-Result<int64_t> default_kv_pages(const KvBudget& budget) {
+Result<KvPages> default_kv_pages(const KvBudget& budget) {
   const int64_t a_sequence = (budget.context + kPageTokens - 1) / kPageTokens;
   const int64_t free = budget.memory.free_bytes;
   if (!budget.memory.own) {
     const int64_t wanted = a_sequence * std::min(budget.max_sequences, kHostSequences);
-    if (free == 0) return wanted;
-    return std::clamp(free / kHostShare / budget.page_bytes, int64_t{1}, wanted);
+    return KvPages{
+        .pages = free == 0 ? wanted
+                           : std::clamp(free / kHostShare / budget.page_bytes, int64_t{1}, wanted),
+        .cache_pages = a_sequence * kHostCacheSequences};
   }
   const int64_t room = free - free / kDeviceReserve;
   if (room / budget.page_bytes < a_sequence) {
@@ -29,7 +32,8 @@ Result<int64_t> default_kv_pages(const KvBudget& budget) {
                  "sequence of {} tokens needs {:.0f} MiB: lower --context or set --kv-memory",
                  mib(room), budget.context, mib(a_sequence * budget.page_bytes));
   }
-  return std::min(room / budget.page_bytes, a_sequence * budget.max_sequences);
+  const int64_t pages = std::min(room / budget.page_bytes, a_sequence * budget.max_sequences);
+  return KvPages{.pages = pages, .cache_pages = pages};
 }
 
 }  // namespace atom

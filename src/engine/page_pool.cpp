@@ -23,8 +23,11 @@ size_t PagePool::KeyHash::operator()(const Key& key) const {
   return hash;
 }
 
-PagePool::PagePool(int64_t pages)
-    : entries_(static_cast<size_t>(pages) + 1), free_(static_cast<size_t>(pages)) {
+PagePool::PagePool(int64_t pages, int64_t cache_pages)
+    : entries_(static_cast<size_t>(pages) + 1),
+      free_(static_cast<size_t>(pages)),
+      untouched_(pages),
+      cache_pages_(cache_pages) {
   std::iota(free_.rbegin(), free_.rend(), 0);
   entries_.back().newer = entries_.back().older = static_cast<int32_t>(pages);
 }
@@ -33,11 +36,14 @@ bool PagePool::take(int64_t count, std::vector<int32_t>& to) {
   if (count > available()) return false;
   for (int64_t i = 0; i < count; ++i) {
     int32_t page = -1;
-    if (free_.empty()) {
+    const bool untouched = free_pages() == untouched_;  // all that are free
+    const bool grows = untouched && pages() - untouched_ >= cache_pages_;
+    if (free_.empty() || (grows && cached_ > 0)) {
       page = overwrite_oldest();
     } else {
       page = free_.back();
       free_.pop_back();
+      if (untouched) --untouched_;
     }
     entry(page).references = 1;
     to.push_back(page);

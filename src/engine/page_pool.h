@@ -34,7 +34,10 @@ struct PageLink {
 // One thread uses a pool at a time.
 class PagePool {
  public:
-  explicit PagePool(int64_t pages);
+  // cache_pages: once so many different pages have been taken, cached ones are overwritten before
+  // another is taken for the first time, so that a cache alone touches no more memory.
+  PagePool(int64_t pages, int64_t cache_pages);
+  explicit PagePool(int64_t pages) : PagePool(pages, pages) {}
 
   int64_t pages() const { return static_cast<int64_t>(entries_.size()) - 1; }
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
@@ -43,8 +46,8 @@ class PagePool {
   int64_t available() const { return free_pages() + cached_; }
   int64_t evictions() const { return evictions_; }  // cached pages that were overwritten
 
-  // Appends `count` pages with one reference each to `to`; free ones first, then cached ones. Or
-  // changes nothing and returns false if there are not as many.
+  // Appends `count` pages with one reference each to `to`; free ones first, then cached ones, or
+  // the other way round (see above). Or changes nothing and returns false if there are not as many.
   bool take(int64_t count, std::vector<int32_t>& to);
   // Adds a reference. REQUIRES: the page is used or cached.
   void share(int32_t page);
@@ -83,6 +86,8 @@ class PagePool {
 
   std::vector<Entry> entries_;  // one more than pages: the last heads the ring of cached pages
   std::vector<int32_t> free_;   // the page given back last is taken first
+  int64_t untouched_ = 0;       // of free_, its first: never taken
+  int64_t cache_pages_ = 0;
   std::unordered_map<Key, int32_t, KeyHash> index_;
   int64_t cached_ = 0;
   int64_t evictions_ = 0;

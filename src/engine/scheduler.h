@@ -27,8 +27,9 @@ struct StepSlice {
 
 struct SchedulerLimits {
   int64_t max_sequences = 0;
-  int64_t max_batch_tokens = 0;  // at least max_sequences
-  int64_t max_logit_rows = 0;    // at least max_sequences
+  int64_t max_batch_tokens = 0;     // at least max_sequences
+  int64_t max_logit_rows = 0;       // at least max_sequences
+  int64_t cache_pages = INT64_MAX;  // see PagePool
 };
 
 // A step is planned, and perhaps launched, while the one before may still run: pages that a plan
@@ -37,7 +38,8 @@ struct SchedulerLimits {
 // retracted.
 class Scheduler {
  public:
-  Scheduler(const SchedulerLimits& limits, int64_t pages) : limits_(limits), pool_(pages) {}
+  Scheduler(const SchedulerLimits& limits, int64_t pages)
+      : limits_(limits), pool_(pages, limits.cache_pages) {}
 
   // Queues a sequence; it needs no more pages than the pool has, and its rank is unique.
   void add(std::shared_ptr<Sequence> sequence);

@@ -106,10 +106,20 @@ Result<std::unique_ptr<TokenConstraint>> make_constraint(Grammar grammar,
 }
 
 ConstraintCompiler::ConstraintCompiler(const Tokenizer& tokenizer, std::vector<int32_t> end_ids)
-    : ConstraintCompiler(std::make_shared<const TokenTrie>(tokenizer, std::move(end_ids))) {}
+    : tokenizer_(&tokenizer), end_ids_(std::move(end_ids)) {}
 ConstraintCompiler::ConstraintCompiler(std::shared_ptr<const TokenTrie> trie)
     : trie_(std::move(trie)) {}
 ConstraintCompiler::~ConstraintCompiler() = default;
+
+// Takes megabytes, which a server whose outputs nobody constrains does without.
+const std::shared_ptr<const TokenTrie>& ConstraintCompiler::trie() {
+  std::call_once(trie_made_, [&] {
+    if (trie_ == nullptr) {
+      trie_ = std::make_shared<const TokenTrie>(*tokenizer_, std::move(end_ids_));
+    }
+  });
+  return trie_;
+}
 
 ConstraintCompiler::Made ConstraintCompiler::json_schema(std::string_view schema,
                                                          std::string_view place) {
@@ -158,10 +168,9 @@ ConstraintCompiler::Made ConstraintCompiler::find_or_make(std::string key, std::
   return made;
 }
 
-ConstraintCompiler::Made ConstraintCompiler::make(Result<Grammar> grammar,
-                                                  std::string_view place) const {
+ConstraintCompiler::Made ConstraintCompiler::make(Result<Grammar> grammar, std::string_view place) {
   Result<std::unique_ptr<TokenConstraint>> constraint =
-      make_constraint(ATOM_TRY(std::move(grammar)), trie_);
+      make_constraint(ATOM_TRY(std::move(grammar)), trie());
   if (!constraint.ok()) return constraint.status().with_context(std::string(place));
   return std::shared_ptr<const TokenConstraint>(std::move(constraint).value());
 }

@@ -32,7 +32,8 @@ class Tokenizer;
 // again costs nothing.
 class ConstraintCompiler {
  public:
-  // end_ids: the tokens that end an output by themselves, allowed where it is complete.
+  // end_ids: the tokens that end an output by themselves, allowed where it is complete. The
+  // tokenizer is asked when the first constraint is made, and must live until then.
   ConstraintCompiler(const Tokenizer& tokenizer, std::vector<int32_t> end_ids);
   explicit ConstraintCompiler(std::shared_ptr<const grammar::TokenTrie> trie);
   ~ConstraintCompiler();
@@ -56,13 +57,17 @@ class ConstraintCompiler {
   using Made = Result<std::shared_ptr<const TokenConstraint>>;
   template <class Compile>
   Made find_or_make(std::string key, std::string_view place, const Compile& compile);
-  Made make(Result<grammar::Grammar> grammar, std::string_view place) const;
+  Made make(Result<grammar::Grammar> grammar, std::string_view place);
+  const std::shared_ptr<const grammar::TokenTrie>& trie();
 
   struct Entry {
     std::string key;
     std::shared_ptr<const TokenConstraint> constraint;
   };
-  std::shared_ptr<const grammar::TokenTrie> trie_;
+  const Tokenizer* tokenizer_ = nullptr;
+  std::vector<int32_t> end_ids_;
+  std::once_flag trie_made_;
+  std::shared_ptr<const grammar::TokenTrie> trie_;  // through trie()
   std::mutex mutex_;
   std::list<Entry> entries_;  // the one used last in front
   std::unordered_map<std::string_view, std::list<Entry>::iterator> index_;

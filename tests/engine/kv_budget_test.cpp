@@ -15,19 +15,21 @@ KvBudget budget(int64_t free_bytes, bool own) {
 }
 
 TEST(KvBudget, TakesAQuarterOfTheHostAtMost) {
-  EXPECT_EQ(*default_kv_pages(budget(100'000 * kMiB, false)), 8 * 63);
-  EXPECT_EQ(*default_kv_pages(budget(400 * kMiB, false)), 100);
-  EXPECT_EQ(*default_kv_pages(budget(kMiB, false)), 1);
-  EXPECT_EQ(*default_kv_pages(budget(0, false)), 8 * 63);  // the system does not say
+  EXPECT_EQ(default_kv_pages(budget(100'000 * kMiB, false))->pages, 8 * 63);
+  EXPECT_EQ(default_kv_pages(budget(400 * kMiB, false))->pages, 100);
+  EXPECT_EQ(default_kv_pages(budget(kMiB, false))->pages, 1);
+  EXPECT_EQ(default_kv_pages(budget(0, false))->pages, 8 * 63);  // the system does not say
   KvBudget few = budget(100'000 * kMiB, false);
   few.max_sequences = 2;
-  EXPECT_EQ(*default_kv_pages(few), 2 * 63);
+  EXPECT_EQ(default_kv_pages(few)->pages, 2 * 63);
+  EXPECT_EQ(default_kv_pages(budget(0, false))->cache_pages, 2 * 63);
 }
 
 TEST(KvBudget, TakesADevicesOwnMemoryForAllSequences) {
-  EXPECT_EQ(*default_kv_pages(budget(100'000 * kMiB, true)), 20 * 63);
-  EXPECT_EQ(*default_kv_pages(budget(1000 * kMiB, true)), 900);
-  EXPECT_EQ(*default_kv_pages(budget(70 * kMiB, true)), 63);
+  EXPECT_EQ(default_kv_pages(budget(100'000 * kMiB, true))->pages, 20 * 63);
+  EXPECT_EQ(default_kv_pages(budget(1000 * kMiB, true))->pages, 900);
+  EXPECT_EQ(default_kv_pages(budget(70 * kMiB, true))->pages, 63);
+  EXPECT_EQ(default_kv_pages(budget(70 * kMiB, true))->cache_pages, 63);
 }
 
 TEST(KvBudget, SaysWhenTheModelLeavesTooLittle) {

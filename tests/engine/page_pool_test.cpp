@@ -70,6 +70,38 @@ TEST(PagePool, TheSecondOfEqualPagesStaysPrivate) {
   EXPECT_EQ(pool.free_pages(), 3);
 }
 
+// The memory of pages that nobody has taken is for sequences that run, beyond a cache's share.
+TEST(PagePool, FillsNoMoreThanItsShareWithWhatOthersLeft) {
+  PagePool pool(8, 3);
+  const auto use = [&](int64_t count, int32_t tokens) {
+    std::vector<int32_t> pages;
+    EXPECT_TRUE(pool.take(count, pages));
+    PageLink link;
+    for (const int32_t page : pages) pool.publish(link, page_of(tokens_from(tokens++)), page);
+    return pages;
+  };
+  for (int32_t i = 0; i < 10; ++i) pool.release(use(2, 100 * i));
+  EXPECT_EQ(pool.cached_pages(), 3);
+  EXPECT_EQ(pool.free_pages(), 5);
+  PageLink at;
+  EXPECT_NE(pool.find(at, page_of(tokens_from(900))), -1) << "the last one is still there";
+  // Those who run may have all; what they leave is cached where it is.
+  const std::vector<int32_t> many = use(7, 2000);
+  EXPECT_EQ(pool.cached_pages(), 0);
+  EXPECT_EQ(pool.free_pages(), 1);
+  pool.release(many);
+  EXPECT_EQ(pool.cached_pages(), 7);
+  // A page that was given back without content has been touched: it goes first.
+  std::vector<int32_t> blank;
+  ASSERT_TRUE(pool.take(1, blank));
+  pool.release(blank);
+  EXPECT_EQ(pool.cached_pages(), 6);
+  EXPECT_EQ(pool.free_pages(), 2);
+  pool.release(use(1, 3000));
+  EXPECT_EQ(pool.cached_pages(), 7);
+  EXPECT_EQ(pool.free_pages(), 1);
+}
+
 TEST(PagePool, OverwritesWhatWasUsedLongestAgoLastPagesFirst) {
   PagePool pool(4);
   std::vector<int32_t> first, second;

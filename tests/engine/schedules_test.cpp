@@ -75,6 +75,7 @@ class Schedule {
     options.max_batch_tokens =
         options.max_sequences + random_.below(runner.max_tokens - options.max_sequences + 1);
     options.prefix_cache = random_.below(4) > 0;
+    if (random_.below(3) == 0) options.cache_pages = random_.below(runner.pages);
     core_ = must(EngineCore::create(std::make_unique<FakeRunner>(runner, random_.next()), options));
     common_.resize(static_cast<size_t>(core_->options().context));
     for (int32_t& token : common_) token = some_token();
