@@ -35,7 +35,7 @@ class Consumer {
       : p_(p),
         group_(static_cast<int>(threadIdx.x) / 128),
         thread_(static_cast<int>(threadIdx.x) % 128),
-        cta_(static_cast<int>(blockIdx.x)) {}
+        cta_(static_cast<int>(blockIdx.x) / C::share) {}
 
   __device__ void run() {
     ScheduleOf<K> schedule = make_schedule<K>(p_);
@@ -80,7 +80,15 @@ class Consumer {
   // This warp has read the stage.
   __device__ void release(int stage) const {
     __syncwarp();
-    if (thread_ % 32 == 0) ptx::barrier_arrive(shared() + L::kEmpty + stage * 8);
+    const uint32_t empty = shared() + L::kEmpty + stage * 8;
+    if constexpr (C::share > 1) {
+      // Others fill it too.
+      if (thread_ % 32 < C::share) {
+        ptx::barrier_tell(ptx::address_in(empty, thread_ % 32));
+      }
+    } else {
+      if (thread_ % 32 == 0) ptx::barrier_arrive(empty);
+    }
   }
   // [scales][outlier scales][sums] of the tile's tokens.
   __device__ uint8_t* token_values() const {
@@ -92,7 +100,10 @@ class Consumer {
     return shared_memory() + L::kStaging + group_ * EpilogueTile<Out, C::slice_tokens>::kBytes;
   }
 
-  __device__ int slot(int cta) const { return cta * C::warpgroups + group_; }
+  __device__ int slot(int cta) const {
+    const int rank = static_cast<int>(blockIdx.x) % C::share;
+    return (cta * C::share + rank) * C::warpgroups + group_;
+  }
   __device__ int4* partial(int cta) const {
     return static_cast<int4*>(p_.partials) +
            static_cast<int64_t>(slot(cta)) * (kRows * kAcc / 4) * 128 + thread_;
@@ -292,7 +303,8 @@ class Consumer {
                                      const float (&row_scale)[kRows][2],
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
-    constexpr int kPiece = 32;  // tokens; the sums of two pieces live beside the values
+    // Tokens; the sums of two pieces live beside the values.
+    constexpr int kPiece = C::slice_tokens % 32 == 0 ? 32 : 16;
     constexpr int kPieces = C::slice_tokens / kPiece;
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
@@ -362,7 +374,8 @@ class Consumer {
   }
 
   const Params& p_;
-  int group_, thread_, cta_;
+  int group_, thread_;
+  int cta_;  // CTAs that share activations have the same number
   Ring<C::stages> ring_;
   Acc sums_[kRows][kAcc];
 };
@@ -382,24 +395,39 @@ __global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
-      ptx::barrier_init(shared + L::kEmpty + s * 8, kMathThreads / 32);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, C::share * kMathThreads / 32);
     }
     ptx::barrier_init(shared + L::kGiven, C::cluster * kMathThreads / 32);
     ptx::barrier_init_fence();
   }
   __syncthreads();
-  if constexpr (C::cluster > 1) ptx::cluster_arrive();
+  if constexpr (C::cluster * C::share > 1) ptx::cluster_arrive();
   // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
   // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
     if constexpr (C::ctas == 1) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
-    if (threadIdx.x == kMathThreads) Producer<K>(p, shared).run();
+    if (threadIdx.x < kMathThreads + 32) {
+      Producer<K> producer(p, shared);
+      if (ptx::elect_one()) producer.prefetch_weights();
+      __syncwarp();
+      if constexpr (C::share > 1) ptx::cluster_wait();  // the others have their barriers
+      if (ptx::elect_one()) producer.run();
+      __syncwarp();
+    } else if constexpr (C::share > 1) {
+      ptx::cluster_wait();
+    }
   } else {
     if constexpr (C::ctas == 1) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     wait_for_previous();
     let_next_start();
+    if constexpr (C::share > 1) ptx::cluster_wait();
     typename K::Format::template Math<K>(p).run();
     ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
+  }
+  if constexpr (C::share > 1) {
+    // A CTA's barriers must outlive the others' last arrivals.
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
   }
 }
 

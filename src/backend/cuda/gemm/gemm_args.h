@@ -30,7 +30,7 @@ struct GemmArgs {
   const int32_t* x_sums = nullptr;          // w4a8, w8a8: [capacity] sum of a token's body codes
   const float* bias = nullptr;              // [rows] or null
   void* y = nullptr;
-  DType y_type = DType::kF16;  // kF16, kBF16 or kF32
+  DType y_type = DType::kF16;  // kF16 or kF32
   bool accumulate = false;
   // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
   void* workspace = nullptr;

@@ -15,6 +15,7 @@ struct Config {
   int tokens;      // of a tile
   int ctas;        // on a multiprocessor
   int cluster;     // CTAs that share a tile along K
+  int share;       // CTAs that share their activations
   // Measured on an H200, for the choice: cycles of one block along K and of a tile's end, alone on
   // a multiprocessor.
   int block_cycles, end_cycles;
@@ -53,14 +54,14 @@ struct KernelEntry {
 
 }  // namespace atom::cuda::gemm
 
-// The tables: every function is a source file of its own. Large and small: for many and few tokens.
+// The tables: every function is a source file of its own; few, medium and large are tokens.
 namespace atom::cuda::w4a8 {
 std::span<const gemm::KernelEntry> large_f16();
-std::span<const gemm::KernelEntry> large_bf16();
 std::span<const gemm::KernelEntry> large_f32();
-std::span<const gemm::KernelEntry> small_f16();
-std::span<const gemm::KernelEntry> small_bf16();
-std::span<const gemm::KernelEntry> small_f32();
+std::span<const gemm::KernelEntry> medium_f16();
+std::span<const gemm::KernelEntry> few_f16();
+std::span<const gemm::KernelEntry> medium_f32();
+std::span<const gemm::KernelEntry> few_f32();
 std::span<const gemm::KernelEntry> experts_f16();
 std::span<const gemm::KernelEntry> experts_f32();
 }  // namespace atom::cuda::w4a8
@@ -72,7 +73,6 @@ std::span<const gemm::KernelEntry> experts_f32();
 }  // namespace atom::cuda::w8a8
 namespace atom::cuda::w4a4 {
 std::span<const gemm::KernelEntry> tiles_f16();
-std::span<const gemm::KernelEntry> tiles_bf16();
 std::span<const gemm::KernelEntry> tiles_f32();
 std::span<const gemm::KernelEntry> experts_f16();
 std::span<const gemm::KernelEntry> experts_f32();

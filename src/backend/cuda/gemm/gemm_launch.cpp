@@ -1,5 +1,6 @@
 // The choice among the GEMM kernels and their launch.
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -22,11 +23,11 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   SchedulePlan plan;
-  plan.tiles_w = ceil_div(args.rows, int64_t{64} * c.warpgroups * c.row_blocks);
+  plan.tiles_w = ceil_div(args.rows, int64_t{64} * c.warpgroups * c.row_blocks * c.share);
   plan.tiles_t = ceil_div(args.tokens, c.tokens);
   plan.blocks = args.shape.body_blocks;
   const int tiles = plan.tiles_w * plan.tiles_t;
-  const int most = device_info().sms * c.ctas;
+  const int most = device_info().sms * c.ctas / c.share;
   if (c.cluster > 1) {
     plan.ctas = tiles * c.cluster;
     plan.whole_tiles = tiles;
@@ -46,31 +47,29 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
   return plan;
 }
 
-// The kernels of a format for one output type: two parts of one table.
+// The kernels of a format for one output type, in up to three parts.
 struct Table {
-  std::span<const KernelEntry> first, second;
+  std::array<std::span<const KernelEntry>, 3> parts;
 
   const KernelEntry& operator[](int kernel) const {
-    const auto i = static_cast<size_t>(kernel);
-    return i < first.size() ? first[i] : second[i - first.size()];
+    auto i = static_cast<size_t>(kernel);
+    size_t part = 0;
+    while (i >= parts[part].size()) i -= parts[part++].size();
+    return parts[part][i];
   }
-  int size() const { return static_cast<int>(first.size() + second.size()); }
+  int size() const {
+    return static_cast<int>(parts[0].size() + parts[1].size() + parts[2].size());
+  }
 };
 // The shapes are the same for every output type.
 Table table(GemmFormat format, DType type) {
+  const bool half = type == DType::kF16;
   switch (format) {
     case GemmFormat::kW4A8:
-      if (type == DType::kF16) return {w4a8::large_f16(), w4a8::small_f16()};
-      if (type == DType::kBF16) return {w4a8::large_bf16(), w4a8::small_bf16()};
-      return {w4a8::large_f32(), w4a8::small_f32()};
-    case GemmFormat::kW8A8:
-      if (type == DType::kF16) return {w8a8::tiles_f16(), {}};
-      if (type == DType::kF32) return {w8a8::tiles_f32(), {}};
-      return {};
-    case GemmFormat::kW4A4:
-      if (type == DType::kF16) return {w4a4::tiles_f16(), {}};
-      if (type == DType::kBF16) return {w4a4::tiles_bf16(), {}};
-      return {w4a4::tiles_f32(), {}};
+      if (half) return {{w4a8::large_f16(), w4a8::medium_f16(), w4a8::few_f16()}};
+      return {{w4a8::large_f32(), w4a8::medium_f32(), w4a8::few_f32()}};
+    case GemmFormat::kW8A8: return {{half ? w8a8::tiles_f16() : w8a8::tiles_f32()}};
+    case GemmFormat::kW4A4: return {{half ? w4a4::tiles_f16() : w4a4::tiles_f32()}};
   }
   ATOM_CHECK(false, "unknown GEMM format");
 }
@@ -93,7 +92,7 @@ bool gemm_shares_tiles(GemmFormat format, int kernel) {
 namespace gemm {
 
 double tile_cycles(const Config& c, const SchedulePlan& plan, const Shape& shape, bool split) {
-  const int sms = device_info().sms, tiles = plan.tiles_w * plan.tiles_t;
+  const int sms = device_info().sms / c.share, tiles = plan.tiles_w * plan.tiles_t;
   // Two CTAs on a multiprocessor get in each other's way.
   const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
   if (c.cluster > 1) {
@@ -160,8 +159,7 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
                    const SchedulePlan& plan, cudaStream_t stream) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   const int group = group_index(args.shape);
-  const bool known =
-      args.y_type == DType::kF16 || args.y_type == DType::kBF16 || args.y_type == DType::kF32;
+  const bool known = args.y_type == DType::kF16 || args.y_type == DType::kF32;
   if (!known || entry.functions[group] == nullptr) return no_kernel(args, entry.name);
   const Config& c = entry.config;
   gemm::Params params{.weights = args.weights,
@@ -197,15 +195,15 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
   ATOM_CUDA_CHECK(
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas));
+  config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas * c.share));
   config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {chained_attribute(), {}};
   attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};
+  attributes[1].val.clusterDim = {static_cast<unsigned>(c.cluster * c.share), 1, 1};
   config.attrs = attributes;
-  config.numAttrs = c.cluster > 1 ? 2 : 1;
+  config.numAttrs = c.cluster * c.share > 1 ? 2 : 1;
   void* arguments[] = {&params};
   ATOM_CUDA_CHECK(cudaLaunchKernelExC(&config, function, arguments));
   return {};

@@ -21,7 +21,10 @@ struct OutputArgs {
 // that divides it, or all of a small tile.
 constexpr int output_chunk(int tokens, int element_bytes) {
   const int most = element_bytes == 2 ? 64 : 32;
-  return tokens < most ? tokens : tokens % most == 0 ? most : 32;
+  if (tokens <= most) return tokens;
+  int chunk = most;
+  while (tokens % chunk != 0) chunk /= 2;
+  return chunk;
 }
 
 // How the tiles are shared out: see schedule.cuh.

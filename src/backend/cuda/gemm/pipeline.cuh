@@ -20,13 +20,16 @@ namespace atom::cuda::gemm {
 using w4a8::kActBlockBytes;
 
 // A Config as a type: kernels take types only. Each of the warpgroups has row_blocks of its own;
-// cluster: CTAs that share a tile along K.
-template <int kWarpgroups, int kRowBlocks, int kTokens, int kStages, int kCtas, int kCluster = 1>
+// cluster: CTAs that share a tile along K; share: CTAs of neighbouring channels that share the
+// activations, each bringing a part of a stage's tokens to all of them.
+template <int kWarpgroups, int kRowBlocks, int kTokens, int kStages, int kCtas, int kCluster = 1,
+          int kShare = 1>
 struct Tile {
   static constexpr int warpgroups = kWarpgroups, row_blocks = kRowBlocks, tokens = kTokens,
                        stages = kStages, ctas = kCtas;
   static constexpr int tile_blocks = warpgroups * row_blocks;  // of 64 channels
-  static constexpr int cluster = kCluster;
+  static constexpr int cluster = kCluster, share = kShare;
+  static_assert(kCluster == 1 || kShare == 1);
   // CTAs of a cluster that finish a slice of the tile's tokens, at least eight each.
   static constexpr int slices = kCluster < kTokens / 8 ? kCluster : kTokens / 8;
   static constexpr int slice_tokens = kTokens / slices;
@@ -94,13 +97,13 @@ struct Ring {
 
 template <class K>
 using TilesOf = std::conditional_t<K::experts, ExpertTiles<K::C::tokens, K::Format::kTokenStep>,
-                                   MatrixTiles<K::C::tokens>>;
+                                   MatrixTiles<K::C::tokens, K::C::share>>;
 template <class K>
 using ScheduleOf = std::conditional_t<K::C::cluster == 1, Schedule<TilesOf<K>>,
                                       ClusterSchedule<TilesOf<K>, K::C::cluster, K::C::slices>>;
 template <class K>
 __device__ ScheduleOf<K> make_schedule(const Params& p) {
-  const auto cta = static_cast<int>(blockIdx.x);
+  const auto cta = static_cast<int>(blockIdx.x) / K::C::share;
   if constexpr (K::experts) {
     const auto* first_tiles =
         reinterpret_cast<const int*>(shared_memory() + Layout<K>::kFirstTiles);
@@ -124,29 +127,6 @@ class Producer {
  public:
   __device__ Producer(const Params& p, uint32_t shared) : p_(p), shared_(shared) {}
 
-  __device__ void run() {
-    prefetch_weights();
-    wait_for_previous();
-    ScheduleOf<K> schedule = make_schedule<K>(p_);
-    for (Work work; schedule.next(work);) {
-      choose_weights(work);
-      for (int b = work.begin; b < work.end; ++b) {
-        fill(work, b, b, work.token0, C::tokens, L::kTokenScaleBytes > 0);
-      }
-      if (!work.finishes) continue;
-      for (int b = 0; b < p_.shape.outlier_blocks; ++b) {
-        // Two outlier blocks of weights share one block of activations, which comes with the first.
-        fill(work, p_.shape.body_blocks + b, p_.shape.body_blocks + b / 2, first_token<C>(work),
-             b % 2 == 0 ? C::slice_tokens : 0, false);
-      }
-    }
-  }
-
- private:
-  __device__ void choose_weights(const Work& work) {
-    weights_ = p_.weights;
-    if constexpr (K::experts) weights_ = p_.experts.w[work.expert].codes;
-  }
   // Brings body blocks' weights, which no kernel writes, before the kernel that makes the
   // activations has ended. Half a ring of them: the first activations queue behind what is on its
   // way already.
@@ -162,9 +142,38 @@ class Producer {
       if (work.finishes && p_.shape.outlier_blocks > 0) return;
     }
   }
-  // Of `tokens` tokens from token0 on those inside of the buffers: the last tile may reach beyond.
+  __device__ void run() {
+    wait_for_previous();
+    ScheduleOf<K> schedule = make_schedule<K>(p_);
+    for (Work work; schedule.next(work);) {
+      choose_weights(work);
+#pragma unroll 1
+      for (int b = work.begin; b < work.end; ++b) {
+        fill(work, b, b, work.token0, C::tokens, L::kTokenScaleBytes > 0);
+      }
+      if (!work.finishes) continue;
+      for (int b = 0; b < p_.shape.outlier_blocks; ++b) {
+        // Two outlier blocks of weights share one block of activations, which comes with the first.
+        fill(work, p_.shape.body_blocks + b, p_.shape.body_blocks + b / 2, first_token<C>(work),
+             b % 2 == 0 ? C::slice_tokens : 0, false);
+      }
+    }
+  }
+
+ private:
+  __device__ void choose_weights(const Work& work) {
+    const uint8_t* codes = p_.weights;
+    if constexpr (K::experts) codes = p_.experts.w[work.expert].codes;
+    const int64_t row_bytes = int64_t{p_.shape.blocks()} * L::kBlockBytes;
+#pragma unroll
+    for (int i = 0; i < C::tile_blocks; ++i) {
+      weights_[i] = codes + min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1) * row_bytes;
+    }
+  }
+  // Of `tokens` tokens from token0 on those that there are, up to a whole swizzle of eight; what
+  // lies behind them in shared memory stays as it was, in columns that nobody stores.
   __device__ int present(int token0, int tokens) const {
-    return max(min(tokens, p_.capacity - token0), 0);
+    return max(min(tokens, (p_.out.tokens + 7) / 8 * 8 - token0), 0);
   }
   // The weights of a stage: block b. `tokens` and `scales`: what else the stage will receive.
   __device__ void fill_weights(const Work& work, int b, int stage, int tokens, bool scales) {
@@ -173,11 +182,8 @@ class Producer {
         full, L::kWeightBytes + tokens * kActBlockBytes + (scales ? K::groups * tokens * 4 : 0));
 #pragma unroll
     for (int i = 0; i < C::tile_blocks; ++i) {
-      const int row_block = min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1);
-      ptx::bulk_copy(
-          shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kBlockBytes,
-          weights_ + (static_cast<int64_t>(row_block) * p_.shape.blocks() + b) * L::kBlockBytes,
-          L::kBlockBytes, full);
+      ptx::bulk_copy(shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kBlockBytes,
+                     weights_[i] + b * L::kBlockBytes, L::kBlockBytes, full);
     }
   }
   // A stage: block b of the weights, block act_block of `tokens` tokens.
@@ -191,11 +197,7 @@ class Producer {
       ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
       fill_weights(work, b, ring_.stage, tokens, scales);
     }
-    if (tokens > 0) {
-      const int64_t row = static_cast<int64_t>(act_block) * p_.capacity + token0;
-      ptx::bulk_copy(shared_ + L::kActs + ring_.stage * L::kActBytes, p_.x + row * kActBlockBytes,
-                     tokens * kActBlockBytes, full);
-    }
+    fill_activations(act_block, token0, tokens, full);
     if (scales && tokens > 0) {
 #pragma unroll
       for (int g = 0; g < K::groups; ++g) {
@@ -208,9 +210,27 @@ class Producer {
     ring_.advance();
   }
 
+  __device__ void fill_activations(int act_block, int token0, int tokens, uint32_t full) const {
+    const uint32_t to = shared_ + L::kActs + ring_.stage * L::kActBytes;
+    const int8_t* from =
+        p_.x + (static_cast<int64_t>(act_block) * p_.capacity + token0) * kActBlockBytes;
+    if constexpr (C::share > 1) {
+      // The part of this CTA, for all.
+      const int part = (tokens + 8 * C::share - 1) / (8 * C::share) * 8;
+      const int first = static_cast<int>(blockIdx.x) % C::share * part;
+      const int count = min(part, tokens - first);
+      if (count > 0) {
+        ptx::bulk_copy_to((1 << C::share) - 1, to + first * kActBlockBytes,
+                          from + first * kActBlockBytes, count * kActBlockBytes, full);
+      }
+    } else if (tokens > 0) {
+      ptx::bulk_copy(to, from, tokens * kActBlockBytes, full);
+    }
+  }
+
   const Params& p_;
   uint32_t shared_;
-  const uint8_t* weights_ = nullptr;  // of the tile
+  const uint8_t* weights_[C::tile_blocks];  // of the tile, from its first block on
   Ring<C::stages> ring_;
   int ready_ = 0;  // stages ahead that have their weights already
 };

@@ -37,8 +37,9 @@ __device__ inline int locate_tile(const SchedulePlan& plan, int tiles_t, int til
   return first + in_band % width;
 }
 
-// The tiles of one matrix.
-template <int kTokens>
+// The tiles of one matrix. kShare: neighbouring channels' tiles, which as many CTAs of a cluster do at
+// the same time, count as one.
+template <int kTokens, int kShare>
 class MatrixTiles {
  public:
   __device__ explicit MatrixTiles(const SchedulePlan& plan) : plan_(plan) {}
@@ -49,6 +50,7 @@ class MatrixTiles {
   __device__ int blocks() const { return plan_.blocks; }
   __device__ void locate(int tile, Work& work) const {
     work.token0 = locate_tile(plan_, plan_.tiles_t, tile, work) * kTokens;
+    work.tile_w = work.tile_w * kShare + static_cast<int>(blockIdx.x) % kShare;
   }
 
  private:

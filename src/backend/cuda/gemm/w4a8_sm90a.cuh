@@ -52,7 +52,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
         release(ring_.stage);
         ring_.advance();
       }
-    } else if constexpr (C::tokens <= 128) {
+    } else if constexpr (C::tokens <= 160) {
       body_by_blocks(blocks);
     } else {
       body_by_steps(blocks);

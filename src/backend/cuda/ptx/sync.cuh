@@ -46,6 +46,16 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
+// The same into every CTA of the cluster whose bit is set in `ctas`: to the same place, and to the
+// same barrier of each.
+__device__ inline void bulk_copy_to(uint16_t ctas, uint32_t to, const void* from, uint32_t bytes,
+                                    uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(ctas)
+      : "memory");
+}
 // --- bulk stores, shared to global: what the thread (and those it synchronised with) wrote before
 // fence_to_copies() is seen by copies issued after it
 __device__ inline void fence_to_copies() {
@@ -92,6 +102,17 @@ __device__ inline void copy16_wait_for() {
 __device__ inline void copy16_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // --- warps and warpgroups
+// True for one thread of the warp, all of whose threads are here. The compiler knows of this one that
+// it is alone, and keeps what it works with in uniform registers, where bulk copies want it.
+__device__ inline bool elect_one() {
+  uint32_t elected;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(elected));
+  return elected != 0;
+}
 // A barrier among `threads` threads that name the same id (1..15).
 __device__ inline void named_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -171,6 +192,10 @@ __device__ inline void store_there(uint32_t address, int4 v) {
   asm volatile("st.shared::cluster.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x),
                "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
+}
+// An arrival that orders nothing but this thread's own reads, and costs no fence.
+__device__ inline void barrier_tell(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 // What this thread (and those it synchronised with) stored there is seen by who waits here.
 __device__ inline void barrier_arrive_there(uint32_t barrier) {

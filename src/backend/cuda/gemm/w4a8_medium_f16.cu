@@ -2,8 +2,8 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const gemm::KernelEntry> small_f32() {
-  static const auto kernels = small_tiles<float>();
+std::span<const gemm::KernelEntry> medium_f16() {
+  static const auto kernels = medium_tiles<__half>();
   return kernels;
 }
 

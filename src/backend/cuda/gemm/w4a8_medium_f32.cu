@@ -2,8 +2,8 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const gemm::KernelEntry> large_bf16() {
-  static const auto kernels = large_tiles<__nv_bfloat16>();
+std::span<const gemm::KernelEntry> medium_f32() {
+  static const auto kernels = medium_tiles<float>();
   return kernels;
 }
 

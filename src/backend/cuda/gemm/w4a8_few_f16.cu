@@ -2,8 +2,8 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const gemm::KernelEntry> small_bf16() {
-  static const auto kernels = small_tiles<__nv_bfloat16>();
+std::span<const gemm::KernelEntry> few_f16() {
+  static const auto kernels = few_tiles<__half>();
   return kernels;
 }
 

@@ -2,8 +2,8 @@
 
 namespace atom::cuda::w4a8 {
 
-std::span<const gemm::KernelEntry> small_f16() {
-  static const auto kernels = small_tiles<__half>();
+std::span<const gemm::KernelEntry> few_f32() {
+  static const auto kernels = few_tiles<float>();
   return kernels;
 }
 
