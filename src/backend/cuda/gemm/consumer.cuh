@@ -382,11 +382,12 @@ class Consumer {
 
 // The kernel of any format.
 template <class K>
-__global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
+__global__ __launch_bounds__(K::C::warpgroups * 128 + (K::C::ctas == 1 ? 128 : 32),
                              K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
   using L = Layout<K>;
   using C = typename K::C;
   constexpr int kMathThreads = C::warpgroups * 128;
+  constexpr bool kMoves = moves_registers(C::ctas, C::row_blocks * C::tokens);
   const uint32_t shared = ptx::shared_address(shared_memory());
   if constexpr (K::experts) {
     auto* first_tiles = reinterpret_cast<int*>(shared_memory() + L::kFirstTiles);
@@ -405,7 +406,7 @@ __global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
   // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
   // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
-    if constexpr (C::ctas == 1) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
+    if constexpr (kMoves) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
     if (threadIdx.x < kMathThreads + 32) {
       Producer<K> producer(p, shared);
       if (ptx::elect_one()) producer.prefetch_weights();
@@ -417,7 +418,7 @@ __global__ __launch_bounds__(threads(K::C::warpgroups, K::C::ctas),
       ptx::cluster_wait();
     }
   } else {
-    if constexpr (C::ctas == 1) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
+    if constexpr (kMoves) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     wait_for_previous();
     let_next_start();
     if constexpr (C::share > 1) ptx::cluster_wait();

@@ -39,9 +39,14 @@ struct Params {
   uint32_t* flags;  // [CTA][warpgroup], zero between launches
 };
 
+// Many sums need most of a multiprocessor's registers: the math warps take them from a producer
+// warpgroup. Fewer leave room for the CTAs of the next kernel, or of the one before. sums: rows of
+// blocks times tokens.
+constexpr bool moves_registers(int ctas, int sums) { return ctas == 1 && sums > 96; }
+
 // Math threads, and one producer warp; a whole warpgroup where registers are to be moved from it.
-constexpr int threads(int warpgroups, int ctas) {
-  return warpgroups * 128 + (ctas == 1 ? 128 : 32);
+constexpr int threads(int warpgroups, int ctas, int sums) {
+  return warpgroups * 128 + (moves_registers(ctas, sums) ? 128 : 32);
 }
 
 // One tile shape for one output type.

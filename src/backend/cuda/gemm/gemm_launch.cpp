@@ -57,9 +57,7 @@ struct Table {
     while (i >= parts[part].size()) i -= parts[part++].size();
     return parts[part][i];
   }
-  int size() const {
-    return static_cast<int>(parts[0].size() + parts[1].size() + parts[2].size());
-  }
+  int size() const { return static_cast<int>(parts[0].size() + parts[1].size() + parts[2].size()); }
 };
 // The shapes are the same for every output type.
 Table table(GemmFormat format, DType type) {
@@ -68,8 +66,10 @@ Table table(GemmFormat format, DType type) {
     case GemmFormat::kW4A8:
       if (half) return {{w4a8::large_f16(), w4a8::medium_f16(), w4a8::few_f16()}};
       return {{w4a8::large_f32(), w4a8::medium_f32(), w4a8::few_f32()}};
-    case GemmFormat::kW8A8: return {{half ? w8a8::tiles_f16() : w8a8::tiles_f32()}};
-    case GemmFormat::kW4A4: return {{half ? w4a4::tiles_f16() : w4a4::tiles_f32()}};
+    case GemmFormat::kW8A8:
+      return {{half ? w8a8::tiles_f16() : w8a8::tiles_f32()}};
+    case GemmFormat::kW4A4:
+      return {{half ? w4a4::tiles_f16() : w4a4::tiles_f32()}};
   }
   ATOM_CHECK(false, "unknown GEMM format");
 }
@@ -97,7 +97,8 @@ double tile_cycles(const Config& c, const SchedulePlan& plan, const Shape& shape
   const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
   if (c.cluster > 1) {
     // Not every multiprocessor finds neighbours for a cluster of more than two.
-    const int slots = (c.cluster > 2 ? sms * 9 / 10 : sms) * c.ctas / c.cluster * c.cluster;
+    const int sms_reached = c.cluster > 2 && c.ctas == 1 ? sms * 9 / 10 : sms;
+    const int slots = sms_reached * c.ctas / c.cluster * c.cluster;
     return ceil_div(plan.ctas, slots) *
            (ceil_div(plan.blocks, c.cluster) * c.block_cycles * crowd + c.end_cycles);
   }
@@ -196,7 +197,8 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas * c.share));
-  config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas)));
+  config.blockDim =
+      dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas, c.row_blocks * c.tokens)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {chained_attribute(), {}};

@@ -170,10 +170,11 @@ class Producer {
       weights_[i] = codes + min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1) * row_bytes;
     }
   }
-  // Of `tokens` tokens from token0 on those that there are, up to a whole swizzle of eight; what
+  // Of `tokens` tokens from token0 on those that there are, up to a whole step of the layout; what
   // lies behind them in shared memory stays as it was, in columns that nobody stores.
   __device__ int present(int token0, int tokens) const {
-    return max(min(tokens, (p_.out.tokens + 7) / 8 * 8 - token0), 0);
+    constexpr int kStep = K::Format::kTokenStep;
+    return max(min(tokens, (p_.out.tokens + kStep - 1) / kStep * kStep - token0), 0);
   }
   // The weights of a stage: block b. `tokens` and `scales`: what else the stage will receive.
   __device__ void fill_weights(const Work& work, int b, int stage, int tokens, bool scales) {

@@ -37,8 +37,8 @@ __device__ inline int locate_tile(const SchedulePlan& plan, int tiles_t, int til
   return first + in_band % width;
 }
 
-// The tiles of one matrix. kShare: neighbouring channels' tiles, which as many CTAs of a cluster do at
-// the same time, count as one.
+// The tiles of one matrix. kShare: neighbouring channels' tiles, which as many CTAs of a cluster do
+// at the same time, count as one.
 template <int kTokens, int kShare>
 class MatrixTiles {
  public:

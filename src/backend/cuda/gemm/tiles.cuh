@@ -15,8 +15,8 @@ void add(KernelEntry& entry, int groups) {
 template <class F, class C, class Out, bool kAllGroups = false, bool kExperts = false>
 KernelEntry entry(const char* name, int block_cycles, int end_cycles) {
   KernelEntry e{.name = name,
-                .config = {C::warpgroups, C::row_blocks, C::tokens, C::ctas, C::cluster,
-                           C::share, block_cycles, end_cycles},
+                .config = {C::warpgroups, C::row_blocks, C::tokens, C::ctas, C::cluster, C::share,
+                           block_cycles, end_cycles},
                 .functions = {},
                 .shared_bytes = {}};
   add<Kernel<F, C, 1, Out, kExperts>>(e, 0);

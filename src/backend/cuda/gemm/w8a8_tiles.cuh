@@ -12,19 +12,21 @@ namespace atom::cuda::w8a8 {
 using gemm::entry, gemm::KernelEntry, gemm::Tile;
 
 template <class Out>
-std::array<KernelEntry, 9> tiles() {
-  return {entry<Format, Tile<2, 1, 256, 3, 1>, Out>("128x256", 2100, 6000),
-          entry<Format, Tile<2, 1, 128, 5, 1>, Out>("128x128", 810, 3000),
-          entry<Format, Tile<2, 1, 128, 4, 1, 2>, Out>("128x128 k2", 790, 6500),
-          entry<Format, Tile<2, 1, 64, 7, 1>, Out>("128x64", 640, 2200),
-          entry<Format, Tile<2, 1, 64, 6, 1, 2>, Out>("128x64 k2", 700, 4000),
-          entry<Format, Tile<2, 1, 32, 4, 2>, Out>("128x32 x2", 510, 1800),
-          entry<Format, Tile<2, 1, 16, 5, 2>, Out>("128x16 x2", 350, 1800),
-          entry<Format, Tile<2, 1, 16, 5, 2, 3>, Out>("128x16 x2 k3", 350, 4800),
-          entry<Format, Tile<2, 1, 8, 6, 2>, Out>("128x8 x2", 330, 1800)};
+std::array<KernelEntry, 12> tiles() {
+  return {entry<Format, Tile<3, 1, 96, 4, 1>, Out>("192x96", 700, 9200),
+          entry<Format, Tile<3, 1, 64, 5, 1>, Out>("192x64", 580, 8400),
+          entry<Format, Tile<3, 1, 64, 4, 1, 2>, Out>("192x64 k2", 700, 8400),
+          entry<Format, Tile<2, 1, 256, 3, 1>, Out>("128x256", 1120, 6400),
+          entry<Format, Tile<2, 1, 128, 5, 1>, Out>("128x128", 600, 7200),
+          entry<Format, Tile<2, 1, 128, 4, 1, 2>, Out>("128x128 k2", 660, 10000),
+          entry<Format, Tile<2, 1, 96, 5, 1, 3>, Out>("128x96 k3", 700, 8200),
+          entry<Format, Tile<2, 1, 64, 7, 1>, Out>("128x64", 500, 5400),
+          entry<Format, Tile<2, 1, 64, 6, 1, 2>, Out>("128x64 k2", 480, 8200),
+          entry<Format, Tile<2, 1, 32, 4, 2>, Out>("128x32 x2", 480, 7200),
+          entry<Format, Tile<2, 1, 16, 5, 2>, Out>("128x16 x2", 420, 7200),
+          entry<Format, Tile<2, 1, 16, 5, 2, 3>, Out>("128x16 x2 k3", 400, 7600)};
 }
 
-// For the experts of a mixture.
 template <class Out>
 std::array<KernelEntry, 5> expert_tiles() {
   return {entry<Format, Tile<2, 1, 128, 4, 1>, Out, false, true>("128x128", 620, 3000),

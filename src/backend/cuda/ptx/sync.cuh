@@ -102,8 +102,8 @@ __device__ inline void copy16_wait_for() {
 __device__ inline void copy16_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // --- warps and warpgroups
-// True for one thread of the warp, all of whose threads are here. The compiler knows of this one that
-// it is alone, and keeps what it works with in uniform registers, where bulk copies want it.
+// True for one thread of the warp, all of whose threads are here. The compiler knows of this one
+// that it is alone, and keeps what it works with in uniform registers, where bulk copies want it.
 __device__ inline bool elect_one() {
   uint32_t elected;
   asm volatile(
