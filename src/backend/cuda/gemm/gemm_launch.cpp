@@ -93,8 +93,9 @@ namespace gemm {
 
 double tile_cycles(const Config& c, const SchedulePlan& plan, const Shape& shape, bool split) {
   const int sms = device_info().sms / c.share, tiles = plan.tiles_w * plan.tiles_t;
-  // Two CTAs on a multiprocessor get in each other's way.
-  const double crowd = c.ctas > 1 && plan.ctas > sms ? 1.8 : 1.0;
+  // CTAs on one multiprocessor get in each other's way.
+  const int together = std::min(c.ctas, ceil_div(plan.ctas, sms));
+  const double crowd = together > 1 ? 0.9 * together : 1.0;
   if (c.cluster > 1) {
     // Not every multiprocessor finds neighbours for a cluster of more than two.
     const int sms_reached = c.cluster > 2 && c.ctas == 1 ? sms * 9 / 10 : sms;
