@@ -104,11 +104,13 @@ double tile_cycles(const Config& c, const SchedulePlan& plan, const Shape& shape
            (ceil_div(plan.blocks, c.cluster) * c.block_cycles * crowd + c.end_cycles);
   }
   if (split && plan.whole_tiles < tiles) {
-    // The shares' blocks, one end, and the exchange of partial sums.
+    // The shares' blocks, one end, and the exchange of partial sums, piece after piece.
+    const double pieces =
+        std::max(1.0, static_cast<double>(plan.ctas) / (tiles - plan.whole_tiles));
     return static_cast<double>(tiles) * shape.blocks() / plan.ctas * c.block_cycles * crowd +
            (1.0 + static_cast<double>(plan.whole_tiles) / plan.ctas) * c.end_cycles +
            (c.ctas > 1 ? 7.5 : 6.5) * kCyclesPerUs +
-           64.0 * c.warpgroups * c.row_blocks * c.tokens / 2;
+           64.0 * c.warpgroups * c.row_blocks * c.tokens / 2 * pieces;
   }
   return ceil_div(tiles, plan.ctas) * (shape.blocks() * c.block_cycles * crowd + c.end_cycles);
 }
