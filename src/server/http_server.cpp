@@ -41,7 +41,7 @@ class AsioServer final : public HttpServer {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  Status bind() {
+  Status listen() {
     const HttpOptions& options = shared_.options;
     const std::string place = fmt::format("{}:{}", options.host, options.port);
     error_code problem;
@@ -66,7 +66,7 @@ class AsioServer final : public HttpServer {
     return {};
   }
 
-  void run() {
+  void serve() override {
     asio::co_spawn(io_, accept(), asio::detached);
     for (int i = 0; i < std::max(shared_.options.threads, 1); ++i) {
       threads_.emplace_back([this] { io_.run(); });
@@ -112,10 +112,9 @@ std::string_view HttpRequest::header(std::string_view name) const {
   return {};
 }
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpOptions options, HttpHandler handler) {
+Result<std::unique_ptr<HttpServer>> HttpServer::bind(HttpOptions options, HttpHandler handler) {
   auto server = std::make_unique<AsioServer>(std::move(options), std::move(handler));
-  ATOM_TRY(server->bind());
-  server->run();
+  ATOM_TRY(server->listen());
   return std::unique_ptr<HttpServer>(std::move(server));
 }
 

@@ -107,9 +107,13 @@ struct HttpOptions {
 
 class HttpServer {
  public:
-  // Binds the address and starts to serve. Fails where it cannot be bound; the message names it.
-  static Result<std::unique_ptr<HttpServer>> start(HttpOptions options, HttpHandler handler);
+  // Binds the address: clients can connect, and wait. Fails where it cannot be bound; the message
+  // names it.
+  static Result<std::unique_ptr<HttpServer>> bind(HttpOptions options, HttpHandler handler);
   virtual ~HttpServer() = default;  // ends all connections and joins the threads
+
+  // Starts to serve. Called once, when all that the handler uses is there, this object too.
+  virtual void serve() = 0;
 
   virtual uint16_t port() const = 0;
   virtual int64_t connections() const = 0;

@@ -122,7 +122,8 @@ class Server::Impl {
     handler.fail = [this](HttpFailure failure, const std::string& message) {
       return fail(failure, message);
     };
-    http_ = ATOM_TRY(HttpServer::start(options_.http, std::move(handler)));
+    http_ = ATOM_TRY(HttpServer::bind(options_.http, std::move(handler)));
+    http_->serve();
     return {};
   }
 

@@ -42,14 +42,16 @@ atom::HttpServer& server() {
     handler.fail = [](atom::HttpFailure, const std::string& message) {
       return atom::error_response({.message = message});
     };
-    return atom::HttpServer::start({.port = 0,
-                                    .threads = 1,
-                                    .max_header_bytes = 2048,
-                                    .max_body_bytes = 4096,
-                                    .header_timeout = std::chrono::milliseconds(2000),
-                                    .body_timeout = std::chrono::milliseconds(2000)},
-                                   std::move(handler))
-        .value();
+    auto made = atom::HttpServer::bind({.port = 0,
+                                        .threads = 1,
+                                        .max_header_bytes = 2048,
+                                        .max_body_bytes = 4096,
+                                        .header_timeout = std::chrono::milliseconds(2000),
+                                        .body_timeout = std::chrono::milliseconds(2000)},
+                                       std::move(handler))
+                    .value();
+    made->serve();
+    return made;
   }();
   return *instance;
 }
