@@ -73,9 +73,12 @@ def line_chart(title, note, x_name, y_name, lines, reference=None):
     for y in y_ticks:
         out += [rule(LEFT, at_y(y), WIDTH - RIGHT, at_y(y), "#e3e3e3"),
                 text(LEFT - 8, at_y(y) + 4, f"{y:g}", anchor="end")]
+    free_from = 0  # where the next label along x has room
     for x in xs:
-        out += [rule(at_x(x), HEIGHT - BOTTOM, at_x(x), HEIGHT - BOTTOM + 5, "#999"),
-                text(at_x(x), HEIGHT - BOTTOM + 20, f"{x:g}")]
+        out.append(rule(at_x(x), HEIGHT - BOTTOM, at_x(x), HEIGHT - BOTTOM + 5, "#999"))
+        if at_x(x) >= free_from:
+            out.append(text(at_x(x), HEIGHT - BOTTOM + 20, f"{x:g}"))
+            free_from = at_x(x) + 36
     middle = TOP + inner_height / 2
     out += [text(LEFT + inner_width / 2, HEIGHT - 12, x_name),
             text(18, middle, y_name, extra=f' transform="rotate(-90 18 {middle:.1f})"')]
