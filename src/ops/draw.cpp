@@ -1,6 +1,8 @@
 #include "ops/draw.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 
 #include "base/check.h"
@@ -10,28 +12,68 @@
 namespace atom {
 namespace {
 
-// Candidates looked at first where top_p decides how many count: enough as a rule.
-constexpr int64_t kFirstCandidates = 128;
+// How far a weight's bits are below those of 1: the heavier of two weights has the smaller one.
+uint32_t rank_of(float weight) {
+  return std::bit_cast<uint32_t>(1.0f) - std::bit_cast<uint32_t>(weight);
+}
 
-// The tokens that top_k and top_p leave, first the one that ranks first.
-std::span<const RankedToken> rank(const TokenDraw& draw, uint64_t all, DrawScratch& scratch) {
-  const auto vocab = static_cast<int64_t>(scratch.weights.size());
-  const bool limited = draw.top_k > 0 && draw.top_k < vocab;
-  int64_t looked_at = limited ? draw.top_k : std::min(kFirstCandidates, vocab);
-  std::span<const RankedToken> ranked = scratch.ranking.best(scratch.weights, looked_at);
+// Ranks of the same upper bits are a bin, 16 of them an octave of weight. Beyond the last one whole
+// weights are 0.
+constexpr int kBinBits = 19;
+constexpr size_t kBins = (uint32_t{40 << 23} >> kBinBits) + 1;
+static_assert(kFullWeight == uint64_t{1} << 40);
+
+// The tokens that top_k leaves, and of these those that top_p leaves, the best first.
+std::span<const RankedToken> best_of(const TokenDraw& draw, DrawScratch& scratch) {
+  const std::span<const RankedToken> ranked = scratch.ranking.best(scratch.weights, draw.top_k);
   if (draw.top_p == 0) return ranked;
-  if (limited) {
-    all = 0;
-    for (const RankedToken& token : ranked) all += whole_weight(token.logit);
-  }
+  uint64_t all = 0, sum = 0;
+  for (const RankedToken& token : ranked) all += whole_weight(token.logit);
   const uint64_t enough = enough_weight(draw.top_p, all);
-  uint64_t sum = 0;
-  for (size_t count = 0;;) {
-    while (count < ranked.size() && sum < enough) sum += whole_weight(ranked[count++].logit);
-    if (sum >= enough || looked_at == vocab) return ranked.first(count);
-    looked_at = std::min(8 * looked_at, vocab);
-    ranked = scratch.ranking.best(scratch.weights, looked_at);
+  size_t count = 0;
+  while (sum < enough) sum += whole_weight(ranked[count++].logit);
+  return ranked.first(count);
+}
+
+// The last token in the order of ranks that top_p leaves of all, whose whole weights sum up to
+// `all`. Which bin it is in shows without sorting.
+RankedToken last_of_nucleus(uint64_t top_p, uint64_t all, DrawScratch& scratch) {
+  const std::vector<float>& weights = scratch.weights;
+  std::array<uint64_t, kBins> sums = {};
+  for (const float weight : weights) {
+    const size_t bin = rank_of(weight) >> kBinBits;
+    if (bin < kBins) sums[bin] += whole_weight(weight);
   }
+  uint64_t needed = enough_weight(top_p, all);
+  size_t bin = 0;
+  while (sums[bin] < needed) needed -= sums[bin++];
+  std::vector<RankedToken>& candidates = scratch.candidates;
+  candidates.clear();
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (rank_of(weights[i]) >> kBinBits != bin) continue;
+    candidates.push_back({weights[i], static_cast<int32_t>(i)});
+  }
+  std::sort(candidates.begin(), candidates.end(), ranks_before);
+  size_t last = 0;
+  while (whole_weight(candidates[last].logit) < needed) {
+    needed -= whole_weight(candidates[last++].logit);
+  }
+  return candidates[last];
+}
+
+// Takes all weight from what ranks behind `last`, and sums up the blocks anew. Returns the sum.
+uint64_t drop_behind(const RankedToken& last, const TokenDraw& draw, DrawScratch& scratch) {
+  uint64_t all = 0;
+  std::fill(scratch.block_sums.begin(), scratch.block_sums.end(), 0);
+  for (size_t i = 0; i < scratch.weights.size(); ++i) {
+    float& weight = scratch.weights[i];
+    if (ranks_before(last, {weight, static_cast<int32_t>(i)})) weight = 0;
+    const uint64_t whole = whole_weight(weight);
+    if (whole < draw.min_weight) continue;
+    scratch.block_sums[i / static_cast<size_t>(kLogitBlock)] += whole;
+    all += whole;
+  }
+  return all;
 }
 
 // The token of [begin, end) at which the sum of those weights that are at least draw.min_weight
@@ -79,12 +121,13 @@ int32_t draw_from_ranked(std::span<const RankedToken> ranked, const TokenDraw& d
 int32_t draw_token(std::span<const float> logits, const TokenDraw& draw, DrawScratch& scratch) {
   const RankedToken best = best_token(logits);
   if (draw.scale == 0 || !std::isfinite(best.logit)) return best.id;
-  const bool filtered =
-      draw.top_p > 0 || (draw.top_k > 0 && draw.top_k < static_cast<int64_t>(logits.size()));
-  const uint64_t sum = weigh_tokens(logits, best.logit, draw.scale, filtered ? 0 : draw.min_weight,
-                                    scratch.weights, scratch.block_sums);
-  if (!filtered) return draw_from_all(draw, sum, scratch);
-  return draw_from_ranked(rank(draw, sum, scratch), draw, scratch);
+  const bool limited = draw.top_k > 0 && draw.top_k < static_cast<int64_t>(logits.size());
+  const bool filtered = limited || draw.top_p > 0;
+  uint64_t sum = weigh_tokens(logits, best.logit, draw.scale, filtered ? 0 : draw.min_weight,
+                              scratch.weights, scratch.block_sums);
+  if (limited) return draw_from_ranked(best_of(draw, scratch), draw, scratch);
+  if (filtered) sum = drop_behind(last_of_nucleus(draw.top_p, sum, scratch), draw, scratch);
+  return draw_from_all(draw, sum, scratch);
 }
 
 void TokenChooser::choose(std::span<const float> logits, std::span<const TokenDraw> draws,

@@ -15,6 +15,7 @@ struct DrawScratch {
   TokenRanking ranking;
   std::vector<float> weights;        // [V]
   std::vector<uint64_t> block_sums;  // of weights that were not dropped
+  std::vector<RankedToken> candidates;
   std::vector<int32_t> kept;
 };
 

@@ -17,7 +17,7 @@ constexpr int64_t kLanes = 16;
 // Elementwise arithmetic on 16 floats, in whatever registers the machine has.
 using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
-using Longs = int64_t __attribute__((vector_size(kLanes * sizeof(int64_t))));
+using Longs = uint64_t __attribute__((vector_size(kLanes * sizeof(uint64_t))));
 
 #define ATOM_INLINE __attribute__((always_inline)) inline
 
@@ -48,6 +48,18 @@ ATOM_INLINE void exponential(Floats& x) {
   Floats power;
   __builtin_memcpy(&power, &exponent, sizeof power);
   x = x > lowest ? p * power : Floats{};
+}
+
+// whole_weight() of each lane, by shifts: few machines convert to such integers in lanes.
+ATOM_INLINE void whole_weights(const Floats& relative, Longs& whole) {
+  constexpr int32_t kExponentOfOne = 127, kFractionBits = 23, kMostShift = 63;
+  Ints bits;
+  __builtin_memcpy(&bits, &relative, sizeof bits);
+  const Ints below_one = kExponentOfOne - (bits >> kFractionBits);
+  const Ints shift = below_one < kMostShift ? below_one : Ints{} + kMostShift;
+  const Ints mantissa = (bits & ((1 << kFractionBits) - 1)) | 1 << kFractionBits;
+  static_assert(kFullWeight == uint64_t{1} << (kFractionBits + 17));
+  whole = (__builtin_convertvector(mantissa, Longs) << 17) >> __builtin_convertvector(shift, Longs);
 }
 
 // The largest logit of each block. The last block may be short.
@@ -90,7 +102,7 @@ ATOM_MULTIVERSION double exponentials(const float* logits, int64_t count, float 
 }
 
 ATOM_MULTIVERSION uint64_t weigh(const float* logits, int64_t count, float best, float scale,
-                                 int64_t least, float* weights, uint64_t* block_sums) {
+                                 float least, float* weights, uint64_t* block_sums) {
   uint64_t total = 0;
   for (int64_t begin = 0; begin < count; begin += kLogitBlock) {
     const int64_t end = std::min(begin + kLogitBlock, count);
@@ -105,11 +117,13 @@ ATOM_MULTIVERSION uint64_t weigh(const float* logits, int64_t count, float best,
       } else {
         for (int64_t lane = 0; i + lane < end; ++lane) weights[i + lane] = x[lane];
       }
-      const Longs whole = __builtin_convertvector(x * static_cast<float>(kFullWeight), Longs);
-      sums += whole >= least ? whole : Longs{};
+      x = x >= least ? x : Floats{};
+      Longs whole;
+      whole_weights(x, whole);
+      sums += whole;
     }
     uint64_t sum = 0;
-    for (int64_t lane = 0; lane < kLanes; ++lane) sum += static_cast<uint64_t>(sums[lane]);
+    for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
     total += sum;
     block_sums[begin / kLogitBlock] = sum;
   }
@@ -169,10 +183,16 @@ double sum_of_exponentials(std::span<const float> logits, float shift, float sca
 
 uint64_t weigh_tokens(std::span<const float> logits, float best, float scale, uint64_t least,
                       std::vector<float>& weights, std::vector<uint64_t>& block_sums) {
+  // The least relative weight whose whole weight is no less.
+  auto least_relative = static_cast<float>(least);
+  if (static_cast<uint64_t>(least_relative) < least) {
+    least_relative = std::nextafter(least_relative, static_cast<float>(2 * kFullWeight));
+  }
+  least_relative /= static_cast<float>(kFullWeight);
   weights.resize(logits.size());
   block_sums.resize(static_cast<size_t>(block_count(logits)));
-  return weigh(logits.data(), static_cast<int64_t>(logits.size()), best, scale,
-               static_cast<int64_t>(least), weights.data(), block_sums.data());
+  return weigh(logits.data(), static_cast<int64_t>(logits.size()), best, scale, least_relative,
+               weights.data(), block_sums.data());
 }
 
 }  // namespace atom
