@@ -1,13 +1,11 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <algorithm>
-#include <cmath>
 
-#include "backend/cuda/attention/attention.h"
+#include "backend/cuda/attention/operators.h"
 #include "backend/cuda/device_batch.h"
 #include "backend/cuda/experts/experts.h"
 #include "backend/cuda/gemm/gemm.h"
-#include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/linear/linear.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
@@ -431,71 +429,13 @@ void CudaBackend::accumulate_gram(const Tensor& x, int64_t tokens, Tensor& h) {
 // --- attention
 
 void CudaBackend::rope_append_kv(const RopeAppendArgs& args) {
-  auto& cache = static_cast<CudaKvCache&>(*args.cache);
-  const KvCacheShape& shape = cache.shape();
-  const int64_t tokens = args.batch->size();
-  ATOM_CHECK(args.layer >= 0 && args.layer < shape.layers, "no such layer");
-  ATOM_CHECK(args.qkv->rows() >= tokens && args.q->rows() >= tokens &&
-                 args.qkv->cols() == (args.heads + 2 * shape.kv_heads) * shape.head_dim &&
-                 args.q->cols() == args.heads * shape.head_dim,
-             "rope_append_kv: shapes");
-  ATOM_CHECK(static_cast<int64_t>(args.k_mean.size()) ==
-                 (shape.format.centered ? shape.kv_heads * shape.head_dim : 0),
-             "rope_append_kv: a mean goes with centered caches, and they with a mean");
-  for (const int32_t position : args.batch->positions) {
-    ATOM_CHECK(position >= 0 &&
-                   (position + 1) * args.rotary_dim <= static_cast<int64_t>(args.cos_sin.size()),
-               "position past the end of the RoPE table");
-  }
   use_batch(*args.batch);
-  launch_rope_append(
-      {.qkv = cast(*args.qkv).raw(),
-       .halves = cast(*args.qkv).halves(),
-       .q = cast(*args.q).data(),
-       .cache = cache.view(args.layer),
-       .positions = batch_.positions(),
-       .slots = batch_.slots(),
-       .cos_sin = must(arrays_.floats(args.cos_sin)),
-       .q_norm = must(arrays_.floats(args.q_norm)),
-       .k_norm = must(arrays_.floats(args.k_norm)),
-       .k_mean = must(arrays_.floats(args.k_mean)),
-       .norm_eps = args.norm_eps,
-       .tokens = static_cast<int>(tokens),
-       .heads = static_cast<int>(args.heads),
-       .rotary_dim = static_cast<int>(args.rotary_dim),
-       .bits = shape.format.bits,
-       .hadamard = shape.format.hadamard
-                       ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)))
-                       : 0.0f},
-      stream_);
+  launch_rope_append(rope_append_params(args, batch_, arrays_), stream_);
 }
 
 void CudaBackend::paged_attention(const AttentionArgs& args) {
-  const auto& cache = static_cast<const CudaKvCache&>(*args.cache);
-  const KvCacheShape& shape = cache.shape();
-  const int64_t tokens = args.batch->size();
-  ATOM_CHECK(args.layer >= 0 && args.layer < shape.layers, "no such layer");
-  ATOM_CHECK(args.q->rows() >= tokens && args.out->rows() >= tokens &&
-                 args.q->cols() == args.heads * shape.head_dim &&
-                 args.out->cols() == args.q->cols() && args.heads % shape.kv_heads == 0 &&
-                 args.window >= 0,
-             "paged_attention: shapes");
   use_batch(*args.batch);
-  launch_attention({.q = cast(*args.q).data(),
-                    .out = cast(*args.out).data(),
-                    .sequences = batch_.sequences(),
-                    .cache = cache.view(args.layer),
-                    .heads = static_cast<int>(args.heads),
-                    .scale = args.scale,
-                    .window = static_cast<int>(std::min<int64_t>(args.window, INT32_MAX / 2))},
-                   {.decode_list = batch_.decode_list(),
-                    .decode_items = batch_.decode_items(),
-                    .longest_decode = batch_.longest_decode(),
-                    .chunk_list = batch_.chunk_list(),
-                    .chunks = batch_.chunks(),
-                    .token_sequences = batch_.token_sequences(),
-                    .tokens = tokens,
-                    .exact = exact_attention_},
+  launch_attention(attention_params(args, batch_), attention_work(batch_, exact_attention_),
                    attention_workspace_.data(), stream_);
 }
 
