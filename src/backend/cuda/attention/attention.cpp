@@ -30,8 +30,10 @@ int choose_splits(int64_t pairs, int64_t pages) {
     // Pages of the busiest multiprocessor; below two CTAs it cannot keep enough bytes in flight.
     const int64_t ctas = (pairs * splits + sms - 1) / sms;
     const int64_t share = (pages + splits - 1) / splits;
+    const double merge =
+        splits <= attention::kMostCluster ? 4.0 : 1.5 * static_cast<double>(splits);
     const double cost = static_cast<double>(std::max<int64_t>(ctas, 2) * share) +
-                        24.0 * static_cast<double>(ctas) + 1.5 * static_cast<double>(splits);
+                        24.0 * static_cast<double>(ctas) + (splits > 1 ? merge : 0.0);
     if (cost < best_cost) {
       best_cost = cost;
       best = splits;
@@ -43,7 +45,8 @@ int choose_splits(int64_t pairs, int64_t pages) {
 }  // namespace
 
 int64_t attention_workspace_bytes() {
-  return counter_bytes() + most_partials() * attention::kGroup * (kMostHeadDim + 2) * 4;
+  return counter_bytes() +
+         most_partials() * attention::partial_floats(attention::kGroup, kMostHeadDim) * 4;
 }
 
 void launch_attention(attention::Params params, const AttentionWork& work, void* workspace,
@@ -58,6 +61,7 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
     return;
   }
   if (work.decode_items > 0) {
+    ATOM_CHECK(params.cache.page_stride <= UINT32_MAX, "a page of more than 4 GB");
     const int64_t pairs = work.decode_items * params.cache.kv_heads;
     const int64_t tokens = params.window == 0
                                ? work.longest_decode
@@ -67,6 +71,8 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
     params.splits = work.splits > 0
                         ? static_cast<int>(std::min<int64_t>(work.splits, most_splits(pairs)))
                         : choose_splits(pairs, (tokens + 15) / 16);
+    // Splits that fit in a cluster are merged there, more through memory.
+    params.cluster = params.splits <= attention::kMostCluster ? params.splits : 1;
     auto* bytes = static_cast<uint8_t*>(workspace);
     params.counters = reinterpret_cast<uint32_t*>(bytes);
     params.partials = reinterpret_cast<float*>(bytes + counter_bytes());

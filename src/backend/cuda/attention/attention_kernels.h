@@ -44,14 +44,19 @@ struct Params {
   float scale = 0.0f;
   int window = 0;
   int splits = 1;                // decode: parts of a sequence
-  float* partials = nullptr;     // decode: [item][kv head][split][group][DH + 2]
+  int cluster = 1;               // decode: splits that a cluster of CTAs merges; divides splits
+  float* partials = nullptr;     // decode: [item][kv head][split / cluster][partial_floats]
   uint32_t* counters = nullptr;  // decode: [item][kv head], zero between launches
 };
+
+// Floats of a partial result in memory: sums [head][DH], maxima [head], weights [head].
+constexpr int partial_floats(int heads, int head_dim) { return heads * (head_dim + 2); }
 
 inline constexpr int kWarps = 4;
 inline constexpr int kThreads = 32 * kWarps;
 inline constexpr int kDecodeCtas = 4;  // of the decode kernel, wanted on a multiprocessor
-inline constexpr int kGroup = 8;       // query heads a KV head: columns of the tensor core products
+inline constexpr int kMostCluster = 8;
+inline constexpr int kGroup = 8;  // query heads a KV head: columns of the tensor core products
 
 // Query columns (token, head of the group) of a CTA of the chunk kernels.
 constexpr int chunk_columns(int head_dim) { return head_dim > 128 ? 8 * kWarps : 128; }

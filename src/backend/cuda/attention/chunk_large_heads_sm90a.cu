@@ -103,8 +103,8 @@ __global__ __launch_bounds__(kThreads) void chunk_large_heads_sm90a_kernel(
     __syncwarp();
     ptx::barrier_wait(full + 8 * (i % kStages), i / kStages % 2);
     if (first_page + i < own_end) {
-      attend_page(ring + i % kStages * Reader::kBytes, (first_page + i) * 16, range.length, queries,
-                  visible, scale_log2, state, lane);
+      attend_page(ring + i % kStages * Reader::kBytes, (first_page + i) * 16, range.length, false,
+                  queries, visible, scale_log2, state, lane);
     }
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(empty + 8 * (i % kStages));

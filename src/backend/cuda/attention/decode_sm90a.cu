@@ -5,10 +5,11 @@
 // take every fourth page; each feeds its own ring of records by bulk copies and runs alone to the
 // end (softmax_state.cuh). Query heads of a KV head are the columns, so that grouped heads read the
 // cache once. The prefix, in floats, is the first warp's. Warps, then splits, are merged in fixed
-// order. Bound: HBM.   Requires: H / KH <= 8.
+// order (decode_merge.cuh). Bound: HBM; latency for few sequences.   Requires: H / KH <= 8.
+#include "backend/cuda/attention/decode_merge.cuh"
 #include "backend/cuda/attention/softmax_state.cuh"
 #include "backend/cuda/ptx/sync.cuh"
-#include "backend/cuda/runtime/launch.cuh"
+#include "backend/cuda/runtime/cluster_launch.cuh"
 
 namespace atom::cuda::attention {
 namespace {
@@ -23,11 +24,11 @@ constexpr int kStages = Reader::kBytes > 6000   ? 2
 template <class Reader>
 constexpr int kRingBytes = kWarps* kStages<Reader>* Reader::kBytes;
 
+// The rings and their barriers; what warps merge takes their place; then the cluster's inbox.
 template <class Reader, int kHeadDim>
-constexpr int shared_bytes() {
-  const int merge = kWarps * kGroup * (kHeadDim + 2) * 4;
+constexpr int inbox_start() {
   const int ring = kRingBytes<Reader> + kWarps * kStages<Reader> * 8;
-  return ring > merge ? ring : merge;
+  return max(ring, merged_bytes(kGroup, kHeadDim));
 }
 
 // The pages of one warp: fetched ahead through a ring, handed out in order.
@@ -38,7 +39,7 @@ class PageStream {
                         int first, int end, int warp, int lane)
       : table_(pages + first + warp),
         base_(cache.records + static_cast<int64_t>(kv_head) * Reader::kBytes),
-        stride_(cache.page_stride),
+        stride_(static_cast<uint32_t>(cache.page_stride)),
         first_(first + warp),
         count_(max(0, (end - first_ + kWarps - 1) / kWarps)),
         lane_(lane),
@@ -77,135 +78,25 @@ class PageStream {
     if (fetched_ % 32 == 0) {
       ids_ = fetched_ + lane_ < count_ ? table_[(fetched_ + lane_) * kWarps] : 0;
     }
-    const int64_t page = __shfl_sync(0xffffffffu, ids_, fetched_ % 32);
+    const auto page = static_cast<uint32_t>(__shfl_sync(0xffffffffu, ids_, fetched_ % 32));
     if (lane_ == 0) {
       const int slot = fetched_ % kStages<Reader>;
       ptx::barrier_expect(barriers_ + 8 * slot, Reader::kBytes);
-      ptx::bulk_copy(ptx::shared_address(ring_ + slot * Reader::kBytes), base_ + page * stride_,
-                     Reader::kBytes, barriers_ + 8 * slot);
+      ptx::bulk_copy(ptx::shared_address(ring_ + slot * Reader::kBytes),
+                     base_ + uint64_t{stride_} * page, Reader::kBytes, barriers_ + 8 * slot);
     }
     ++fetched_;
   }
 
   const int32_t* table_;
   const uint8_t* base_;
-  int64_t stride_;
+  uint32_t stride_;
   int first_, count_, lane_;  // first_: the page that a count starts at
   uint8_t* ring_;
   uint32_t barriers_;
   int fetched_ = 0, stage_ = 0, ids_ = 0;
   uint32_t phase_ = 0;
 };
-
-// The merged result of one CTA: sums [group][DH], then maximum and weight of each head.
-template <int kHeadDim>
-struct Merged {
-  float* sums;     // [group][kHeadDim] in shared memory
-  float* maximum;  // [group]
-  float* weight;   // [group]
-};
-
-// Brings the warps' states together; ends with a barrier.
-template <class Reader, int kHeadDim>
-__device__ __forceinline__ Merged<kHeadDim> merge_warps(State<Reader, kHeadDim, 1>& state,
-                                                        float* memory, int group, int warp,
-                                                        int lane) {
-  float* maxima = memory;                     // [warp][kGroup]
-  float* weights = maxima + kWarps * kGroup;  // [warp][kGroup]
-  float* sums = weights + kWarps * kGroup;    // [warp][group][kHeadDim]
-  const int g = lane / 4, head = 2 * (lane % 4);
-  state.gather_weights();
-  __syncthreads();  // the rings are no longer in use
-  if (g < 2) maxima[warp * kGroup + head + g] = g == 0 ? state.m[0][0] : state.m[0][1];
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float high = kLowest;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) high = fmaxf(high, maxima[w * kGroup + head + i]);
-    const float factor = exp2f(state.m[0][i] - high);
-    if (g == i) weights[warp * kGroup + head + i] = state.weight[0][i] * factor;
-    if (head + i < group) {
-      float* row = sums + (warp * group + head + i) * kHeadDim + g;
-#pragma unroll
-      for (int tile = 0; tile < kHeadDim / 16; ++tile) {
-#pragma unroll
-        for (int hi = 0; hi < 2; ++hi) {
-          row[tile * 16 + hi * 8] = state.output(0, tile, i, hi) * factor;
-        }
-      }
-    }
-  }
-  __syncthreads();
-  const int thread = warp * 32 + lane;
-  for (int i = thread; i < group * kHeadDim; i += kThreads) {
-    float total = sums[i];
-#pragma unroll
-    for (int w = 1; w < kWarps; ++w) total += sums[w * group * kHeadDim + i];
-    sums[i] = total;
-  }
-  if (thread < group) {
-    float high = kLowest, total = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      high = fmaxf(high, maxima[w * kGroup + thread]);
-      total += weights[w * kGroup + thread];
-    }
-    maxima[thread] = high;
-    weights[thread] = total;
-  }
-  __syncthreads();
-  return {sums, maxima, weights};
-}
-
-// Merges the splits' partial results; run by the CTA that finished last.
-template <int kHeadDim>
-__device__ void merge_splits(const Params& p, const float* partials, float* out, int group,
-                             float* memory) {
-  const int record = group * (kHeadDim + 2);
-  float* factors = memory;  // [splits][group]; host code bounds their number
-  for (int head = static_cast<int>(threadIdx.x) / 32; head < group; head += kWarps) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    float high = kLowest, total = 0;
-    for (int s = lane; s < p.splits; s += 32) {
-      high = fmaxf(high, __ldcg(partials + s * record + group * kHeadDim + head));
-    }
-#pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) {
-      high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
-    }
-    for (int s = lane; s < p.splits; s += 32) {
-      const float* end = partials + s * record + group * kHeadDim;
-      const float factor = exp2f(__ldcg(end + head) - high);
-      factors[s * group + head] = factor;
-      total += factor * __ldcg(end + group + head);
-    }
-#pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) {
-      total += __shfl_xor_sync(0xffffffffu, total, lanes);
-    }
-    __syncwarp();
-    const float inverse = total > 0 ? 1.0f / total : 0.0f;
-    for (int s = lane; s < p.splits; s += 32) factors[s * group + head] *= inverse;
-  }
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < group * kHeadDim; i += kThreads * 4) {
-    const int head = i / kHeadDim;
-    float sum[4] = {};
-#pragma unroll 8
-    for (int s = 0; s < p.splits; ++s) {
-      // 8-byte aligned: a record is a multiple of two floats.
-      const float2 low = __ldcg(reinterpret_cast<const float2*>(partials + s * record + i));
-      const float2 high = __ldcg(reinterpret_cast<const float2*>(partials + s * record + i + 2));
-      const float factor = factors[s * group + head];
-      sum[0] = fmaf(low.x, factor, sum[0]);
-      sum[1] = fmaf(low.y, factor, sum[1]);
-      sum[2] = fmaf(high.x, factor, sum[2]);
-      sum[3] = fmaf(high.y, factor, sum[3]);
-    }
-    *reinterpret_cast<float4*>(out + i) = make_float4(sum[0], sum[1], sum[2], sum[3]);
-  }
-}
 
 template <class Reader, int kHeadDim>
 __global__ __launch_bounds__(
@@ -228,17 +119,19 @@ __global__ __launch_bounds__(
 
   PageStream<Reader> stream(p.sequences.pages + p.sequences.page_offset[sequence], p.cache, memory,
                             kv_head, first, end, warp, lane);
+  const auto inbox = [&] {
+    return Inbox<kHeadDim>(memory + inbox_start<Reader, kHeadDim>(), group, p.cluster);
+  };
+  if (p.cluster > 1) inbox().open();
   // The page of the new token is being written; those before it lie there since the last step.
   stream.begin(min(end, p.sequences.past[sequence] / 16));
   wait_for_previous();
   let_next_start();
   stream.begin(end);
-  const int64_t row =
-      (static_cast<int64_t>(p.sequences.row[sequence]) * p.heads + kv_head * group) * kHeadDim;
+  const int64_t row = static_cast<int64_t>(p.sequences.row[sequence]) * p.heads * kHeadDim;
+  const float* q = p.q + row + kv_head * group * kHeadDim;
   const float scale_log2 = p.scale * kLog2E;
-  const auto query = [&](int column) {
-    return column < group ? p.q + row + column * kHeadDim : nullptr;
-  };
+  const auto query = [&](int column) { return column < group ? q + column * kHeadDim : nullptr; };
   Queries<Reader, kHeadDim, 1> queries;
   queries.load(query, scale_log2, lane);
 
@@ -255,50 +148,55 @@ __global__ __launch_bounds__(
   const Visible<1> visible = {.begin = {{begin, begin}}, .end = {{length, length}}};
   for (int i = 0; i < stream.count(); ++i) {
     const uint8_t* record = stream.take();
-    attend_page(record, (first + warp + i * kWarps) * 16, length, queries, visible, scale_log2,
-                state, lane);
+    const int token = (first + warp + i * kWarps) * 16;
+    attend_page(record, token, length, token >= begin && token + 16 <= length, queries, visible,
+                scale_log2, state, lane);
     stream.give();
   }
 
-  const Merged<kHeadDim> merged =
-      merge_warps<Reader, kHeadDim>(state, reinterpret_cast<float*>(memory), group, warp, lane);
-  float* out = p.out + row;
-  const int thread = static_cast<int>(threadIdx.x);
-  if (p.splits == 1) {
-    for (int i = thread; i < group * kHeadDim; i += kThreads) {
-      const float weight = merged.weight[i / kHeadDim];
-      out[i] = weight > 0 ? merged.sums[i] / weight : 0.0f;  // padding sees nothing
+  float* out = p.out + row + kv_head * group * kHeadDim;
+  const int64_t pair = static_cast<int64_t>(item) * gridDim.y + blockIdx.y;
+  const int results = p.splits / p.cluster;  // that are merged through memory
+  float* all = p.partials + pair * results * partial_floats(group, kHeadDim);
+  const auto finish = [&](int head, int channel, const Partial& merged) {
+    if (results == 1) {
+      out[head * kHeadDim + channel] = merged.output();
+    } else {
+      store_partial<kHeadDim>(all + split / p.cluster * partial_floats(group, kHeadDim), group,
+                              head, channel, merged);
     }
-    return;
+  };
+  if (p.cluster > 1) {
+    ptx::cluster_wait();  // all have opened their inboxes
+    merge_warps(
+        state, reinterpret_cast<float*>(memory), group, warp, lane,
+        [&](int head, int channel, const Partial& merged) { inbox().send(head, channel, merged); });
+    inbox().merge(finish);
+  } else {
+    merge_warps(state, reinterpret_cast<float*>(memory), group, warp, lane, finish);
   }
-  const int64_t pair = static_cast<int64_t>(item) * p.cache.kv_heads + kv_head;
-  const int record = group * (kHeadDim + 2);
-  float* all = p.partials + pair * p.splits * record;
-  float* mine = all + split * record;
-  for (int i = thread; i < group * kHeadDim; i += kThreads) __stcg(mine + i, merged.sums[i]);
-  if (thread < group) {
-    __stcg(mine + group * kHeadDim + thread, merged.maximum[thread]);
-    __stcg(mine + group * (kHeadDim + 1) + thread, merged.weight[thread]);
-  }
+  if (results == 1) return;
   __threadfence();
   __syncthreads();
   auto* last = reinterpret_cast<uint32_t*>(memory);
-  if (thread == 0) {
+  if (threadIdx.x == 0) {
     *last = atomicAdd(p.counters + pair, 1u) == static_cast<uint32_t>(p.splits) - 1;
     if (*last) p.counters[pair] = 0;  // for the next launch
   }
   __syncthreads();
   if (*last == 0) return;
   __threadfence();
-  merge_splits<kHeadDim>(p, all, out, group, reinterpret_cast<float*>(memory) + 4);
+  merge_partials<kHeadDim>(all, results, group, out, reinterpret_cast<float*>(memory) + 4);
 }
 
 template <class Reader, int kHeadDim>
 void start(const Params& p, cudaStream_t stream) {
-  launch_chained(decode_attention_sm90a_kernel<Reader, kHeadDim>,
-                 dim3(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.cache.kv_heads),
-                      static_cast<unsigned>(p.item_count)),
-                 kThreads, shared_bytes<Reader, kHeadDim>(), p, stream);
+  const int bytes = inbox_start<Reader, kHeadDim>() +
+                    inbox_bytes(kHeadDim, p.heads / p.cache.kv_heads, p.cluster);
+  launch_clusters(decode_attention_sm90a_kernel<Reader, kHeadDim>,
+                  dim3(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.cache.kv_heads),
+                       static_cast<unsigned>(p.item_count)),
+                  kThreads, bytes, p.cluster, p, stream);
 }
 
 template <int kHeadDim>

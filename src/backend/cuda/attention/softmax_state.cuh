@@ -22,6 +22,18 @@ inline constexpr float kLowest = -1e30f;
 inline constexpr float kSlack = 8.0f;  // log2 of how far a weight may pass 1 before a rescale
 inline constexpr float kLog2E = 1.44269504f;
 
+// Subnormal results are zero, which spares the instructions that would keep them.
+__device__ inline float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float fast_log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Query columns as B fragments: lane (g, c) holds column 8n + g's channels of part c.
 template <class Reader, int kHeadDim, int kTilesN>
 struct Queries {
@@ -93,8 +105,8 @@ struct State {
                                       const Reader& reader) {
     float level[2] = {};
     if constexpr (Reader::kScaled) {
-      level[0] = __log2f(fmaxf(v[0].x, 0x1p-24f));
-      level[1] = __log2f(fmaxf(v[1].x, 0x1p-24f));
+      level[0] = fast_log2(fmaxf(v[0].x, 0x1p-24f));
+      level[1] = fast_log2(fmaxf(v[1].x, 0x1p-24f));
     }
     uint32_t b[kTilesN][2];
 #pragma unroll
@@ -103,14 +115,14 @@ struct State {
                             fmaxf(s[n][1] + level[0], s[n][3] + level[1])};
       const bool passed = top[0] > m[n][0] + kSlack || top[1] > m[n][1] + kSlack;
       if (__any_sync(0xffffffffu, passed)) raise(n, top);
-      float e[4], w[4];
+      float w[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        e[i] = exp2f(s[n][i] - m[n][i % 2]);
-        weight[n][i % 2] += e[i];
-        w[i] = e[i];
+        const float e = fast_exp2(s[n][i] - m[n][i % 2]);
+        weight[n][i % 2] += e;
+        w[i] = e;
         if constexpr (Reader::kScaled) {
-          minimum[n][i % 2] = fmaf(e[i], v[i / 2].y, minimum[n][i % 2]);
+          minimum[n][i % 2] = fmaf(e, v[i / 2].y, minimum[n][i % 2]);
           w[i] *= v[i / 2].x;
         }
       }
@@ -191,7 +203,7 @@ struct State {
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
       }
       high = fmaxf(high, m[n][i]);
-      const float factor = exp2f(m[n][i] - high);
+      const float factor = fast_exp2(m[n][i] - high);
       m[n][i] = high;
       weight[n][i] *= factor;
       minimum[n][i] *= factor;
@@ -205,9 +217,10 @@ struct State {
 };
 
 // Adds one page, a record in shared memory whose first token is `first_token` of a sequence with
-// `length` tokens.
+// `length` tokens. whole: all columns see all of its tokens.
 template <class Reader, int kHeadDim, int kTilesN>
 __device__ __forceinline__ void attend_page(const uint8_t* record, int first_token, int length,
+                                            bool whole,
                                             const Queries<Reader, kHeadDim, kTilesN>& queries,
                                             const Visible<kTilesN>& visible, float scale_log2,
                                             State<Reader, kHeadDim, kTilesN>& state, int lane) {
@@ -223,19 +236,26 @@ __device__ __forceinline__ void attend_page(const uint8_t* record, int first_tok
     }
   }
   reader.load_values(record, lane, length - first_token);
-  float s[kTilesN][4] = {};
+  // Of a single tile, even and odd steps do not wait for each other.
+  constexpr int kChains = kTilesN == 1 ? 2 : 1;
+  float products[kChains][kTilesN][4] = {};
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
     uint32_t a[4];
     reader.key_fragment(step, a);
 #pragma unroll
     for (int n = 0; n < kTilesN; ++n) {
-      ptx::mma_f16(s[n], a[0], a[1], a[2], a[3], queries.b[n][step][0], queries.b[n][step][1]);
+      ptx::mma_f16(products[step % kChains][n], a[0], a[1], a[2], a[3], queries.b[n][step][0],
+                   queries.b[n][step][1]);
     }
+  }
+  auto& s = products[0];
+  if constexpr (kChains == 2) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[0][i] += products[1][0][i];
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int token = first_token + lane / 4 + 8 * half;
     const float factor = (Reader::kScaled ? k[half].x : 1.0f) * (Reader::kScore * scale_log2);
 #pragma unroll
     for (int n = 0; n < kTilesN; ++n) {
@@ -244,11 +264,25 @@ __device__ __forceinline__ void attend_page(const uint8_t* record, int first_tok
         float& x = s[n][2 * half + i];
         x *= factor;
         if constexpr (Reader::kScaled) x = fmaf(k[half].y, queries.sum[n][i], x);
-        if (token < visible.begin[n][i] || token >= visible.end[n][i]) x = -INFINITY;
       }
     }
-    // What a slot without token holds may be anything.
-    if (token >= length) v[half] = make_float2(0, 0);
+  }
+  if (!whole) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int token = first_token + lane / 4 + 8 * half;
+#pragma unroll
+      for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          if (token < visible.begin[n][i] || token >= visible.end[n][i]) {
+            s[n][2 * half + i] = -INFINITY;
+          }
+        }
+      }
+      // What a slot without token holds may be anything.
+      if (token >= length) v[half] = make_float2(0, 0);
+    }
   }
   state.add(s, v, reader);
 }

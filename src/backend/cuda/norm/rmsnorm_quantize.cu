@@ -12,8 +12,7 @@
 //
 // Two rows at a time share what a warp does once: half of its lanes reduce and scale for each.
 // Requires: D a multiple of 16, the outliers of 4.   Rounds: as ops/numerics.h, operation by
-// operation. Bound: issue slots (about 12 instructions an element) close to HBM; the latency of one
-// row for few tokens.
+// operation. Bound: latency, of a run's two barriers and of what a warp does once a run.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
