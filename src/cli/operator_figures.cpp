@@ -25,6 +25,10 @@ std::optional<LinearFormat> linear_format_of(std::string_view group) {
     return LinearFormat{.weight = {.kind = WeightKind::kGrouped, .bits = 8, .group = 0},
                         .act = {.quantized = true, .bits = 8, .group = 0}};
   }
+  if (group == "w4a16") {
+    return LinearFormat{.weight = {.kind = WeightKind::kGrouped, .bits = 4, .group = kGroup},
+                        .act = {}};
+  }
   const bool two_level = group == "w4a8";
   if (!two_level && group != "w4a4") return std::nullopt;
   return LinearFormat{

@@ -12,9 +12,9 @@
 
 namespace atom::cli {
 
-// Linears of every format that `groups` names ("w4a8", "w4a4", "w8a8") on random data, beside F16
-// weights with float activations ("f16"), the weights rotated past the caches. Medians of `samples`
-// runs; roofs are left 0. Calls `each` for every figure; an error of its ends the run.
+// Linears of every format that `groups` names ("w4a8", "w4a4", "w8a8", "w4a16") on random data,
+// beside F16 weights with float activations ("f16"), the weights rotated past the caches. Medians
+// of `samples` runs; roofs are left 0. Calls `each` for every figure; an error of its ends the run.
 Status measure_linears(Backend& backend, const std::vector<std::string_view>& groups,
                        const std::vector<KernelSize>& sizes, int samples,
                        const std::function<Status(const KernelFigure&)>& each);

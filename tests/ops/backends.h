@@ -20,7 +20,8 @@ bool supports(const Backend& backend, const KvFormat& format);
 // True where attention rounds queries and softmax weights to F16, as CUDA's tensor core kernels do:
 // a relative error of 2^-12 each, so that sums over other splits differ by as much.
 bool attends_in_halves(const Backend& backend);
-// True where the inputs of F16 weights are rounded to F16: a relative error of 2^-12 each.
+// True where the inputs of a format's linears are rounded to F16, those of F16 weights and, on
+// Hopper, of 4-bit groups, which are rounded to F16 too: a relative error of 2^-12 each.
 bool takes_halves(const Backend& backend, const LinearFormat& format);
 
 }  // namespace atom

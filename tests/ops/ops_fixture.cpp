@@ -53,8 +53,12 @@ bool attends_in_halves(const Backend& backend) {
 }
 
 bool takes_halves(const Backend& backend, const LinearFormat& format) {
-  return backend.name() == "cuda" && !format.act.quantized &&
-         format.weight.kind == WeightKind::kFloat && format.weight.dtype == DType::kF16;
+  if (backend.name() != "cuda" || format.act.quantized) return false;
+  const WeightFormat& w = format.weight;
+  if (w.kind == WeightKind::kFloat) return w.dtype == DType::kF16;
+  const bool hopper = backend.detail().find("portable") == std::string::npos;
+  return hopper && w.kind == WeightKind::kGrouped && w.bits <= 4 && w.grid == CodeGrid::kInt &&
+         w.outliers == 0 && (w.group == 32 || w.group == 64 || w.group % 128 == 0);
 }
 
 // --- data

@@ -482,5 +482,60 @@ TEST(SiluMulQuantize, IsSiluOfTheGateTimesUp) {
   }
 }
 
+// Inputs of linears that some backends keep as halves, in whatever order.
+TEST(Halves, AreRefsFloatsRounded) {
+  LinearFormat f16;
+  f16.weight.dtype = DType::kF16;
+  constexpr int64_t kTokens = 19;
+  for (const LinearFormat& format : {f16, grouped_format(4, 128, 0, OutlierKind::kNone),
+                                     grouped_format(4, 64, 0, OutlierKind::kNone),
+                                     grouped_format(3, 32, 0, OutlierKind::kNone)}) {
+    const int64_t channels = 4096 + format.weight.group;
+    SCOPED_TRACE(format_name(format));
+    const Matrix gate_up = halves_of(random_matrix(kTokens, 2 * channels, 55));
+    const Matrix x = random_matrix(kTokens, channels, 56);
+    const std::vector<float> weight = random_weight(channels, 57);
+    const std::vector<int32_t> perm = random_permutation(channels, 58);
+    const auto norm = [&](std::span<const int32_t> order) {
+      return [&, order](Backend& backend, Activations& acts) {
+        const auto input = make_input(backend, x);
+        backend.rmsnorm_quantize(
+            {.x = input.get(), .weight = weight, .eps = 1e-5f, .tokens = kTokens}, order, acts);
+      };
+    };
+    const auto silu = [&](Precision precision) {
+      return [&, precision](Backend& backend, Activations& acts) {
+        const auto input = make_input(backend, gate_up, precision);
+        backend.silu_mul_quantize({.gate_up = input.get(), .tokens = kTokens}, acts);
+      };
+    };
+    using Op = std::function<void(Backend&, Activations&)>;
+    const std::pair<const char*, Op> ops[] = {{"norm", norm({})},
+                                              {"norm and gather", norm(perm)},
+                                              {"copy",
+                                               [&](Backend& backend, Activations& acts) {
+                                                 backend.quantize(*make_input(backend, x), kTokens,
+                                                                  {}, acts);
+                                               }},
+                                              {"silu", silu(Precision::kFull)},
+                                              {"silu of halves", silu(Precision::kHalf)}};
+    for (const auto& [name, op] : ops) {
+      SCOPED_TRACE(name);
+      const auto values = [&](Backend& backend) {
+        Matrix y(kTokens, channels);
+        y.values = run(backend, format, channels, kTokens, [&](Activations& acts) {
+                     op(backend, acts);
+                   }).values;
+        return y;
+      };
+      const Matrix want = values(ref_backend());
+      for (Backend* backend : other_backends()) {
+        SCOPED_TRACE(backend->detail());
+        expect_close(values(*backend), want, takes_halves(*backend, format) ? 0x1p-21 : 1e-12);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace atom

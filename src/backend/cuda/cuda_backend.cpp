@@ -275,7 +275,7 @@ QuantizeParams CudaBackend::quantize_params(CudaActivations& y, int64_t tokens,
                            .values = y.value_count > 0 ? y.values.data() : nullptr,
                            .value_count = static_cast<int>(y.value_count),
                            .decoded_values = y.decoded_values,
-                           .halves_out = takes_halves(format) ? y.halves.data() : nullptr};
+                           .halves_out = y.in_halves ? y.halves.data() : nullptr};
   for (size_t c = 0; c < std::size(numerics::kSearchClips); ++c) {
     params.clips[c] = format.act.clip * numerics::kSearchClips[c];
   }
@@ -408,7 +408,7 @@ void CudaBackend::dequantize(const Activations& x, int64_t tokens, Tensor& y) {
                           .outlier_scales = acts.outlier_scales.data(),
                           .values = acts.values.data(),
                           .value_count = static_cast<int>(acts.value_count),
-                          .halves = takes_halves(x.format()) ? acts.halves.data() : nullptr,
+                          .halves = acts.in_halves ? acts.halves.data() : nullptr,
                           .y = cast(y).data()},
                          stream_);
 }

@@ -15,6 +15,7 @@ enum class KernelGroup : uint8_t {
   kW4A8,       // GEMM, two-level weights and INT8 activations
   kW4A4,       // GEMM, Atom's 4-bit groups
   kW8A8,       // GEMM, INT8 with a scale a row and a token
+  kW4A16,      // GEMM, 4-bit groups and halves
   kExperts,    // w4a8 GEMMs of a mixture: each token goes to two of eight experts
   kAttention,  // of new tokens over an INT4 cache
   kRows,       // norm, gather and quantize

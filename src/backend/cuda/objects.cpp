@@ -34,6 +34,24 @@ Status allocate_zeros(DeviceArray<T>& array, int64_t size) {
   return {};
 }
 
+Result<GemmWeights> pack(const PackedLinear& packed, LinearLayout layout) {
+  switch (layout) {
+    case LinearLayout::kW4A8:
+      return pack_w4a8(packed);
+    case LinearLayout::kW8A8:
+      return pack_w8a8(packed);
+    case LinearLayout::kW4A4:
+      return pack_w4a4(packed);
+    case LinearLayout::kW4A4S4:
+      return pack_w4a4_s4(packed);
+    case LinearLayout::kW4A16:
+      return pack_w4a16(packed);
+    case LinearLayout::kRows:
+      break;
+  }
+  ATOM_CHECK(false, "a layout without blocks");
+}
+
 }  // namespace
 
 uint64_t next_serial() {
@@ -90,10 +108,19 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
   }
   std::unique_ptr<CudaActivations> acts(new CudaActivations(format, channels, max_tokens));
   const WeightFormat& w = format.weight;
+  CodePlaces& places = acts->places;
   if (!format.act.quantized) {
     acts->body = acts->group = channels;
-    if (takes_halves(format)) {
-      ATOM_TRY(allocate_zeros(acts->halves, max_tokens * channels));
+    places.layout = linear_layout(format, channels, chip);
+    acts->in_halves = places.blocked() || takes_halves(format);
+    if (places.blocked()) {
+      places.shape = w4a8_shape(w, channels);
+      places.capacity = round_up(std::max<int64_t>(max_tokens, 1), kCapacityStep);
+    } else {
+      places.stride = channels;
+    }
+    if (acts->in_halves) {
+      ATOM_TRY(allocate_zeros(acts->halves, places.half_count(max_tokens)));
     } else {
       acts->value_count = channels;
     }
@@ -107,7 +134,6 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
     } else if (w.outlier_kind == OutlierKind::kFloat) {
       acts->value_count = w.outliers;
     }
-    CodePlaces& places = acts->places;
     places.layout = linear_layout(format, channels, chip);
     if (places.blocked()) {
       places.shape = w4a8_shape(w, channels);
@@ -133,9 +159,13 @@ HostActivations CudaActivations::to_host(int64_t tokens) const {
   const auto value_of = [&](int64_t t, int64_t k) {
     return floats[static_cast<size_t>(t * value_count + k - (channels_ - value_count))];
   };
-  if (takes_halves(format_)) {
-    for (const uint16_t half : halves.to_host()) host.values.push_back(f16_to_f32(half));
-    host.values.resize(static_cast<size_t>(tokens * channels_));
+  if (in_halves) {
+    const std::vector<uint16_t> all = halves.to_host();
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t k = 0; k < channels_; ++k) {
+        host.values.push_back(f16_to_f32(all[static_cast<size_t>(places.half(t, k))]));
+      }
+    }
     return host;
   }
   if (!format_.act.quantized) {
@@ -195,10 +225,7 @@ Status CudaLinear::place_outlier_codes(const PackedLinear& packed) {
 }
 
 Status CudaLinear::place_blocks(const PackedLinear& packed) {
-  const GemmWeights blocks = ATOM_TRY(view_.layout == LinearLayout::kW4A8   ? pack_w4a8(packed)
-                                      : view_.layout == LinearLayout::kW8A8 ? pack_w8a8(packed)
-                                      : view_.layout == LinearLayout::kW4A4 ? pack_w4a4(packed)
-                                                                            : pack_w4a4_s4(packed));
+  const GemmWeights blocks = ATOM_TRY(pack(packed, view_.layout));
   view_.shape = w4a8_shape(packed.format.weight, packed.cols);
   ATOM_TRY(place(std::span(blocks.blocks), view_.codes));
   return place(std::span(blocks.row_scales), view_.row_scales);

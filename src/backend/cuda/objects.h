@@ -64,13 +64,14 @@ class CudaActivations final : public Activations {
   int64_t body = 0, group = 0, groups = 0;  // of the activations' scales
   int64_t value_count = 0;                  // channels kept as floats, the last ones
   bool decoded_values = false;              // values are what codes stand for (float weights)
+  bool in_halves = false;                   // see halves
   CodePlaces places;
   DeviceArray<int8_t> codes;          // zero where no channel is
   DeviceArray<float> scales;          // as places has them
   DeviceArray<float> outlier_scales;  // [T], zero without INT8 outliers
   DeviceArray<int32_t> sums;          // [T], INT8 blocks only
   DeviceArray<float> values;          // [T, value_count]
-  DeviceArray<uint16_t> halves;       // [T, K] f16 in place of all of these, where takes_halves()
+  DeviceArray<uint16_t> halves;       // f16 in place of all of these, as places has them
 
  private:
   CudaActivations(const LinearFormat& format, int64_t channels, int64_t max_tokens)

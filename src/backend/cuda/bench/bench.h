@@ -15,9 +15,9 @@ struct Run {
   const KernelBenchOptions& options;
   const std::function<Status(const KernelFigure&)>& each;
 
-  // ops: useful operations; bytes: what must be moved.
+  // ops: useful operations; bytes: what must be moved; peak: of the operations, over INT8's.
   KernelFigure figure(const char* group, std::string problem, std::string kernel,
-                      const Timing& timing, double ops, double bytes) const;
+                      const Timing& timing, double ops, double bytes, double peak = 1) const;
 };
 
 // Sizes where none are asked for: a square layer with 16 to 4096 tokens.

@@ -13,6 +13,8 @@ const char* group_of(GemmFormat format) {
       return "w8a8";
     case GemmFormat::kW4A4:
       return "w4a4";
+    case GemmFormat::kW4A16:
+      return "w4a16";
   }
   return "";
 }
@@ -35,8 +37,8 @@ std::vector<GemmChoice> all_choices(GemmFormat format) {
 
 Status bench_gemm(GemmFormat format, const Run& run) {
   for (const KernelSize& size : run.options.sizes) {
-    const auto problem =
-        ATOM_TRY(GemmProblem::create(format, size, format == GemmFormat::kW8A8 ? 0 : kOutliers));
+    const bool outliers = format == GemmFormat::kW4A8 || format == GemmFormat::kW4A4;
+    const auto problem = ATOM_TRY(GemmProblem::create(format, size, outliers ? kOutliers : 0));
     GemmChoice choice = choose_gemm(problem.args(0));
     std::vector<KernelBaseline> others;
     if (run.options.tune) {
@@ -47,7 +49,7 @@ Status bench_gemm(GemmFormat format, const Run& run) {
     KernelFigure figure =
         run.figure(group_of(format), fmt::format("{}x{} M {}", size.rows, size.inputs, size.tokens),
                    name_of(format, choice), problem.time(choice, run.options.samples),
-                   problem.ops(), problem.bytes());
+                   problem.ops(), problem.bytes(), format == GemmFormat::kW4A16 ? 0.5 : 1.0);
     figure.baselines = ATOM_TRY(vendor_gemms(size, run.options.samples));
     figure.others = std::move(others);
     ATOM_TRY(run.each(figure));

@@ -2,22 +2,28 @@
 
 #include "backend/cuda/bench/bench.h"
 #include "backend/cuda/gemm/pack_weights.h"
+#include "backend/cuda/gemm/w4a16_layout.h"
 #include "base/random.h"
 
 namespace atom::cuda::bench {
 namespace {
 
-// Some blocks. Any byte is a legal code and a legal two-level scale; f16 scales lie
-// about 1e-3.
+// Some blocks. Any byte is a legal code and a legal two-level scale; f16 scales lie about 1e-3, or
+// where those of w4a16 do.
 std::vector<uint8_t> weight_blocks(const GemmArgs& args, uint64_t seed) {
   Random random(seed);
-  std::vector<uint8_t> blocks(static_cast<size_t>(61 * args.shape.block_bytes()));
+  const bool halves = args.format == GemmFormat::kW4A16;
+  const int64_t block = halves ? w4a16::block_bytes(args.shape.groups) : args.shape.block_bytes();
+  // The scales behind all of the codes, or behind half of them.
+  const int64_t scales = halves ? w4a16::scale_offset(0, 0) : w4a8::kScaleOffset;
+  const int64_t scale_bytes = args.shape.groups * (halves ? w4a16::kGroupBytes : w4a8::kScaleBytes);
+  std::vector<uint8_t> blocks(static_cast<size_t>(61 * block));
   for (size_t i = 0; i < blocks.size(); ++i) {
     const auto byte = static_cast<uint8_t>(random.next());
-    const auto in_block = static_cast<int64_t>(i) % args.shape.block_bytes();
-    const bool high_of_f16 =
-        args.format == GemmFormat::kW4A4 && in_block >= w4a8::kScaleOffset && in_block % 2 == 1;
-    blocks[i] = high_of_f16 ? static_cast<uint8_t>(0x14 | (byte & 3)) : byte;
+    const auto in_block = static_cast<int64_t>(i) % block;
+    const bool high_of_f16 = (halves || args.format == GemmFormat::kW4A4) && in_block >= scales &&
+                             in_block < scales + scale_bytes && in_block % 2 == 1;
+    blocks[i] = high_of_f16 ? static_cast<uint8_t>((halves ? 0x74 : 0x14) | (byte & 3)) : byte;
   }
   return blocks;
 }
@@ -27,14 +33,16 @@ std::vector<uint8_t> weight_blocks(const GemmArgs& args, uint64_t seed) {
 Result<GemmProblem> GemmProblem::create(GemmFormat format, const KernelSize& size,
                                         int64_t outliers) {
   const bool two_level = format == GemmFormat::kW4A8, w4a4 = format == GemmFormat::kW4A4;
-  const bool bytes = format == GemmFormat::kW8A8;
+  const bool bytes = format == GemmFormat::kW8A8, halves = format == GemmFormat::kW4A16;
   const LinearFormat linear = {
       .weight = {.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
                  .bits = bytes ? 8 : 4,
                  .group = bytes ? 0 : kGroup,
                  .outliers = outliers,
                  .outlier_kind = outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone},
-      .act = {.quantized = true, .bits = w4a4 ? 4 : 8, .group = w4a4 ? kGroup : 0}};
+      .act = halves
+                 ? ActFormat{}
+                 : ActFormat{.quantized = true, .bits = w4a4 ? 4 : 8, .group = w4a4 ? kGroup : 0}};
   ATOM_TRY(validate(linear, size.inputs));
   GemmProblem p;
   GemmArgs& args = p.args_;
@@ -44,15 +52,17 @@ Result<GemmProblem> GemmProblem::create(GemmFormat format, const KernelSize& siz
   args.tokens = size.tokens;
   args.capacity = (size.tokens + 255) / 256 * 256;
   args.shape = w4a8_shape(linear.weight, size.inputs);
+  // Of whole blocks of 128 rows, which w4a16 has.
   const int64_t weight_bytes =
-      (size.rows + 63) / 64 * args.shape.blocks() * args.shape.block_bytes();
-  const int64_t code_bytes = args.capacity * args.shape.act_blocks() * w4a8::kActBlockBytes;
-  const int copies = rotations(weight_bytes + size.tokens * size.inputs);
+      (size.rows + 127) / 128 * 2 * args.shape.blocks() * args.shape.block_bytes();
+  const int64_t code_bytes = args.capacity * args.shape.act_blocks() * act_bytes(format);
+  const int copies = rotations(weight_bytes + size.tokens * size.inputs * (halves ? 2 : 1));
   for (int i = 0; i < copies; ++i) {
     const auto seed = static_cast<uint64_t>(2 * i);
     p.weights_.push_back(ATOM_TRY(repeated(weight_bytes, weight_blocks(args, seed))));
     // Of w4a4's bytes only sign and magnitude.
-    p.x_.push_back(ATOM_TRY(random_bytes(code_bytes, seed + 1, w4a4 ? 0x87 : 0xff)));
+    p.x_.push_back(ATOM_TRY(halves ? random_halves(code_bytes / 2, seed + 1)
+                                   : random_bytes(code_bytes, seed + 1, w4a4 ? 0x87 : 0xff)));
     p.y_.push_back(ATOM_TRY(DeviceArray<uint8_t>::allocate(size.rows * size.tokens * 2)));
   }
   p.row_scales_ = ATOM_TRY(same_floats(size.rows + 64, 1e-3f));
@@ -71,9 +81,9 @@ GemmArgs GemmProblem::args(int copy) const {
   args.weights = weights_[c].data();
   args.row_scales = row_scales_.data();
   args.x = reinterpret_cast<const int8_t*>(x_[c].data());
-  args.x_scales = x_scales_.data();
+  args.x_scales = args.format == GemmFormat::kW4A16 ? nullptr : x_scales_.data();
   args.x_outlier_scales = args.shape.outlier_blocks > 0 ? x_scales_.data() : nullptr;
-  args.x_sums = x_sums_.data();
+  args.x_sums = args.format == GemmFormat::kW4A16 ? nullptr : x_sums_.data();
   args.y = const_cast<uint8_t*>(y_[c].data());
   args.workspace = const_cast<uint8_t*>(workspace_.data());
   return args;
@@ -87,7 +97,8 @@ double GemmProblem::ops() const {
 double GemmProblem::bytes() const {
   return static_cast<double>((args_.rows + 63) / 64 * args_.shape.blocks() *
                                  args_.shape.block_bytes() +
-                             args_.tokens * inputs_ + 2 * args_.tokens * args_.rows);
+                             args_.tokens * inputs_ * (args_.format == GemmFormat::kW4A16 ? 2 : 1) +
+                             2 * args_.tokens * args_.rows);
 }
 
 Timing GemmProblem::time(GemmChoice choice, int samples) const {

@@ -9,7 +9,7 @@ namespace atom {
 namespace cuda::bench {
 
 KernelFigure Run::figure(const char* group, std::string problem, std::string kernel,
-                         const Timing& timing, double ops, double bytes) const {
+                         const Timing& timing, double ops, double bytes, double peak) const {
   KernelFigure figure;
   figure.group = group;
   figure.problem = std::move(problem);
@@ -19,7 +19,7 @@ KernelFigure Run::figure(const char* group, std::string problem, std::string ker
   figure.us_p90 = timing.p90;
   figure.tops = ops * 1e-6 / timing.median;
   figure.gbps = bytes * 1e-3 / timing.median;
-  figure.roof = std::max(figure.tops / machine.int8_tops, figure.gbps / machine.copy_gbps);
+  figure.roof = std::max(figure.tops / (peak * machine.int8_tops), figure.gbps / machine.copy_gbps);
   return figure;
 }
 
@@ -67,6 +67,8 @@ Status bench_cuda_kernels(const KernelBenchMachine& machine, const KernelBenchOp
       return bench_gemm(cuda::GemmFormat::kW4A4, run);
     case KernelGroup::kW8A8:
       return bench_gemm(cuda::GemmFormat::kW8A8, run);
+    case KernelGroup::kW4A16:
+      return bench_gemm(cuda::GemmFormat::kW4A16, run);
     case KernelGroup::kExperts:
       return bench_experts(run);
     case KernelGroup::kAttention:

@@ -31,7 +31,7 @@ struct ActivationArrays {
   Pointer<float> outlier_scales = nullptr;  // [T]
   Pointer<int32_t> sums = nullptr;          // [T]
   Pointer<float> values = nullptr;          // [T, value_count]
-  Pointer<uint16_t> halves = nullptr;       // [T, half_count]
+  Pointer<uint16_t> halves = nullptr;       // half_count of a token, as places has them
 };
 
 // Activations of routed rows from those of their tokens: Backend::gather_routed.

@@ -48,7 +48,7 @@ __global__ __launch_bounds__(kThreads) void gather_routed_kernel(
     p.to.values[row * p.value_count + i] = p.from.values[token * p.value_count + i];
   }
   for (int i = thread; i < p.half_count; i += kThreads) {
-    p.to.halves[row * p.half_count + i] = p.from.halves[token * p.half_count + i];
+    p.to.halves[to.half(row, i)] = p.from.halves[from.half(token, i)];
   }
 }
 

@@ -47,15 +47,14 @@ void gather_routed(const CudaActivations& x, const CudaRouting& routing, int64_t
       places.layout == LinearLayout::kW4A4 || places.layout == LinearLayout::kW4A4S4;
   const int64_t scales =
       block_scales ? int64_t{places.shape.body_blocks} * places.shape.groups : x.groups;
-  launch_gather_routed(
-      {.sources = routing.view().tokens,
-       .rows = static_cast<int>(rows),
-       .from = arrays_of(x),
-       .to = arrays_of(y),
-       .scale_count = static_cast<int>(scales),
-       .value_count = static_cast<int>(x.value_count),
-       .half_count = takes_halves(x.format()) ? static_cast<int>(x.channels()) : 0},
-      stream);
+  launch_gather_routed({.sources = routing.view().tokens,
+                        .rows = static_cast<int>(rows),
+                        .from = arrays_of(x),
+                        .to = arrays_of(y),
+                        .scale_count = static_cast<int>(scales),
+                        .value_count = static_cast<int>(x.value_count),
+                        .half_count = x.in_halves ? static_cast<int>(x.channels()) : 0},
+                       stream);
 }
 
 Status grouped_linear(const GroupedLinearArgs& args, ChipKernels chip, ExpertTables& tables,

@@ -4,7 +4,12 @@
 //   Format    Acc                 type of its sums, int32_t or float
 //             kTokenGroupScales   stages bring the tokens' scales
 //             kRowScaleLast       row scales multiply the whole sum, or only the outliers
-//             block_bytes<groups>()  of 64 channels' weights in a stage
+//             kRowBlocks          a block of weights has so many times 64 channels
+//             kActBlocks          and meets so many blocks of activations
+//             parts<tokens>()     stages that it takes along K
+//             block_bytes<groups>(), part_bytes<groups>()   of it, and of its part of a stage
+//             kOutliers           int8 outlier columns may follow
+//             kBodyOfNone         body(0) is fine, as some CTA of a cluster would have it
 //             kTokenStep          token_step() of gemm_args.h
 //             struct Math<K>      : Consumer<K, Math<K>> with
 //               body(blocks)      adds so many blocks to sums_
@@ -46,7 +51,7 @@ class Consumer {
 #pragma unroll
         for (int i = 0; i < kAcc; ++i) sums_[r][i] = 0;
       }
-      if (work.end > work.begin) math().body(work.end - work.begin);
+      if (K::Format::kBodyOfNone || work.end > work.begin) math().body(work.end - work.begin);
       if constexpr (C::cluster > 1) {
         give_slices();
         if (!work.finishes) continue;
@@ -67,12 +72,15 @@ class Consumer {
  protected:
   __device__ static uint32_t shared() { return ptx::shared_address(shared_memory()); }
   __device__ Math& math() { return static_cast<Math&>(*this); }
+  // The block, or its part, with the rows r of this warpgroup.
   __device__ const uint8_t* weights(int r) const {
     return shared_memory() + L::kWeights + ring_.stage * L::kWeightBytes +
-           (group_ * kRows + r) * L::kBlockBytes;
+           (group_ * kRows + r) / K::Format::kRowBlocks * L::kPartBytes;
   }
-  __device__ uint64_t acts() const {
-    return ptx::swizzled_descriptor(shared() + L::kActs + ring_.stage * L::kActBytes);
+  // Of the stage's block of activations.
+  __device__ uint64_t acts(int block = 0) const {
+    return ptx::swizzled_descriptor(shared() + L::kActs + ring_.stage * L::kActBytes +
+                                    block * C::tokens * kActBlockBytes);
   }
   __device__ void wait_full() const {
     ptx::barrier_wait(shared() + L::kFull + ring_.stage * 8, ring_.phase);
@@ -245,8 +253,10 @@ class Consumer {
         bias[r][h] = real && biases != nullptr ? biases[row] : 0.0f;
       }
     }
-    for (int b = 0; b < p_.shape.outlier_blocks; b += 2) {
-      outliers(v, row_scale, b + 1 < p_.shape.outlier_blocks);
+    if constexpr (K::Format::kOutliers) {
+      for (int b = 0; b < p_.shape.outlier_blocks; b += 2) {
+        outliers(v, row_scale, b + 1 < p_.shape.outlier_blocks);
+      }
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -353,12 +363,14 @@ class Consumer {
   }
 
  protected:
-  // Adds four k-steps by warp-wide products; B comes from the swizzled activations of a stage.
-  template <bool kUnsigned, int kTokens>
-  __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
-    // Matrix m of a load holds 16 columns of 8 tokens, whose rows the lanes 8m.. address.
+  // Calls product(j, k, b0, b1) for tokens 8j..8j + 7 and each of four k-steps, with the B operand
+  // of a warp-wide product from a stage's swizzled block of activations.
+  template <int kTokens, class Product>
+  __device__ void each_operand(int stage, int block, const Product& product) const {
+    // Matrix m of a load holds 16 bytes of 8 tokens, whose rows the lanes 8m.. address.
     const int row = thread_ % 8, m = thread_ % 32 / 8;
-    const uint32_t base = shared() + L::kActs + stage * L::kActBytes + row * kActBlockBytes;
+    const uint32_t base =
+        shared() + L::kActs + stage * L::kActBytes + (block * C::tokens + row) * kActBlockBytes;
 #pragma unroll
     for (int j = 0; j < kTokens / 8; ++j) {
 #pragma unroll
@@ -366,11 +378,16 @@ class Consumer {
         uint32_t b[4];
         ptx::load_matrix(base + 8 * j * kActBlockBytes + ((4 * half + m) ^ row) * 16, b);
 #pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[8 * half + 4 * k], b[2 * k], b[2 * k + 1]);
-        }
+        for (int k = 0; k < 2; ++k) product(j, 2 * half + k, b[2 * k], b[2 * k + 1]);
       }
     }
+  }
+  // Adds four k-steps by warp-wide products.
+  template <bool kUnsigned, int kTokens>
+  __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
+    each_operand<kTokens>(stage, 0, [&](int j, int k, uint32_t b0, uint32_t b1) {
+      ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[4 * k], b0, b1);
+    });
   }
 
   const Params& p_;

@@ -10,9 +10,10 @@
 namespace atom::cuda {
 
 enum class GemmFormat : uint8_t {
-  kW4A8,  // two-level weights, INT8 activations (w4a8_layout.h)
-  kW8A8,  // INT8 weights, one scale a row, INT8 activations (w4a8_layout.h, wide blocks)
-  kW4A4,  // weights and activations of at most 4 bits in groups (w4a4_layout.h)
+  kW4A8,   // two-level weights, INT8 activations (w4a8_layout.h)
+  kW8A8,   // INT8 weights, one scale a row, INT8 activations (w4a8_layout.h, wide blocks)
+  kW4A4,   // weights and activations of at most 4 bits in groups (w4a4_layout.h)
+  kW4A16,  // weights of at most 4 bits in groups, halves as activations (w4a16_layout.h)
 };
 
 // y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate. All pointers are GPU memory.
@@ -22,10 +23,11 @@ struct GemmArgs {
   int64_t tokens = 0;    // M
   int64_t capacity = 0;  // tokens the activation buffers are laid out for, a multiple of 256
   w4a8::Shape shape;     // K
-  const uint8_t* weights = nullptr;         // blocks, with the scales of groups
-  const float* row_scales = nullptr;        // [rows, padded to 64]; w4a4: of the outliers
-  const int8_t* x = nullptr;                // blocks
-  const float* x_scales = nullptr;          // [capacity]; w4a4: [body blocks * groups][capacity]
+  const uint8_t* weights = nullptr;   // blocks, with the scales of groups
+  const float* row_scales = nullptr;  // [rows, padded to 64]; w4a4: of the outliers
+  const int8_t* x = nullptr;          // blocks; w4a16: of halves
+  // [capacity]; w4a4: [body blocks * groups][capacity]; w4a16: null.
+  const float* x_scales = nullptr;
   const float* x_outlier_scales = nullptr;  // [capacity], null without outliers
   const int32_t* x_sums = nullptr;          // w4a8, w8a8: [capacity] sum of a token's body codes
   const float* bias = nullptr;              // [rows] or null
@@ -48,5 +50,10 @@ struct ExpertGroups {
 // Tiles of tokens may begin where the places of codes and scales repeat. An expert's first tile
 // begins with up to so many, less one, tokens of the expert before it, which it does not write.
 constexpr int token_step(GemmFormat format) { return format == GemmFormat::kW4A4 ? 16 : 8; }
+
+// Bytes of a token's activations that meet a block of weights.
+constexpr int64_t act_bytes(GemmFormat format) {
+  return (format == GemmFormat::kW4A16 ? 2 : 1) * int64_t{w4a8::kActBlockBytes};
+}
 
 }  // namespace atom::cuda

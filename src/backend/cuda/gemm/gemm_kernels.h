@@ -82,3 +82,11 @@ std::span<const gemm::KernelEntry> tiles_f32();
 std::span<const gemm::KernelEntry> experts_f16();
 std::span<const gemm::KernelEntry> experts_f32();
 }  // namespace atom::cuda::w4a4
+namespace atom::cuda::w4a16 {
+std::span<const gemm::KernelEntry> large_f16();
+std::span<const gemm::KernelEntry> large_f32();
+std::span<const gemm::KernelEntry> small_f16();
+std::span<const gemm::KernelEntry> small_f32();
+std::span<const gemm::KernelEntry> experts_f16();
+std::span<const gemm::KernelEntry> experts_f32();
+}  // namespace atom::cuda::w4a16

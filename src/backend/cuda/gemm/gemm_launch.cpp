@@ -14,7 +14,7 @@
 namespace atom::cuda {
 namespace {
 
-using gemm::Config, gemm::KernelEntry, w4a8::kActBlockBytes, w4a8::kBlockRows, w4a8::Shape;
+using gemm::Config, gemm::KernelEntry, w4a8::kBlockRows, w4a8::Shape;
 
 // Bytes of flags in front of the workspace's partial sums.
 constexpr int64_t kFlagBytes = 4096;
@@ -41,7 +41,7 @@ SchedulePlan make_plan(const GemmArgs& args, const Config& c, bool split) {
     plan.whole_tiles = tiles;
   }
   // Activations of a band stay in L2 beside a wave's weights.
-  const int64_t tile_bytes = int64_t{c.tokens} * args.shape.blocks() * kActBlockBytes;
+  const int64_t tile_bytes = int64_t{c.tokens} * args.shape.blocks() * act_bytes(args.format);
   plan.band = static_cast<int>(
       std::clamp<int64_t>(int64_t{20} << 20, tile_bytes, tile_bytes * plan.tiles_t) / tile_bytes);
   return plan;
@@ -70,6 +70,9 @@ Table table(GemmFormat format, DType type) {
       return {{half ? w8a8::tiles_f16() : w8a8::tiles_f32()}};
     case GemmFormat::kW4A4:
       return {{half ? w4a4::tiles_f16() : w4a4::tiles_f32()}};
+    case GemmFormat::kW4A16:
+      if (half) return {{w4a16::large_f16(), w4a16::small_f16()}};
+      return {{w4a16::large_f32(), w4a16::small_f32()}};
   }
   ATOM_CHECK(false, "unknown GEMM format");
 }

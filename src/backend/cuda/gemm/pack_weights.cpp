@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
+#include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
 
@@ -242,6 +244,80 @@ Result<GemmWeights> pack_w4a4(const PackedLinear& p) {
 
 Result<GemmWeights> pack_w4a4_s4(const PackedLinear& p) {
   return pack_w4a4_rows(p, w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
+}
+
+namespace {
+
+// The power of two that takes the row's largest scale to kMostScale / 2 or more, below kMostScale.
+int scale_exponent(const PackedLinear& p, int64_t n) {
+  float most = 0;
+  for (int64_t g = n * p.groups(); g < (n + 1) * p.groups(); ++g) {
+    most = std::max(most, std::abs(f16_to_f32(p.scales[static_cast<size_t>(g)])));
+  }
+  return most > 0 && std::isfinite(most) ? std::ilogb(w4a16::kMostScale) - 1 - std::ilogb(most) : 0;
+}
+
+// Row n into the blocks of its 128 rows.
+void pack_half_operands(const PackedLinear& p, const Shape& shape, int64_t n, int exponent,
+                        uint8_t* row_blocks) {
+  constexpr int kStep = 16;  // columns
+  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
+  const uint8_t* from = nibbles.data();
+  const auto row = static_cast<int>(n % w4a16::kBlockRows);
+  const int64_t group = p.format.weight.group == 0 ? p.body() : p.format.weight.group;
+  for (int b = 0; b < shape.body_blocks; ++b) {
+    uint8_t* block = row_blocks + b * int64_t{w4a16::block_bytes(shape.groups)};
+    for (int k = 0; k < kBlockCols; k += kStep, from += kStep / 2) {
+      uint8_t* codes = block + w4a16::code_offset(k / w4a16::kHalfCols, row, shape.groups);
+      for (int pair = 0; pair < 4; ++pair) {
+        // Codes of columns 2 pair, + 1, + 8, + 9, from two's complement to code - 8.
+        const uint32_t low = from[pair] ^ 0x88u, high = from[pair + 4] ^ 0x88u;
+        const uint32_t columns =
+            (low & 15) | (low >> 4) << 16 | (high & 15) << 4 | (high >> 4) << 20;
+        const w4a16::Place place =
+            w4a16::code_place(row % kBlockRows, k % w4a16::kHalfCols + 2 * pair);
+        uint32_t word;
+        std::memcpy(&word, codes + place.byte, sizeof(word));
+        word |= std::rotl(columns, place.bit);
+        std::memcpy(codes + place.byte, &word, sizeof(word));
+      }
+    }
+    for (int g = 0; g < shape.groups; ++g) {
+      const int64_t k = int64_t{b} * kBlockCols + g * (kBlockCols / shape.groups);
+      if (k >= p.body()) break;
+      const float scale = f16_to_f32(p.scales[static_cast<size_t>(n * p.groups() + k / group)]);
+      const uint16_t half = f32_to_f16(std::ldexp(scale, exponent));
+      std::memcpy(block + w4a16::scale_offset(g, row) + scale_place(row % kBlockRows), &half,
+                  sizeof(half));
+    }
+  }
+}
+
+}  // namespace
+
+Result<GemmWeights> pack_w4a16(const PackedLinear& p) {
+  const WeightFormat& format = p.format.weight;
+  if (format.kind != WeightKind::kGrouped || format.bits > 4 || format.grid != CodeGrid::kInt ||
+      format.outliers != 0 || p.format.act.quantized || !fits_blocks(p)) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': no w4a16 kernel for weights {}",
+                 describe(p.format));
+  }
+  const Shape shape = w4a8_shape(format, p.cols);
+  const int64_t row_blocks = (p.rows + w4a16::kBlockRows - 1) / w4a16::kBlockRows;
+  const int64_t stride = shape.body_blocks * int64_t{w4a16::block_bytes(shape.groups)};
+  GemmWeights packed;
+  packed.blocks.assign(static_cast<size_t>(row_blocks * stride), 0);
+  packed.row_scales.assign(static_cast<size_t>(row_blocks * w4a16::kBlockRows), 0.0f);
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < row_blocks; ++i) {
+    const int64_t end = std::min(p.rows, (i + 1) * w4a16::kBlockRows);
+    for (int64_t n = i * w4a16::kBlockRows; n < end; ++n) {
+      const int exponent = scale_exponent(p, n);
+      packed.row_scales[static_cast<size_t>(n)] = std::ldexp(1.0f / w4a16::kLowUnit, -exponent);
+      pack_half_operands(p, shape, n, exponent, packed.blocks.data() + i * stride);
+    }
+  }
+  return packed;
 }
 
 }  // namespace atom::cuda

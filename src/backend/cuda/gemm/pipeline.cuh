@@ -1,8 +1,9 @@
 // The way of a GEMM's operands into shared memory: one thread fills a ring of stages with bulk
 // copies, the math warps empty it.
 //
-//   stage   activations  C::tokens x 128 bytes, swizzled
-//           weights      C::tile_blocks blocks of 64 channels (codes, then scales)
+//   stage   activations  [block] C::tokens x 128 bytes, swizzled
+//           weights      blocks of the tile's channels (codes, then scales), or the same part of
+//                        each with the scales it needs
 //           token scales [group][C::tokens] f32, where the format has them
 #pragma once
 
@@ -35,7 +36,7 @@ struct Tile {
   static constexpr int slice_tokens = kTokens / slices;
 };
 
-// Everything a kernel is compiled for. Format: that of w4a8, w8a8 or w4a4.
+// Everything a kernel is compiled for. Format: that of w4a8, w8a8, w4a4 or w4a16.
 // kExperts: for the experts of a mixture instead of one matrix.
 template <class F, class T, int kGroups, class O, bool kExperts = false>
 struct Kernel {
@@ -50,9 +51,24 @@ struct Kernel {
 template <class K>
 struct Layout {
   using C = typename K::C;
-  static constexpr int kBlockBytes = K::Format::template block_bytes<K::groups>();
-  static constexpr int kWeightBytes = C::tile_blocks * kBlockBytes;  // of a stage
-  static constexpr int kActBytes = C::tokens * kActBlockBytes;       // of a stage
+  using Format = typename K::Format;
+  static constexpr int kBlockBytes = Format::template block_bytes<K::groups>();
+  static constexpr int kBlocks = C::tile_blocks / Format::kRowBlocks;  // over the tile's channels
+  static constexpr int kParts = Format::template parts<C::tokens>();   // stages that a block takes
+  static constexpr int kActBlocks = Format::kActBlocks / kParts;       // of a stage
+  static constexpr int kPartBytes = [] {                               // of a block in a stage
+    if constexpr (kParts == 1) {
+      return kBlockBytes;
+    } else {
+      return Format::template part_bytes<K::groups>();
+    }
+  }();
+  // The first part begins and the last one ends with the block.
+  static constexpr int kPartStep = kParts == 1 ? 0 : (kBlockBytes - kPartBytes) / (kParts - 1);
+  static_assert(C::tile_blocks % Format::kRowBlocks == 0);
+  static_assert((kParts == 1 && kActBlocks == 1) || !Format::kOutliers);
+  static constexpr int kWeightBytes = kBlocks * kPartBytes;  // of a stage
+  static constexpr int kActBytes = kActBlocks * C::tokens * kActBlockBytes;
   static constexpr int kScaleRowBytes = K::Format::kTokenGroupScales ? C::tokens * 4 : 0;
   static constexpr int kTokenScaleBytes = K::groups * kScaleRowBytes;  // of a stage
   static constexpr int kActs = 0;
@@ -134,9 +150,9 @@ class Producer {
     ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
       choose_weights(work);
-      for (int b = work.begin; b < work.end; ++b) {
+      for (int part = work.begin * L::kParts; part < work.end * L::kParts; ++part) {
         const int tokens = present(work.token0, C::tokens);
-        fill_weights(work, b, ready_, tokens, L::kTokenScaleBytes > 0);
+        fill_weights(work, part, ready_, tokens, L::kTokenScaleBytes > 0);
         if (++ready_ == (C::stages + 1) / 2) return;
       }
       if (work.finishes && p_.shape.outlier_blocks > 0) return;
@@ -148,8 +164,8 @@ class Producer {
     for (Work work; schedule.next(work);) {
       choose_weights(work);
 #pragma unroll 1
-      for (int b = work.begin; b < work.end; ++b) {
-        fill(work, b, b, work.token0, C::tokens, L::kTokenScaleBytes > 0);
+      for (int part = work.begin * L::kParts; part < work.end * L::kParts; ++part) {
+        fill(work, part, part * L::kActBlocks, work.token0, C::tokens, L::kTokenScaleBytes > 0);
       }
       if (!work.finishes) continue;
       for (int b = 0; b < p_.shape.outlier_blocks; ++b) {
@@ -165,9 +181,10 @@ class Producer {
     const uint8_t* codes = p_.weights;
     if constexpr (K::experts) codes = p_.experts.w[work.expert].codes;
     const int64_t row_bytes = int64_t{p_.shape.blocks()} * L::kBlockBytes;
+    const int last = (p_.row_blocks - 1) / K::Format::kRowBlocks;
 #pragma unroll
-    for (int i = 0; i < C::tile_blocks; ++i) {
-      weights_[i] = codes + min(work.tile_w * C::tile_blocks + i, p_.row_blocks - 1) * row_bytes;
+    for (int i = 0; i < L::kBlocks; ++i) {
+      weights_[i] = codes + min(work.tile_w * L::kBlocks + i, last) * row_bytes;
     }
   }
   // Of `tokens` tokens from token0 on those that there are, up to a whole step of the layout; what
@@ -176,19 +193,22 @@ class Producer {
     constexpr int kStep = K::Format::kTokenStep;
     return max(min(tokens, (p_.out.tokens + kStep - 1) / kStep * kStep - token0), 0);
   }
-  // The weights of a stage: block b. `tokens` and `scales`: what else the stage will receive.
-  __device__ void fill_weights(const Work& work, int b, int stage, int tokens, bool scales) {
+  // The weights of a stage: a part, counted over all blocks. `tokens` and `scales`: what else the
+  // stage will receive.
+  __device__ void fill_weights(const Work& work, int part, int stage, int tokens, bool scales) {
     const uint32_t full = shared_ + L::kFull + stage * 8;
-    ptx::barrier_expect(
-        full, L::kWeightBytes + tokens * kActBlockBytes + (scales ? K::groups * tokens * 4 : 0));
+    ptx::barrier_expect(full, L::kWeightBytes + L::kActBlocks * tokens * kActBlockBytes +
+                                  (scales ? K::groups * tokens * 4 : 0));
 #pragma unroll
-    for (int i = 0; i < C::tile_blocks; ++i) {
-      ptx::bulk_copy(shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kBlockBytes,
-                     weights_[i] + b * L::kBlockBytes, L::kBlockBytes, full);
+    for (int i = 0; i < L::kBlocks; ++i) {
+      ptx::bulk_copy(
+          shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kPartBytes,
+          weights_[i] + part / L::kParts * L::kBlockBytes + part % L::kParts * L::kPartStep,
+          L::kPartBytes, full);
     }
   }
-  // A stage: block b of the weights, block act_block of `tokens` tokens.
-  __device__ void fill(const Work& work, int b, int act_block, int token0, int tokens,
+  // A stage: a part of the weights, blocks from act_block on of `tokens` tokens.
+  __device__ void fill(const Work& work, int part, int act_block, int token0, int tokens,
                        bool scales) {
     const uint32_t full = shared_ + L::kFull + ring_.stage * 8;
     tokens = present(token0, tokens);
@@ -196,13 +216,13 @@ class Producer {
       --ready_;
     } else {
       ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
-      fill_weights(work, b, ring_.stage, tokens, scales);
+      fill_weights(work, part, ring_.stage, tokens, scales);
     }
     fill_activations(act_block, token0, tokens, full);
     if (scales && tokens > 0) {
 #pragma unroll
       for (int g = 0; g < K::groups; ++g) {
-        const int64_t row = static_cast<int64_t>(b) * K::groups + g;
+        const int64_t row = static_cast<int64_t>(part) * K::groups + g;
         ptx::bulk_copy(
             shared_ + L::kTokenScales + ring_.stage * L::kTokenScaleBytes + g * L::kScaleRowBytes,
             p_.x_scales + row * p_.capacity + token0, tokens * 4, full);
@@ -216,6 +236,7 @@ class Producer {
     const int8_t* from =
         p_.x + (static_cast<int64_t>(act_block) * p_.capacity + token0) * kActBlockBytes;
     if constexpr (C::share > 1) {
+      static_assert(L::kActBlocks == 1);
       // The part of this CTA, for all.
       const int part = (tokens + 8 * C::share - 1) / (8 * C::share) * 8;
       const int first = static_cast<int>(blockIdx.x) % C::share * part;
@@ -225,13 +246,18 @@ class Producer {
                           from + first * kActBlockBytes, count * kActBlockBytes, full);
       }
     } else if (tokens > 0) {
-      ptx::bulk_copy(to, from, tokens * kActBlockBytes, full);
+#pragma unroll
+      for (int i = 0; i < L::kActBlocks; ++i) {
+        ptx::bulk_copy(to + i * C::tokens * kActBlockBytes,
+                       from + int64_t{i} * p_.capacity * kActBlockBytes, tokens * kActBlockBytes,
+                       full);
+      }
     }
   }
 
   const Params& p_;
   uint32_t shared_;
-  const uint8_t* weights_[C::tile_blocks];  // of the tile, from its first block on
+  const uint8_t* weights_[L::kBlocks];  // of the tile, from its first block on
   Ring<C::stages> ring_;
   int ready_ = 0;  // stages ahead that have their weights already
 };

@@ -179,6 +179,12 @@ struct Format {
   using Acc = float;
   static constexpr bool kTokenGroupScales = true, kRowScaleLast = false;
   static constexpr int kTokenStep = token_step(GemmFormat::kW4A4);
+  static constexpr int kRowBlocks = 1, kActBlocks = 1;
+  static constexpr bool kOutliers = true, kBodyOfNone = false;
+  template <int kTokens>
+  static constexpr int parts() {
+    return 1;
+  }
   template <int kGroups>
   static constexpr int block_bytes() {
     return w4a8::kScaleOffset + kGroups * w4a8::kScaleBytes;

@@ -76,6 +76,12 @@ struct Format {
   using Acc = int32_t;
   static constexpr bool kTokenGroupScales = false, kRowScaleLast = true;
   static constexpr int kTokenStep = token_step(GemmFormat::kW8A8);
+  static constexpr int kRowBlocks = 1, kActBlocks = 1;
+  static constexpr bool kOutliers = true, kBodyOfNone = false;
+  template <int kTokens>
+  static constexpr int parts() {
+    return 1;
+  }
   template <int kGroups>
   static constexpr int block_bytes() {
     return w4a8::kWideBlockBytes;

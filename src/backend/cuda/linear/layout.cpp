@@ -8,9 +8,13 @@ namespace atom::cuda {
 LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip) {
   const WeightFormat& w = format.weight;
   const bool whole_blocks = w.group % w4a8::kBlockCols == 0;  // one long group included
-  if (!format.act.quantized || w.outlier_kind == OutlierKind::kFloat ||
-      (w.group != 32 && w.group != 64 && !whole_blocks)) {
+  if (w.outlier_kind == OutlierKind::kFloat || (w.group != 32 && w.group != 64 && !whole_blocks)) {
     return LinearLayout::kRows;
+  }
+  if (!format.act.quantized) {
+    const bool served = w.kind == WeightKind::kGrouped && w.bits <= 4 && w.grid == CodeGrid::kInt &&
+                        w.outliers == 0;
+    return served && chip.hopper ? LinearLayout::kW4A16 : LinearLayout::kRows;
   }
   if (w.kind == WeightKind::kTwoLevel) {
     return channels <= kMostSumChannels ? LinearLayout::kW4A8 : LinearLayout::kRows;
@@ -25,8 +29,8 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
   }
   if (chip.hopper) return LinearLayout::kW4A4;
   // Nibbles hold -8..7.
-  const bool nibbles = whole_blocks && format.act.rule != ActRule::kAsymmetric &&
-                       format.act.grid == CodeGrid::kInt;
+  const bool nibbles =
+      whole_blocks && format.act.rule != ActRule::kAsymmetric && format.act.grid == CodeGrid::kInt;
   return chip.int4_mma && nibbles ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
 }
 

@@ -14,6 +14,7 @@ enum class LinearLayout : uint8_t {
   kW8A8,    // gemm/w4a8_layout.h, wide blocks
   kW4A4,    // gemm/w4a4_layout.h
   kW4A4S4,  // gemm/w4a4_s4_layout.h
+  kW4A16,   // gemm/w4a16_layout.h: activations are halves
 };
 
 // Whether activations are blocks of INT8 codes with one scale a token beside the outliers'.
@@ -31,7 +32,7 @@ struct ChipKernels {
 // linear and its activations have in common, their format.
 LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip);
 
-// Whether inputs of a format's linears are kept as halves: those of F16 weights.
+// Whether inputs of a format's linears are kept as rows of halves: those of F16 weights.
 bool takes_halves(const LinearFormat& format);
 
 }  // namespace atom::cuda

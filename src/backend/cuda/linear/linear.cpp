@@ -31,16 +31,35 @@ bool readable(const LinearFormat& acts, const LinearFormat& linear) {
                                  acts.weight.outlier_kind == linear.weight.outlier_kind);
 }
 
+namespace {
+
+GemmFormat gemm_format(LinearLayout layout) {
+  switch (layout) {
+    case LinearLayout::kW8A8:
+      return GemmFormat::kW8A8;
+    case LinearLayout::kW4A4:
+    case LinearLayout::kW4A4S4:
+      return GemmFormat::kW4A4;
+    case LinearLayout::kW4A16:
+      return GemmFormat::kW4A16;
+    case LinearLayout::kW4A8:
+    case LinearLayout::kRows:
+      break;
+  }
+  return GemmFormat::kW4A8;
+}
+
+}  // namespace
+
 GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens, CudaTensor& y,
                    void* workspace) {
-  return {.format = w.layout == LinearLayout::kW4A4   ? GemmFormat::kW4A4
-                    : w.layout == LinearLayout::kW8A8 ? GemmFormat::kW8A8
-                                                      : GemmFormat::kW4A8,
+  const bool halves = w.layout == LinearLayout::kW4A16;
+  return {.format = gemm_format(w.layout),
           .rows = w.rows,
           .tokens = tokens,
           .capacity = x.places.capacity,
           .shape = w.shape,
-          .x = x.codes.data(),
+          .x = halves ? reinterpret_cast<const int8_t*>(x.halves.data()) : x.codes.data(),
           .x_scales = x.scales.data(),
           .x_outlier_scales = w.shape.outlier_blocks > 0 ? x.outlier_scales.data() : nullptr,
           .x_sums = x.sums.data(),

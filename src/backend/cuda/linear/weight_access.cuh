@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
 #include "backend/cuda/linear/weight_view.h"
@@ -12,7 +13,24 @@ namespace atom::cuda {
 
 __device__ inline float half_bits(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 
-// Weight (n, k) out of the blocks of a GEMM: what the codes and their scales stand for, an
+// Weight (n, k) out of the blocks of w4a16.
+__device__ inline float w4a16_value(const WeightView& w, int n, int k) {
+  const int row = n % w4a16::kBlockRows, in_block = k % w4a8::kBlockCols, groups = w.shape.groups;
+  const uint8_t* block =
+      w.codes +
+      (static_cast<int64_t>(n / w4a16::kBlockRows) * w.shape.body_blocks + k / w4a8::kBlockCols) *
+          w4a16::block_bytes(groups);
+  const w4a16::Place place = w4a16::code_place(row % w4a8::kBlockRows, in_block % w4a16::kHalfCols);
+  const uint32_t word = *reinterpret_cast<const uint32_t*>(
+      block + w4a16::code_offset(in_block / w4a16::kHalfCols, row, groups) + place.byte);
+  const int code = static_cast<int>(__funnelshift_r(word, word, place.bit) & 15) - w4a16::kZero;
+  const uint8_t* scale = block + w4a16::scale_offset(in_block / (w4a8::kBlockCols / groups), row) +
+                         w4a8::scale_place(row % w4a8::kBlockRows);
+  return static_cast<float>(code) * half_bits(*reinterpret_cast<const uint16_t*>(scale)) *
+         (w.row_scales[n] * w4a16::kLowUnit);
+}
+
+// Weight (n, k) out of the other blocks of a GEMM: what the codes and their scales stand for, an
 // outlier's, two-level or INT8 code times 1.
 __device__ inline float blocked_value(const WeightView& w, int n, int k) {
   const int row = n % w4a8::kBlockRows;
@@ -65,6 +83,7 @@ __device__ inline float weight_value(const WeightView& w, int n, int k) {
                                          : __uint_as_float(static_cast<uint32_t>(bits) << 16);
   }
   const bool two_level = w.format.kind == WeightKind::kTwoLevel;
+  if (w.layout == LinearLayout::kW4A16) return w4a16_value(w, n, k);
   if (w.layout != LinearLayout::kRows) {
     return blocked_value(w, n, k) *
            (two_level || w.shape.wide || k >= w.body ? w.row_scales[n] : 1.0f);

@@ -86,6 +86,8 @@ with open("wgmma.cuh", "w") as f:
         f.write(struct("WgmmaSharedS8", n, "int32_t", "s32.s8.s8", "r", "", shared=True))
     for n in (16, 32, 64):
         f.write(struct("WgmmaE4M3", n, "float", "f32.e4m3.e4m3", "f", ", 1, 1"))
+    for n in (32, 256):
+        f.write(struct("WgmmaF16", n, "float", "f32.f16.f16", "f", ", 1, 1, 0", k=16))
     for n in (64, 96, 128):
         f.write(overwriting("WgmmaF16", n, "float", "f32.f16.f16", "f", ", 1, 1, 0", 16))
     f.write("\n}  // namespace atom::cuda::ptx\n")

@@ -9,7 +9,7 @@ namespace atom::cuda::ptx {
 //   a  (row g, columns 2c, 2c+1), (g + 8, same), (g, columns + 8), (g + 8, columns + 8)
 //   b  (rows 2c, 2c+1, column g), (rows + 8, column g)
 //   d  (row g, columns 2c, 2c+1), (row g + 8, same)
-__device__ inline void mma_f16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+__device__ inline void mma_f16(float* d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                                uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "

@@ -5,10 +5,13 @@
 //     kW4A8, kW8A8  a byte a code                         scales [capacity]
 //     kW4A4         a byte of sign and magnitude (body)   scales [block groups][capacity]
 //     kW4A4S4       a nibble a code (body)                scales [block groups][capacity]
+//     kW4A16        no codes, but halves
+// Activations in halves are rows of `stride` of them, or blocks of 64 columns (kW4A16).
 #pragma once
 
 #include <cstdint>
 
+#include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
 #include "backend/cuda/gemm/w4a8_layout.h"
@@ -18,7 +21,7 @@ namespace atom::cuda {
 
 struct CodePlaces {
   LinearLayout layout = LinearLayout::kRows;
-  int64_t stride = 0;          // kRows: bytes of a token
+  int64_t stride = 0;          // kRows: bytes, or halves, of a token
   int64_t capacity = 0;        // others: tokens that buffers are laid out for
   int64_t outlier_offset = 0;  // columns before the outliers: of a row, or of whole blocks
   w4a8::Shape shape;           // of blocks
@@ -49,6 +52,16 @@ struct CodePlaces {
       return (nibble ^ 8) - 8;
     }
     return stored;
+  }
+
+  // Where a token's half stands. Runs of eight columns are together.
+  constexpr int64_t half(int64_t token, int64_t column) const {
+    return layout == LinearLayout::kW4A16 ? w4a16::activation_place(token, column, capacity)
+                                          : token * stride + column;
+  }
+  constexpr int64_t half_count(int64_t tokens) const {
+    return layout == LinearLayout::kW4A16 ? capacity * shape.body_blocks * w4a8::kBlockCols
+                                          : tokens * stride;
   }
 
   // Where the scale of a token's group g stands: in `count` places, `step` apart.

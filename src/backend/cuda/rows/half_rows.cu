@@ -1,5 +1,5 @@
-// half_rows: rows become halves, the inputs of F16 linears.
-//   x [T, K] f32 or f16 (SiLU: [T, 2K], gate then up) -> values [T, K] f16
+// half_rows: rows become halves, the inputs of F16 and w4a16 linears.
+//   x [T, K] f32 or f16 (SiLU: [T, 2K], gate then up) -> f16 as code_places.h has them
 // Work: RMSNorm: a CTA a token, whose thread keeps kRuns runs of 8 channels in registers between
 // the sum of squares and the product. SiLU and copies: a thread a run of 8.
 // Rounds: to f16 once, beyond its range to its largest number.   Bound: HBM; latency for few
@@ -70,7 +70,7 @@ __global__ __launch_bounds__(kMostThreads) void norm_halves_kernel(
       v[i][h + 2] *= factor * w.z;
       v[i][h + 3] *= factor * w.w;
     }
-    store_run(p.halves_out + row + run * kRun, v[i]);
+    store_run(p.halves_out + p.places.half(blockIdx.x, run * kRun), v[i]);
   }
 }
 
@@ -93,7 +93,7 @@ __global__ __launch_bounds__(kFlatThreads) void flat_halves_kernel(
     v[e] = first[e];
     if constexpr (kSilu) v[e] = __fdividef(v[e], 1.0f + __expf(-v[e])) * second[e];
   }
-  store_run(p.halves_out + (token * runs + run) * kRun, v);
+  store_run(p.halves_out + p.places.half(token, run * kRun), v);
 }
 
 template <class In, bool kSilu>

@@ -234,8 +234,10 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     for (int k = thread; k < p.value_count; k += kThreads) values[k] = row[first + k];
   }
   if (p.halves_out != nullptr) {
-    auto* to = reinterpret_cast<__half*>(p.halves_out) + static_cast<int64_t>(token) * p.channels;
-    for (int k = thread; k < p.channels; k += kThreads) to[k] = saturated_half(row[k]);
+    auto* to = reinterpret_cast<__half*>(p.halves_out);
+    for (int k = thread; k < p.channels; k += kThreads) {
+      to[p.places.half(token, k)] = saturated_half(row[k]);
+    }
   }
   if (!p.format.quantized) return;
   float* decoded = p.decoded_values ? values : nullptr;
@@ -284,7 +286,7 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
   float* y = p.y + token * p.channels;
   for (int k = static_cast<int>(threadIdx.x); k < p.channels; k += kPlainThreads) {
     if (p.halves != nullptr) {
-      y[k] = element(p.halves, true, token * p.channels + k);
+      y[k] = element(p.halves, true, p.places.half(token, k));
       continue;
     }
     const bool in_body = k < p.body;

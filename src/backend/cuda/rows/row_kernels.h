@@ -39,7 +39,7 @@ struct QuantizeParams {
   float* values = nullptr;          // [T, value_count]: the last channels as floats, or null
   int value_count = 0;
   bool decoded_values = false;     // values are what codes stand for, all channels
-  uint16_t* halves_out = nullptr;  // [T, K] f16: everything, in place of values; or null
+  uint16_t* halves_out = nullptr;  // f16: everything, in place of values; or null
 };
 // Shared memory holds a row as floats.
 inline constexpr int kMostRowChannels = 56 * 1024;
@@ -63,7 +63,7 @@ struct DequantizeParams {
   const float* outlier_scales = nullptr;
   const float* values = nullptr;
   int value_count = 0;
-  const uint16_t* halves = nullptr;  // [T, K] f16 in place of all of these, or null
+  const uint16_t* halves = nullptr;  // f16 in place of all of these, or null
   float* y = nullptr;                // [T, K]
 };
 void launch_dequantize_rows(const DequantizeParams& params, cudaStream_t stream);

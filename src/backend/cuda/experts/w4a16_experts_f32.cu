@@ -1,0 +1,10 @@
+#include "backend/cuda/gemm/w4a16_tiles.cuh"
+
+namespace atom::cuda::w4a16 {
+
+std::span<const gemm::KernelEntry> experts_f32() {
+  static const auto kernels = expert_tiles<float>();
+  return kernels;
+}
+
+}  // namespace atom::cuda::w4a16
