@@ -33,7 +33,9 @@ void fill_floats(PackedLinear& p, int64_t count, Random& random) {
 
 void fill_scales(PackedLinear& p, Random& random) {
   if (p.format.weight.kind == WeightKind::kGrouped) {
-    const float scale = kWeight / (p.format.weight.bits == 8 ? 74.0f : 4.6f);
+    const WeightFormat& w = p.format.weight;
+    // By the root mean square of all codes.
+    const float scale = kWeight / (w.bits == 8 ? 74.0f : w.grid == CodeGrid::kE2M1 ? 5.9f : 4.6f);
     p.scales.assign(static_cast<size_t>(p.rows * p.groups()), f32_to_f16(scale));
     return;
   }

@@ -80,7 +80,8 @@ void choose_grouped_grid(const float* w, int64_t columns, const WeightQuantSpec&
   }
   GroupGrid trial = grid;
   alignas(64) float error[R], best[R];
-  for (int candidate = 0; candidate < weight_grid::kGroupedCandidates; ++candidate) {
+  const int step = format.grid == CodeGrid::kE2M1 ? 2 : 1;  // both signs are the same there
+  for (int candidate = 0; candidate < weight_grid::kGroupedCandidates; candidate += step) {
     for (int64_t r = 0; r < R; ++r) {
       trial.scale[r] = f16_scale(weight_grid::grouped_scale(min[r], max[r], grid.low, candidate));
     }

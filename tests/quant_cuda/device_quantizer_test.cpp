@@ -63,6 +63,12 @@ WeightQuantSpec spec_of(WeightKind kind, int64_t group, int64_t outliers, int bi
   return spec;
 }
 
+WeightQuantSpec fp4_spec(int64_t group, int64_t outliers, ScaleRule rule) {
+  WeightQuantSpec spec = spec_of(WeightKind::kGrouped, group, outliers, 4, rule);
+  spec.format.weight.grid = CodeGrid::kE2M1;
+  return spec;
+}
+
 constexpr auto kGrouped = WeightKind::kGrouped;
 constexpr auto kTwoLevel = WeightKind::kTwoLevel;
 const WeightQuantSpec kSpecs[] = {
@@ -73,6 +79,8 @@ const WeightQuantSpec kSpecs[] = {
     spec_of(kGrouped, 32, 64, 3, ScaleRule::kSearch, OutlierKind::kFloat),
     spec_of(kGrouped, 0, 64, 8, ScaleRule::kAbsmax),
     spec_of(kGrouped, 0, 0, 4, ScaleRule::kSearch),
+    fp4_spec(128, 64, ScaleRule::kAbsmax),
+    fp4_spec(32, 0, ScaleRule::kSearch),
 };
 constexpr int64_t kRows = 70, kCols = 320;  // ragged tiles of rows
 
