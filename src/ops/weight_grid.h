@@ -20,8 +20,8 @@ inline constexpr float kSmallestF16 = 0x1p-24f;
 
 // A candidate's scale before it is rounded to F16. sign +: the largest magnitude lands on the long
 // side of the code range (-8); sign -: on +7's side, which clips it a little but uses a finer step
-// for the rest. low: the smallest code. On kE2M1's grid, which has no long side, candidates of sign -
-// are those of sign + again.
+// for the rest. low: the smallest code. On kE2M1's grid, which has no long side, candidates of sign
+// - are those of sign + again.
 ATOM_HOST_DEVICE inline float grouped_scale(float min, float max, float low, int candidate) {
   constexpr float kShares[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.75f, 0.7f};
   const float sign = candidate % 2 == 0 ? 1.0f : -1.0f;
@@ -29,8 +29,8 @@ ATOM_HOST_DEVICE inline float grouped_scale(float min, float max, float low, int
   return -sign * peak * kShares[candidate / 2] / -low;
 }
 
-// What the largest magnitude is divided by under kAbsmax: the largest code. GPTQ moves weights after
-// their scale was chosen, for which integers are given half a step.
+// What the largest magnitude is divided by under kAbsmax: the largest code. GPTQ moves weights
+// after their scale was chosen, for which integers are given half a step.
 ATOM_HOST_DEVICE inline float absmax_divisor(const WeightFormat& format, bool gptq) {
   const auto largest = static_cast<float>(largest_code(format.bits, format.grid));
   return gptq && format.grid == CodeGrid::kInt ? largest + 0.5f : largest;

@@ -20,8 +20,8 @@ struct GroupGrid {
   alignas(64) float inverse[kChunkRows];  // 1 / scale, or 0
   float low = 0, high = 0;                // code range
   CodeGrid codes = CodeGrid::kInt;
-  uint8_t group_scale[kChunkRows] = {};   // kTwoLevel
-  int8_t group_zero[kChunkRows] = {};     // kTwoLevel
+  uint8_t group_scale[kChunkRows] = {};  // kTwoLevel
+  int8_t group_zero[kChunkRows] = {};    // kTwoLevel
 };
 
 // w: columns of the group, importance: [columns]. row_scale: [kChunkRows], kTwoLevel only.

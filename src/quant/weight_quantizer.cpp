@@ -100,8 +100,8 @@ class ChunkQuantizer {
       choose_two_level_grid(column(k), columns, spec_, row_scale_, importance_ + k, grid_);
     } else {
       choose_grouped_grid(column(k), columns, spec_,
-                          weight_grid::absmax_divisor(format, factor_ != nullptr),
-                          importance_ + k, grid_);
+                          weight_grid::absmax_divisor(format, factor_ != nullptr), importance_ + k,
+                          grid_);
     }
     for (int64_t r = 0; r < count_; ++r) {
       const auto at = static_cast<size_t>((first_ + r) * groups + index);

@@ -62,7 +62,7 @@ struct ActFormat {
   int64_t group = 128;     // body channels that share a scale; 0: the whole body of a token
   ActRule rule = ActRule::kSymmetric;
   float clip = 1.0f;
-  bool search = false;  // try several clips a group and keep the least squared error
+  bool search = false;             // try several clips a group and keep the least squared error
   CodeGrid grid = CodeGrid::kInt;  // of body codes; kE2M1: 4 bits, kSymmetric
 
   bool operator==(const ActFormat&) const = default;

@@ -17,8 +17,7 @@ inline int signed_nibble(const uint8_t* row, int64_t k) {
   return (unsigned_nibble(row, k) ^ 8) - 8;  // two's complement
 }
 // The codes of CodeGrid::kE2M1 by their bits, | sign | exponent 2 | mantissa |.
-inline constexpr int8_t kE2M1Codes[16] = {0, 1,  2,  3,  4,  6,  8,  12,
-                                          0, -1, -2, -3, -4, -6, -8, -12};
+inline constexpr int8_t kE2M1Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 // The bits of such a code.
 constexpr int e2m1_bits(int code) {
   const int magnitude = code < 0 ? -code : code;

@@ -217,10 +217,9 @@ TEST_P(EveryGrid, DoesNotDependOnTheNumberOfThreads) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, EveryGrid,
                          ::testing::Values(grouped(64, 64), grouped(32, 32), grouped(0, 0),
-                                           grouped(0, 64, 8), grouped(128, 64, 3),
-                                           fp4(64, 64), fp4(32, 0, ScaleRule::kSearch),
-                                           two_level(64, 64), two_level(32, 0),
-                                           two_level(128, 64)));
+                                           grouped(0, 64, 8), grouped(128, 64, 3), fp4(64, 64),
+                                           fp4(32, 0, ScaleRule::kSearch), two_level(64, 64),
+                                           two_level(32, 0), two_level(128, 64)));
 
 TEST(ScaleSearch, IsNeverWorseThanAbsmax) {
   const int64_t n = 32, k = 256;
@@ -248,7 +247,8 @@ TEST(Rounding, AllZeroAndHugeWeightsStayFinite) {
   std::vector<float> w(32 * 128, 0.0f);
   for (int64_t k = 0; k < 128; ++k) w[static_cast<size_t>(128 + k)] = 3e38f;   // past F16
   for (int64_t k = 0; k < 128; ++k) w[static_cast<size_t>(256 + k)] = 1e-30f;  // below F16
-  for (const WeightQuantSpec& spec : {grouped(32, 32), fp4(32, 32), two_level(32, 32), grouped(0, 0, 8)}) {
+  for (const WeightQuantSpec& spec :
+       {grouped(32, 32), fp4(32, 32), two_level(32, 32), grouped(0, 0, 8)}) {
     const PackedLinear p = quantize_weights(w, 32, 128, spec, nullptr);
     ASSERT_TRUE(validate(p).ok()) << validate(p).message();
     std::vector<double> q(w.size());

@@ -171,8 +171,8 @@ void linear_block(const LinearJob& job, int64_t panel, int64_t token) {
       }
     }
     add_products<CodeStorage::kByte>(sums, job.outlier_codes + panel * job.outlier_steps * 64,
-                        job.outlier_steps * 64, acts + job.act_outlier_offset, job.act_stride,
-                        job.outlier_steps);
+                                     job.outlier_steps * 64, acts + job.act_outlier_offset,
+                                     job.act_stride, job.outlier_steps);
     ATOM_PRAGMA_UNROLL
     for (int p = 0; p < kPanels; ++p) {
       const Floats scale = load(job.outlier_scales + (panel + p) * kPanelRows);

@@ -348,8 +348,8 @@ void start(const QuantizeParams& p, cudaStream_t stream) {
 bool serves_group_rows(const QuantizeParams& p) {
   const int width = w4a8::kBlockCols / p.places.shape.groups;
   return p.places.layout == LinearLayout::kW4A4 && p.format.grid == CodeGrid::kInt &&
-         p.group == width && p.channels % 8 == 0 &&
-         (!p.format.search || p.group == kSearchGroup) && p.value_count == 0 &&
+         p.group == width && p.channels % 8 == 0 && (!p.format.search || p.group == kSearchGroup) &&
+         p.value_count == 0 &&
          (p.source == RowSource::kSilu || (!p.halves && p.channels <= kMostGatheredChannels));
 }
 

@@ -117,8 +117,8 @@ __device__ numerics::GroupScale search(const Team& team, const float* x, int cou
     const int c = round * kHalves + team.rank / kLanes;
     float error = 0;
     if (c < kClips) {
-      const numerics::GroupScale g = numerics::group_scale(
-          low, high, p.format.bits, p.format.rule, p.clips[c], p.format.grid);
+      const numerics::GroupScale g =
+          numerics::group_scale(low, high, p.format.bits, p.format.rule, p.clips[c], p.format.grid);
       for (int i = team.rank % kLanes; i < count; i += kLanes) {
         const float miss =
             std::fma(-static_cast<float>(numerics::round_code(x[i], g)), g.scale, x[i]);
@@ -157,8 +157,8 @@ __device__ Quantized quantize_group(const Team& team, const float* x, int count,
     high = fmaxf(high, x[i]);
   }
   team.reduce(low, high);
-  numerics::GroupScale g = numerics::group_scale(low, high, format.bits, format.rule, format.clip,
-                                                 format.grid);
+  numerics::GroupScale g =
+      numerics::group_scale(low, high, format.bits, format.rule, format.clip, format.grid);
   if (searching && g.scale != 0.0f) g = search(team, x, count, low, high, p);
   int sum = 0;
   // Four columns a store where they are there: bodies and groups are multiples of four.
