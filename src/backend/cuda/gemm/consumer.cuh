@@ -397,7 +397,8 @@ class Consumer {
   Acc sums_[kRows][kAcc];
 };
 
-// The kernel of any format.
+// The kernel of any format. Where registers are not moved, one producer warp is launched of the
+// warpgroup that the bound allows for: the bound is what holds the registers down.
 template <class K>
 __global__ __launch_bounds__(K::C::warpgroups * 128 + (K::C::ctas == 1 ? 128 : 32),
                              K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {

@@ -3,7 +3,6 @@
 // memory, kChunk tokens at a time: y[token][channel 0..63] leaves in 16-byte pieces.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <cstdint>
@@ -34,7 +33,6 @@ struct EpilogueTile {
 template <class Out>
 __device__ Out from_float(float value) {
   if constexpr (std::is_same_v<Out, __half>) return __float2half_rn(value);
-  if constexpr (std::is_same_v<Out, __nv_bfloat16>) return __float2bfloat16_rn(value);
   if constexpr (std::is_same_v<Out, float>) return value;
 }
 template <class Out>
@@ -42,15 +40,9 @@ __device__ float to_float(Out value) {
   return static_cast<float>(value);
 }
 
-template <class Out>
-__device__ uint32_t pack_pair(float low, float high) {
-  if constexpr (std::is_same_v<Out, __half>) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&pair);
-  }
+__device__ inline uint32_t pack_pair(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 // The tokens of y that a tile may write.
@@ -120,7 +112,7 @@ __device__ void store_tile(const float (&values)[kTokens / 2], uint8_t* staging,
         const float* v = &values[chunk * (Tile::kChunk / 2) + j * 4];
         const int token = j * 8 + lane % 8;
         ptx::store_matrix_transposed(base + Tile::place(token, warp * 16 + lane / 8 % 2 * 8),
-                                     pack_pair<Out>(v[0], v[1]), pack_pair<Out>(v[2], v[3]));
+                                     pack_pair(v[0], v[1]), pack_pair(v[2], v[3]));
       }
     } else {
 #pragma unroll

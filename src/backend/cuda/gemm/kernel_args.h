@@ -17,8 +17,8 @@ struct OutputArgs {
   bool accumulate;
 };
 
-// Tokens that leave a tile of `tokens` at once: the largest of 64 (32 for 4-byte outputs) and 32
-// that divides it, or all of a small tile.
+// Tokens that leave a tile of `tokens` at once: all of a small tile, or else the largest of 64
+// (only for 2-byte outputs), 32, 16 and so on that divides it.
 constexpr int output_chunk(int tokens, int element_bytes) {
   const int most = element_bytes == 2 ? 64 : 32;
   if (tokens <= most) return tokens;

@@ -18,9 +18,8 @@ CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t col
   }();
   const auto element_bytes = static_cast<cuuint32_t>(dtype_bytes(type));
   // What additions make of the bits; stores copy them.
-  const CUtensorMapDataType map_type = type == DType::kF16    ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                       : type == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                                              : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+  const CUtensorMapDataType map_type =
+      type == DType::kF16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
   CUtensorMap map;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(cols) * element_bytes};

@@ -9,7 +9,7 @@
 
 namespace atom::cuda {
 
-// A row-major matrix of 16- or 32-bit elements, read and written in boxes of 128 bytes x box_rows
+// A row-major matrix of F16 or F32, read and written in boxes of 128 bytes x box_rows
 // rows under the 128-byte swizzle. Rows are a multiple of 16 bytes.
 CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t cols, int box_rows);
 
