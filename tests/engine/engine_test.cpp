@@ -1,9 +1,6 @@
-// The engine with its thread on real (tiny) models.
-#include "engine/engine.h"
-
+// What the engine does, step by step, on real (tiny) models.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
 #include <memory>
 
@@ -24,9 +21,6 @@ using testing::Model;
 using testing::model_data;
 using testing::must;
 using testing::RecordingSink;
-using Verdict = Submission::Verdict;
-
-constexpr std::chrono::milliseconds kLong{600000};
 
 class EngineTest : public ::testing::Test {
  protected:
@@ -66,24 +60,27 @@ class EngineTest : public ::testing::Test {
                               const std::vector<std::vector<int32_t>>& prompts,
                               const GenerateOptions& generate,
                               std::vector<std::vector<int32_t>>& tokens) {
-    const auto engine = must(Engine::create(decoder, pages, options));
+    // Without a thread of its own: all requests are there before the first step.
+    const auto core = must(EngineCore::create(must(make_decoder_runner(decoder, pages)), options));
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     for (const auto& prompt : prompts) {
       sinks.push_back(std::make_shared<RecordingSink>());
-      const Submission submission = engine->submit({.prompt = prompt,
-                                                    .sampling = generate.sampling,
-                                                    .max_tokens = generate.max_tokens,
-                                                    .ignore_eos = generate.ignore_eos,
-                                                    .sink = sinks.back()});
-      EXPECT_TRUE(submission.accepted()) << submission.status.message();
+      core->add(static_cast<RequestId>(sinks.size()),
+                {.prompt = prompt,
+                 .sampling = generate.sampling,
+                 .max_tokens = generate.max_tokens,
+                 .ignore_eos = generate.ignore_eos,
+                 .sink = sinks.back()},
+                EngineClock::now());
     }
-    EXPECT_TRUE(engine->wait_idle(kLong));
+    while (core->step()) {
+    }
     tokens.clear();
     for (const auto& sink : sinks) {
       EXPECT_TRUE(sink->ended());
       tokens.push_back(sink->tokens());
     }
-    return engine->stats();
+    return core->stats();
   }
 
   const Model model_ = load_model(model_data("llama"), "cpu", {.max_tokens = 64});
