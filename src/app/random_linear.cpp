@@ -3,11 +3,15 @@
 #include <bit>
 #include <vector>
 
+#include "ops/numerics.h"
+#include "tensor/packing.h"
+
 namespace atom {
 namespace {
 
 // The size of a weight, which keeps the residual finite over all layers.
 constexpr float kWeight = 0.01f;
+constexpr float kUnit = 0x1p-12f;  // of E4M3 scales
 
 void fill_random(std::vector<uint8_t>& bytes, int64_t size, Random& random) {
   bytes.resize(static_cast<size_t>(size));
@@ -36,7 +40,13 @@ void fill_scales(PackedLinear& p, Random& random) {
     const WeightFormat& w = p.format.weight;
     // By the root mean square of all codes.
     const float scale = kWeight / (w.bits == 8 ? 74.0f : w.grid == CodeGrid::kE2M1 ? 5.9f : 4.6f);
-    p.scales.assign(static_cast<size_t>(p.rows * p.groups()), f32_to_f16(scale));
+    const auto groups = static_cast<size_t>(p.rows * p.groups());
+    if (w.scales == GroupScales::kE4M3) {
+      p.row_scales.assign(static_cast<size_t>(p.rows), f32_to_f16(kUnit));
+      p.group_scales.assign(groups, e4m3_bits(numerics::nearest_e4m3(scale / kUnit)));
+    } else {
+      p.scales.assign(groups, f32_to_f16(scale));
+    }
     return;
   }
   for (int64_t i = 0; i < p.rows * p.groups(); ++i) {

@@ -21,6 +21,8 @@ constexpr Words<WeightKind, 3> kWeightKinds = {{{"float", WeightKind::kFloat},
 constexpr Words<OutlierKind, 3> kOutlierKinds = {
     {{"none", OutlierKind::kNone}, {"float", OutlierKind::kFloat}, {"int8", OutlierKind::kInt8}}};
 constexpr Words<CodeGrid, 2> kCodeGrids = {{{"int", CodeGrid::kInt}, {"fp4", CodeGrid::kE2M1}}};
+constexpr Words<GroupScales, 2> kGroupScales = {
+    {{"float", GroupScales::kFloat}, {"e4m3", GroupScales::kE4M3}}};
 constexpr Words<ActRule, 3> kActRules = {{{"symmetric", ActRule::kSymmetric},
                                           {"signed", ActRule::kSigned},
                                           {"asymmetric", ActRule::kAsymmetric}}};
@@ -59,11 +61,13 @@ Result<WeightFormat> weight_format_from_json(const JsonView& json) {
     format.dtype = ATOM_TRY(read_word(json, "dtype", kFloatTypes));
     return format;
   }
-  ATOM_TRY(json.expect_keys({"kind", "bits", "grid", "group", "outliers", "outlier_kind"}));
+  ATOM_TRY(
+      json.expect_keys({"kind", "bits", "grid", "scales", "group", "outliers", "outlier_kind"}));
   format.bits = static_cast<int>(ATOM_TRY(json.get_int("bits", 2, 8, format.bits)));
   format.group = ATOM_TRY(json.get_int("group", 0, kManyChannels, format.group));
   format.outliers = ATOM_TRY(json.get_int("outliers", 0, kManyChannels, 0));
   if (json.has("grid")) format.grid = ATOM_TRY(read_word(json, "grid", kCodeGrids));
+  if (json.has("scales")) format.scales = ATOM_TRY(read_word(json, "scales", kGroupScales));
   if (json.has("outlier_kind")) {
     format.outlier_kind = ATOM_TRY(read_word(json, "outlier_kind", kOutlierKinds));
   }
@@ -74,12 +78,13 @@ Result<ActFormat> act_format_from_json(const JsonView& json) {
   if (!json.is_object()) {  // every field has a default, so that nothing below would notice
     return error(ErrorCode::kCorrupt, "{}: expected an object", json.place());
   }
-  ATOM_TRY(json.expect_keys({"bits", "grid", "group", "rule", "clip", "search"}));
+  ATOM_TRY(json.expect_keys({"bits", "grid", "scales", "group", "rule", "clip", "search"}));
   ActFormat format;
   format.quantized = true;
   format.bits = static_cast<int>(ATOM_TRY(json.get_int("bits", 2, 8, format.bits)));
   format.group = ATOM_TRY(json.get_int("group", 0, kManyChannels, format.group));
   if (json.has("grid")) format.grid = ATOM_TRY(read_word(json, "grid", kCodeGrids));
+  if (json.has("scales")) format.scales = ATOM_TRY(read_word(json, "scales", kGroupScales));
   if (json.has("rule")) format.rule = ATOM_TRY(read_word(json, "rule", kActRules));
   format.clip = static_cast<float>(ATOM_TRY(json.get_number("clip", 1.0)));
   format.search = ATOM_TRY(json.get_bool("search", false));
@@ -106,6 +111,7 @@ Json to_json(const LinearFormat& format) {
   } else {
     weight["bits"] = w.bits;
     if (w.grid != CodeGrid::kInt) weight["grid"] = word_of(w.grid, kCodeGrids);
+    if (w.scales != GroupScales::kFloat) weight["scales"] = word_of(w.scales, kGroupScales);
     weight["group"] = w.group;
     weight["outliers"] = w.outliers;
     weight["outlier_kind"] = word_of(w.outlier_kind, kOutlierKinds);
@@ -118,6 +124,9 @@ Json to_json(const LinearFormat& format) {
                    {"search", format.act.search}};
     if (format.act.grid != CodeGrid::kInt) {
       json["act"]["grid"] = word_of(format.act.grid, kCodeGrids);
+    }
+    if (format.act.scales != GroupScales::kFloat) {
+      json["act"]["scales"] = word_of(format.act.scales, kGroupScales);
     }
   }
   return json;

@@ -29,7 +29,10 @@ Status for_each_part(Linear& p, Visit&& visit) {
   } else {
     ATOM_TRY(visit("qweight", DType::kU8, Shape{n, body / 2}, p.codes));
   }
-  if (w.kind == WeightKind::kGrouped) {
+  if (w.kind == WeightKind::kGrouped && w.scales == GroupScales::kE4M3) {
+    ATOM_TRY(visit("group_scales", DType::kU8, Shape{n, groups}, p.group_scales));
+    ATOM_TRY(visit("row_scales", DType::kF16, Shape{n}, p.row_scales));
+  } else if (w.kind == WeightKind::kGrouped) {
     ATOM_TRY(visit("scales", DType::kF16, Shape{n, groups}, p.scales));
   } else {
     ATOM_TRY(visit("group_scales", DType::kU8, Shape{n, groups}, p.group_scales));

@@ -33,6 +33,9 @@ inline constexpr float kSearchClips[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f};
 inline constexpr int kErrorLanes = 16;
 // A power of two times this has that power / 2 as its last bit.
 inline constexpr float kE2M1Rounder = 0x1.8p22f;
+// The same for E4M3, whose mantissa has three bits.
+inline constexpr float kE4M3Rounder = 0x1.8p20f;
+inline constexpr float kMostE4M3 = 448.0f, kLeastNormalE4M3 = 0x1p-6f, kLeastE4M3 = 0x1p-9f;
 // Partial sums of RMSNorm's squares.
 inline constexpr int kNormLanes = 2048;
 
@@ -129,6 +132,22 @@ ATOM_HOST_DEVICE inline float nearest_e2m1(float x) {
   return (x + rounder) - rounder;
 }
 
+// The E4M3 number nearest to x, 0 <= x <= 448, ties to even mantissas.
+ATOM_HOST_DEVICE inline float nearest_e4m3(float x) {
+  const float power = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0x7f800000u);
+  const float least = kLeastNormalE4M3;  // device code has no address of the constant
+  const float rounder = std::max(power, least) * kE4M3Rounder;
+  return (x + rounder) - rounder;
+}
+
+// The unit of a token's E4M3 scales, a power of two, from the largest magnitude of its body: the
+// scale of that number's group is 170 to 342 units, less what it is clipped.
+ATOM_HOST_DEVICE inline float scale_unit(float absmax) {
+  const float tiny = kTiny, huge = kHuge;
+  const float limited = std::min(std::max(tiny, absmax), huge);
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(limited) & 0x7f800000u) * 0x1p-11f;
+}
+
 struct GroupScale {
   float scale = 0.0f;     // 0: all codes are 0
   float inverse = 0.0f;   // 1 / scale
@@ -136,9 +155,11 @@ struct GroupScale {
   CodeGrid grid = CodeGrid::kInt;
 };
 
-// The scale and code range of one activation group from its smallest and largest value.
+// The scale and code range of one activation group from its smallest and largest value. unit: of
+// GroupScales::kE4M3, else 0.
 ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, ActRule rule,
-                                               float clip, CodeGrid grid = CodeGrid::kInt) {
+                                               float clip, CodeGrid grid = CodeGrid::kInt,
+                                               float unit = 0.0f) {
   const int top = largest_code(bits, grid);
   const float absmax = std::max(max, -min);
   if (!(absmax >= kTiny && absmax <= kHuge)) return {};
@@ -147,6 +168,10 @@ ATOM_HOST_DEVICE inline GroupScale group_scale(float min, float max, int bits, A
   switch (rule) {
     case ActRule::kSymmetric:
       result.scale = absmax * (clip / static_cast<float>(top));
+      if (unit != 0.0f) {
+        result.scale = nearest_e4m3(result.scale * (1.0f / unit)) * unit;
+        if (result.scale == 0.0f) return {};
+      }
       result.low = smallest_code(bits, grid);
       result.high = top;
       break;
@@ -180,19 +205,21 @@ ATOM_HOST_DEVICE inline int round_code(float value, const GroupScale& g) {
   return static_cast<int>(std::min(std::max(low, std::rint(value * g.inverse)), high));
 }
 
-// Quantizes one activation group: codes and the scale; value = code * scale.
-inline float quantize_group(std::span<const float> x, const ActFormat& format, int8_t* codes) {
+// Quantizes one activation group: codes and the scale; value = code * scale. unit: as
+// group_scale's.
+inline float quantize_group(std::span<const float> x, const ActFormat& format, int8_t* codes,
+                            float unit = 0.0f) {
   float min = x[0], max = x[0];
   for (const float v : x) {
     min = std::min(min, v);
     max = std::max(max, v);
   }
-  GroupScale best = group_scale(min, max, format.bits, format.rule, format.clip, format.grid);
+  GroupScale best = group_scale(min, max, format.bits, format.rule, format.clip, format.grid, unit);
   if (format.search && best.scale != 0.0f) {
     float best_error = 0.0f;
     for (size_t c = 0; c < std::size(kSearchClips); ++c) {
       const GroupScale g = group_scale(min, max, format.bits, format.rule,
-                                       format.clip * kSearchClips[c], format.grid);
+                                       format.clip * kSearchClips[c], format.grid, unit);
       float lanes[kErrorLanes] = {};
       for (size_t i = 0; i < x.size(); ++i) {
         const float miss = std::fma(-static_cast<float>(round_code(x[i], g)), g.scale, x[i]);
@@ -211,6 +238,14 @@ inline float quantize_group(std::span<const float> x, const ActFormat& format, i
     codes[i] = static_cast<int8_t>(best.scale == 0.0f ? 0 : round_code(x[i], best));
   }
   return best.scale;
+}
+
+// scale_unit() of a token's body where its format's scales are E4M3, else 0.
+inline float token_unit(std::span<const float> body, const ActFormat& format) {
+  if (format.scales != GroupScales::kE4M3) return 0.0f;
+  float absmax = 0.0f;
+  for (const float v : body) absmax = std::max(absmax, std::fabs(v));
+  return scale_unit(absmax);
 }
 
 // The INT8 outlier channels of one token: symmetric, one scale, no clip.

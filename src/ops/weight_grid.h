@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -44,6 +45,22 @@ ATOM_HOST_DEVICE inline float absmax_scale(float min, float max, float clip, flo
 ATOM_HOST_DEVICE inline float kept_scale(float scale, float rounded) {
   if (rounded == 0.0f && scale != 0.0f) return scale > 0 ? kSmallestF16 : -kSmallestF16;
   return rounded;
+}
+
+// The unit of a row's E4M3 scales from its body's largest magnitude: a power of two. The scale of
+// that weight's group is then some 21 to 43 units, so that GPTQ may move weights and small groups
+// keep their bits. Its limits make every product of an E4M3 number and a unit an F16 number.
+inline constexpr float kLeastRowUnit = 0x1p-15f, kMostRowUnit = 0x1p7f;
+ATOM_HOST_DEVICE inline float row_unit(float absmax) {
+  const float power = std::bit_cast<float>(std::bit_cast<uint32_t>(absmax) & 0x7f800000u);
+  const float least = kLeastRowUnit, most = kMostRowUnit;  // device code has no address of these
+  return std::min(std::max(power * 0x1p-8f, least), most);
+}
+// What `scale` becomes under GroupScales::kE4M3.
+ATOM_HOST_DEVICE inline float e4m3_scale(float scale, float unit) {
+  const float most = numerics::kMostE4M3;
+  const float rounded = numerics::nearest_e4m3(std::min(most, std::fabs(scale) * (1.0f / unit)));
+  return (rounded == 0.0f && scale != 0.0f ? numerics::kLeastE4M3 : rounded) * unit;
 }
 
 // The integer scale and zero of a group of kTwoLevel, as floats. inverse_unit: 1 / row scale, or 0.

@@ -63,17 +63,22 @@ void set_inverses(GroupGrid& grid) {
 }  // namespace
 
 void choose_grouped_grid(const float* w, int64_t columns, const WeightQuantSpec& spec,
-                         float divisor, const float* importance, GroupGrid& grid) {
+                         float divisor, const float* row_scale, const float* importance,
+                         GroupGrid& grid) {
   const WeightFormat& format = spec.format.weight;
   grid.codes = format.grid;
   grid.high = static_cast<float>(largest_code(format.bits, format.grid));
   grid.low = static_cast<float>(smallest_code(format.bits, format.grid));
   alignas(64) float min[R], max[R];
   group_range(w, columns, min, max);
+  const auto stored = [&](float scale, int64_t r) {
+    return format.scales == GroupScales::kE4M3 ? weight_grid::e4m3_scale(scale, row_scale[r])
+                                               : f16_scale(scale);
+  };
   for (int64_t r = 0; r < R; ++r) grid.zero[r] = 0.0f;
   if (spec.scale_rule == ScaleRule::kAbsmax) {
     for (int64_t r = 0; r < R; ++r) {
-      grid.scale[r] = f16_scale(weight_grid::absmax_scale(min[r], max[r], spec.clip, divisor));
+      grid.scale[r] = stored(weight_grid::absmax_scale(min[r], max[r], spec.clip, divisor), r);
     }
     set_inverses(grid);
     return;
@@ -83,7 +88,7 @@ void choose_grouped_grid(const float* w, int64_t columns, const WeightQuantSpec&
   const int step = format.grid == CodeGrid::kE2M1 ? 2 : 1;  // both signs are the same there
   for (int candidate = 0; candidate < weight_grid::kGroupedCandidates; candidate += step) {
     for (int64_t r = 0; r < R; ++r) {
-      trial.scale[r] = f16_scale(weight_grid::grouped_scale(min[r], max[r], grid.low, candidate));
+      trial.scale[r] = stored(weight_grid::grouped_scale(min[r], max[r], grid.low, candidate), r);
     }
     set_inverses(trial);
     squared_error(w, columns, trial, importance, error);

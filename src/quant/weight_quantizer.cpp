@@ -48,7 +48,7 @@ class ChunkQuantizer {
   }
 
   void run() {
-    if (spec_.format.weight.kind == WeightKind::kTwoLevel) choose_row_scales();
+    if (!packed_.row_scales.empty()) choose_row_scales();
     const int64_t body = packed_.body();
     std::vector<float> errors(static_cast<size_t>(kBlock * R));
     for (int64_t begin = 0; begin < body; begin += kBlock) {
@@ -68,10 +68,13 @@ class ChunkQuantizer {
   float* column(int64_t k) { return w_.data() + k * R; }
 
   void choose_row_scales() {
+    const bool two_level = spec_.format.weight.kind == WeightKind::kTwoLevel;
     for (int64_t r = 0; r < R; ++r) {
       float absmax = 0;
-      for (int64_t k = 0; k < cols_; ++k) absmax = std::max(absmax, std::fabs(column(k)[r]));
-      uint16_t scale = f32_to_f16(weight_grid::row_scale(absmax));
+      const int64_t end = two_level ? cols_ : packed_.body();
+      for (int64_t k = 0; k < end; ++k) absmax = std::max(absmax, std::fabs(column(k)[r]));
+      uint16_t scale =
+          f32_to_f16(two_level ? weight_grid::row_scale(absmax) : weight_grid::row_unit(absmax));
       if (scale == 0 && absmax > 0) scale = 1;
       row_scale_[r] = f16_to_f32(scale);
       if (r < count_) packed_.row_scales[static_cast<size_t>(first_ + r)] = scale;
@@ -100,14 +103,16 @@ class ChunkQuantizer {
       choose_two_level_grid(column(k), columns, spec_, row_scale_, importance_ + k, grid_);
     } else {
       choose_grouped_grid(column(k), columns, spec_,
-                          weight_grid::absmax_divisor(format, factor_ != nullptr), importance_ + k,
-                          grid_);
+                          weight_grid::absmax_divisor(format, factor_ != nullptr), row_scale_,
+                          importance_ + k, grid_);
     }
     for (int64_t r = 0; r < count_; ++r) {
       const auto at = static_cast<size_t>((first_ + r) * groups + index);
       if (format.kind == WeightKind::kTwoLevel) {
         packed_.group_scales[at] = grid_.group_scale[r];
         packed_.group_zeros[at] = grid_.group_zero[r];
+      } else if (format.scales == GroupScales::kE4M3) {
+        packed_.group_scales[at] = e4m3_bits(grid_.scale[r] / row_scale_[r]);
       } else {
         packed_.scales[at] = f32_to_f16(grid_.scale[r]);
       }

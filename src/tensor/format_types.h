@@ -30,6 +30,13 @@ enum class CodeGrid : uint8_t {
           // integers too: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives
 };
 
+// What a group's scale may be.
+enum class GroupScales : uint8_t {
+  kFloat,  // any: F16 of weights, F32 of activations
+  kE4M3,   // NVFP4: a positive E4M3 number times a unit, a power of two for each row of weights and
+           // each token; codes are E2M1
+};
+
 enum class OutlierKind : uint8_t {
   kNone,   // no outlier channels
   kFloat,  // F16 weights, float activations (the paper's ablation)
@@ -43,7 +50,8 @@ struct WeightFormat {
   int64_t group = 128;        // body channels that share a scale; 0: the whole body of a row
   int64_t outliers = 0;       // Ko
   OutlierKind outlier_kind = OutlierKind::kNone;
-  CodeGrid grid = CodeGrid::kInt;  // of body codes; kE2M1: kGrouped with 4 bits
+  CodeGrid grid = CodeGrid::kInt;            // of body codes; kE2M1: kGrouped with 4 bits
+  GroupScales scales = GroupScales::kFloat;  // kE4M3: with kE2M1
 
   bool operator==(const WeightFormat&) const = default;
 };
@@ -64,6 +72,7 @@ struct ActFormat {
   float clip = 1.0f;
   bool search = false;             // try several clips a group and keep the least squared error
   CodeGrid grid = CodeGrid::kInt;  // of body codes; kE2M1: 4 bits, kSymmetric
+  GroupScales scales = GroupScales::kFloat;  // kE4M3: with kE2M1
 
   bool operator==(const ActFormat&) const = default;
 };

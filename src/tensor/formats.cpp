@@ -32,6 +32,9 @@ Status validate(const LinearFormat& format, int64_t in) {
   if (w.grid == CodeGrid::kE2M1 && (w.kind != WeightKind::kGrouped || w.bits != 4)) {
     return error(ErrorCode::kInvalidArgument, "format: grid = fp4: for grouped weights of 4 bits");
   }
+  if (w.scales == GroupScales::kE4M3 && w.grid != CodeGrid::kE2M1) {
+    return error(ErrorCode::kInvalidArgument, "format: scales = e4m3: for the grid fp4");
+  }
   if (w.outliers < 0 || w.outliers >= in) {
     return invalid_field("outliers", w.outliers, "must be 0 or more and fewer than the channels");
   }
@@ -61,6 +64,9 @@ Status validate(const LinearFormat& format, int64_t in) {
     return error(ErrorCode::kInvalidArgument,
                  "format: act.grid = fp4: for activations of 4 bits with rule symmetric");
   }
+  if (a.scales == GroupScales::kE4M3 && a.grid != CodeGrid::kE2M1) {
+    return error(ErrorCode::kInvalidArgument, "format: act.scales = e4m3: for the grid fp4");
+  }
   if (a.rule == ActRule::kAsymmetric && a.bits == 8) {
     return invalid_field("act.bits", a.bits, "asymmetric codes minus zero must fit int8");
   }
@@ -86,12 +92,12 @@ Status validate(const KvFormat& format, int64_t head_dim) {
 std::string describe(const LinearFormat& format) {
   const WeightFormat& w = format.weight;
   if (w.kind == WeightKind::kFloat) return std::string(dtype_name(w.dtype));
-  const auto name = [](CodeGrid grid, int bits) {
-    return grid == CodeGrid::kE2M1 ? std::string("fp4") : std::to_string(bits);
+  const auto name = [](const auto& f) -> std::string {
+    if (f.scales == GroupScales::kE4M3) return "nvfp4";
+    return f.grid == CodeGrid::kE2M1 ? "fp4" : std::to_string(f.bits);
   };
-  std::string text = fmt::format(
-      "w{}a{}", name(w.grid, w.bits),
-      format.act.quantized ? name(format.act.grid, format.act.bits) : std::string("16"));
+  std::string text =
+      fmt::format("w{}a{}", name(w), format.act.quantized ? name(format.act) : std::string("16"));
   if (w.kind == WeightKind::kTwoLevel) text += " two-level";
   if (w.group != 0) text += fmt::format(" g{}", w.group);
   if (w.outliers != 0) {
@@ -114,7 +120,8 @@ double effective_bits(const WeightFormat& format, int64_t in) {
   // 3-bit codes are stored in nibbles.
   const int64_t code_bits = format.bits == 8 ? 8 : 4;
   int64_t row_bits = body * code_bits;
-  row_bits += format.kind == WeightKind::kTwoLevel ? groups * 16 + 16 : groups * 16;
+  row_bits += format.scales == GroupScales::kE4M3 ? groups * 8 + 16 : groups * 16;
+  if (format.kind == WeightKind::kTwoLevel) row_bits += 16;
   if (format.outlier_kind == OutlierKind::kFloat) row_bits += format.outliers * 16;
   if (format.outlier_kind == OutlierKind::kInt8) {
     row_bits += format.outliers * 8 + (format.kind == WeightKind::kTwoLevel ? 0 : 16);

@@ -12,7 +12,7 @@ namespace atom {
 Status validate(const LinearFormat& format, int64_t in);
 Status validate(const KvFormat& format, int64_t head_dim);
 
-// Short names for people and JSON: "w4a4 g128 o64", "wfp4afp4 g128 o64".
+// Short names for people and JSON: "w4a4 g128 o64", "wfp4afp4 g128 o64", "wnvfp4anvfp4 g16".
 std::string describe(const LinearFormat& format);
 std::string describe(const KvFormat& format);
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tensor/packing.h"
 #include "tensor/quantized_linear.h"
 
 namespace atom {
@@ -32,6 +33,25 @@ Status check_f16_finite(const std::vector<uint16_t>& array, bool negative_allowe
   return {};
 }
 
+// E4M3 scales and their units, whose products F16 holds exactly.
+Status check_e4m3_scales(const PackedLinear& p) {
+  for (size_t i = 0; i < p.group_scales.size(); ++i) {
+    if (p.group_scales[i] > kMostE4M3Bits) {
+      return error(ErrorCode::kCorrupt, "group_scales[{}]: {} are not the bits of a positive E4M3",
+                   i, p.group_scales[i]);
+    }
+  }
+  constexpr uint16_t kLeast = 0x0200, kMost = 0x5800;  // F16 of 2^-15 and 2^7
+  for (size_t i = 0; i < p.row_scales.size(); ++i) {
+    const uint16_t unit = p.row_scales[i];
+    if (unit != kLeast && (unit < 0x0400 || unit > kMost || (unit & 0x03ff) != 0)) {
+      return error(ErrorCode::kCorrupt, "row_scales[{}]: {} is not a power of two in 2^-15 .. 2^7",
+                   i, f16_to_f32(unit));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 int64_t PackedLinear::bytes() const {
@@ -51,6 +71,7 @@ Status validate(const PackedLinear& p) {
   const WeightFormat& w = p.format.weight;
   const int64_t n = p.rows, body = p.body(), groups = p.groups();
   const bool grouped = w.kind == WeightKind::kGrouped, two = w.kind == WeightKind::kTwoLevel;
+  const bool e4m3 = grouped && w.scales == GroupScales::kE4M3;
   const bool int_outliers = w.kind != WeightKind::kFloat && w.outlier_kind == OutlierKind::kInt8;
   const bool float_outliers = w.kind != WeightKind::kFloat && w.outlier_kind == OutlierKind::kFloat;
   const bool is_f32 = w.kind == WeightKind::kFloat && w.dtype == DType::kF32;
@@ -59,10 +80,10 @@ Status validate(const PackedLinear& p) {
   ATOM_TRY(check_size(p.values16, is_16 ? n * p.cols : 0, "values"));
   const int64_t code_bytes = w.bits == 8 ? body : body / 2;
   ATOM_TRY(check_size(p.codes, grouped || two ? n * code_bytes : 0, "qweight"));
-  ATOM_TRY(check_size(p.scales, grouped ? n * groups : 0, "scales"));
-  ATOM_TRY(check_size(p.group_scales, two ? n * groups : 0, "group_scales"));
+  ATOM_TRY(check_size(p.scales, grouped && !e4m3 ? n * groups : 0, "scales"));
+  ATOM_TRY(check_size(p.group_scales, two || e4m3 ? n * groups : 0, "group_scales"));
   ATOM_TRY(check_size(p.group_zeros, two ? n * groups : 0, "group_zeros"));
-  ATOM_TRY(check_size(p.row_scales, two ? n : 0, "row_scales"));
+  ATOM_TRY(check_size(p.row_scales, two || e4m3 ? n : 0, "row_scales"));
   ATOM_TRY(check_size(p.outlier_codes, int_outliers ? n * w.outliers : 0, "outlier_qweight"));
   ATOM_TRY(check_size(p.outlier_scales, int_outliers && grouped ? n : 0, "outlier_scales"));
   ATOM_TRY(check_size(p.outlier_values, float_outliers ? n * w.outliers : 0, "outlier_weight"));
@@ -72,7 +93,8 @@ Status validate(const PackedLinear& p) {
   ATOM_TRY(check_f16_finite(p.row_scales, false, "row_scales"));
   ATOM_TRY(check_f16_finite(p.outlier_scales, false, "outlier_scales"));
   ATOM_TRY(check_f16_finite(p.outlier_values, true, "outlier_weight"));
-  for (size_t i = 0; i < p.group_scales.size(); ++i) {
+  if (e4m3) ATOM_TRY(check_e4m3_scales(p));
+  for (size_t i = 0; i < p.group_zeros.size(); ++i) {
     const int s = p.group_scales[i], z = p.group_zeros[i];
     if (s < 1 || s > 16)
       return error(ErrorCode::kCorrupt, "group_scales[{}]: {} is not 1..16", i, s);

@@ -25,11 +25,12 @@ struct PackedLinear {
   // kGrouped and kTwoLevel body. 3- and 4-bit codes: two a byte, low nibble first.
   //   kGrouped   signed two's complement nibbles, or E2M1's bits; 8-bit codes a byte each
   //   kTwoLevel  unsigned 0..15
-  std::vector<uint8_t> codes;         // [N, Kb/2], or [N, Kb] for 8 bits
-  std::vector<uint16_t> scales;       // kGrouped: F16 [N, Kb/G]
-  std::vector<uint8_t> group_scales;  // kTwoLevel: [N, Kb/G], 1..16
+  std::vector<uint8_t> codes;  // [N, Kb/2], or [N, Kb] for 8 bits
+  //   scales of GroupScales::kE4M3: group_scales, bits of E4M3, times row_scales, powers of two
+  std::vector<uint16_t> scales;       // kGrouped: F16 [N, Kb/G], unless they are E4M3
+  std::vector<uint8_t> group_scales;  // kTwoLevel: [N, Kb/G], 1..16; E4M3: 0 .. kMostE4M3Bits
   std::vector<int8_t> group_zeros;    // kTwoLevel: [N, Kb/G]; 0 <= q*s + z + 128 <= 255 for q 0..15
-  std::vector<uint16_t> row_scales;   // kTwoLevel: F16 [N]
+  std::vector<uint16_t> row_scales;   // kTwoLevel and E4M3: F16 [N]
 
   // Outlier columns
   std::vector<int8_t> outlier_codes;     // kInt8: [N, Ko]; kTwoLevel: on the row's own grid

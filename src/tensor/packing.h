@@ -4,6 +4,7 @@
 //               | k = 2i+1|  k = 2i |
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "tensor/format_types.h"
@@ -24,6 +25,18 @@ constexpr int e2m1_bits(int code) {
   const int bits = magnitude <= 4 ? magnitude : magnitude == 6 ? 5 : magnitude == 8 ? 6 : 7;
   return code < 0 ? 8 | bits : bits;
 }
+// A positive E4M3 number by its bits, | 0 | exponent 4 | mantissa 3 |, below 0x7f, and the other
+// way.
+constexpr float e4m3_value(uint8_t bits) {
+  return bits < 8 ? static_cast<float>(bits) * 0x1p-9f
+                  : std::bit_cast<float>((uint32_t{bits} << 20) + (120u << 23));
+}
+constexpr uint8_t e4m3_bits(float value) {
+  return static_cast<uint8_t>(value < 0x1p-6f
+                                  ? static_cast<uint32_t>(value * 0x1p9f)
+                                  : (std::bit_cast<uint32_t>(value) >> 20) - (120u << 3));
+}
+inline constexpr uint8_t kMostE4M3Bits = 0x7e;  // 448
 // A 4-bit code of kGrouped weights.
 inline int grouped_nibble(CodeGrid grid, const uint8_t* row, int64_t k) {
   return grid == CodeGrid::kE2M1 ? kE2M1Codes[unsigned_nibble(row, k)] : signed_nibble(row, k);

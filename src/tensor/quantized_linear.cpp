@@ -20,7 +20,12 @@ PackedLinear make_quantized_linear(const LinearFormat& format, int64_t rows, int
     packed.group_scales.resize(n * groups);
     packed.group_zeros.resize(n * groups);
   } else {
-    packed.scales.resize(n * groups);
+    if (weight.scales == GroupScales::kE4M3) {
+      packed.row_scales.resize(n);
+      packed.group_scales.resize(n * groups);
+    } else {
+      packed.scales.resize(n * groups);
+    }
     if (weight.outlier_kind == OutlierKind::kInt8) packed.outlier_scales.resize(n);
   }
   if (weight.outlier_kind == OutlierKind::kInt8) packed.outlier_codes.resize(n * outliers);
@@ -44,7 +49,7 @@ void dequantize_row(const PackedLinear& p, int64_t n, std::span<double> out) {
   const int64_t body = p.body(), groups = p.groups(), outliers = w.outliers;
   const int64_t group = w.group == 0 ? body : w.group;
   const double row_scale =
-      w.kind == WeightKind::kTwoLevel ? f16_to_f32(p.row_scales[static_cast<size_t>(n)]) : 0.0;
+      p.row_scales.empty() ? 0.0 : f16_to_f32(p.row_scales[static_cast<size_t>(n)]);
   for (int64_t k = 0; k < body; ++k) {
     const auto g = static_cast<size_t>(n * groups + k / group);
     if (w.kind == WeightKind::kTwoLevel) {
@@ -53,7 +58,10 @@ void dequantize_row(const PackedLinear& p, int64_t n, std::span<double> out) {
     } else {
       const int q = w.bits == 8 ? static_cast<int8_t>(p.codes[static_cast<size_t>(n * body + k)])
                                 : grouped_nibble(w.grid, p.codes.data() + n * (body / 2), k);
-      row[k] = q * static_cast<double>(f16_to_f32(p.scales[g]));
+      const double scale = w.scales == GroupScales::kE4M3
+                               ? e4m3_value(p.group_scales[g]) * row_scale
+                               : f16_to_f32(p.scales[g]);
+      row[k] = q * scale;
     }
   }
   for (int64_t k = 0; k < outliers; ++k) {
@@ -67,6 +75,17 @@ void dequantize_row(const PackedLinear& p, int64_t n, std::span<double> out) {
       row[body + k] = p.outlier_codes[i] * scale;
     }
   }
+}
+
+std::vector<uint16_t> f16_scales(const PackedLinear& p) {
+  ATOM_CHECK(p.format.weight.kind == WeightKind::kGrouped, "scales of another kind");
+  if (p.format.weight.scales != GroupScales::kE4M3) return p.scales;
+  std::vector<uint16_t> scales(p.group_scales.size());
+  const auto groups = static_cast<size_t>(p.groups());
+  for (size_t i = 0; i < scales.size(); ++i) {
+    scales[i] = f32_to_f16(e4m3_value(p.group_scales[i]) * f16_to_f32(p.row_scales[i / groups]));
+  }
+  return scales;
 }
 
 }  // namespace atom

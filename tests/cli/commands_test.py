@@ -40,7 +40,7 @@ class Help(ProgramTest):
 
     def test_recipes_are_listed(self):
         out = self.succeeds("quantize", "--help")
-        for recipe in ("atom", "atom-plus", "atom-fp4", "w4a8", "w8a8", "w4a16", "w16a16", "rtn"):
+        for recipe in ("atom", "atom-plus", "atom-fp4", "nvfp4", "w4a8", "w8a8", "w4a16", "w16a16", "rtn"):
             self.assertRegex(out, rf"\n  {recipe} +\S")
 
 
@@ -142,7 +142,7 @@ class Quantize(ProgramTest):
         self.assertAlmostEqual(exact["perplexity"], math.exp(mean), places=9)
         # Loose bounds on what each recipe may lose on this small model.
         for recipe, most in (("w16a16", 1.01), ("w8a8", 1.05), ("w4a8", 1.3), ("atom-plus", 1.6),
-                             ("atom", 2.0), ("atom-fp4", 2.0)):
+                             ("atom", 2.0), ("atom-fp4", 2.0), ("nvfp4", 1.6)):
             with self.subTest(recipe):
                 out = self.quantize(recipe, "--recipe", recipe, "--calib", STORY)
                 ratio = self.perplexity(out) / exact["perplexity"]

@@ -54,6 +54,9 @@ const LinearFormat kFormats[] = {
      {true, 8, 0, ActRule::kSymmetric, 1.0f, false}},
     {{WeightKind::kTwoLevel, DType::kF32, 4, 4, 8, OutlierKind::kInt8},
      {true, 8, 0, ActRule::kSymmetric, 1.0f, false}},
+    {{WeightKind::kGrouped, DType::kF32, 4, 4, 4, OutlierKind::kInt8, CodeGrid::kE2M1,
+      GroupScales::kE4M3},
+     {true, 4, 4, ActRule::kSymmetric, 1.0f, false, CodeGrid::kE2M1, GroupScales::kE4M3}},
 };
 
 // A valid linear with random contents.
@@ -76,6 +79,8 @@ PackedLinear random_linear(const LinearSpec& spec, const LinearFormat& format, R
             value = static_cast<T>(1 + random.below(16));
           } else if (name == "group_zeros") {
             value = static_cast<T>(-128 + random.below(15));
+          } else if (name == "row_scales" && format.weight.scales == GroupScales::kE4M3) {
+            value = static_cast<T>((1 + random.below(22)) << 10);  // a power of two
           } else if constexpr (std::is_same_v<T, uint16_t>) {
             value = static_cast<T>(random.below(0x7c00));  // finite, not negative
           } else {

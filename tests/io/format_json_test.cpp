@@ -44,6 +44,13 @@ TEST(FormatJson, GridsRoundTrip) {
   format.act.grid = CodeGrid::kE2M1;
   EXPECT_EQ(round_trip(format), format);
   EXPECT_EQ(to_json(format)["weight"]["grid"], "fp4");
+  EXPECT_FALSE(to_json(format)["weight"].contains("scales"));
+  EXPECT_FALSE(to_json(format)["act"].contains("scales"));
+  format.weight.scales = GroupScales::kE4M3;
+  EXPECT_EQ(round_trip(format), format);
+  format.act.scales = GroupScales::kE4M3;
+  EXPECT_EQ(round_trip(format), format);
+  EXPECT_EQ(to_json(format)["act"]["scales"], "e4m3");
 }
 
 TEST(FormatJson, KvFormatsRoundTrip) {
@@ -73,6 +80,8 @@ TEST(FormatJson, ErrorsNameTheField) {
             "j: weight: 'kind' is 'fan\\x0acy', not one of float, grouped, two_level");
   EXPECT_EQ(weight_error({{"kind", "grouped"}, {"grid", "nf4"}}),
             "j: weight: 'grid' is 'nf4', not one of int, fp4");
+  EXPECT_EQ(weight_error({{"kind", "grouped"}, {"scales", "e8m0"}}),
+            "j: weight: 'scales' is 'e8m0', not one of float, e4m3");
   EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bits", 99}}),
             "j: weight.bits: 99 is not within 2..8");
   EXPECT_EQ(weight_error({{"kind", "grouped"}, {"bit", 4}}), "j: weight: unknown field 'bit'");

@@ -80,6 +80,7 @@ std::vector<ActFormat> activation_formats(int64_t group, bool two_level) {
   }
   formats.push_back(act_format(4, 0, ActRule::kSymmetric, 1.0f, true));
   formats.push_back(fp4_acts(two_level ? 0 : group, 0.9f));
+  formats.push_back(nvfp4_acts(two_level ? 0 : group));
   return formats;
 }
 
@@ -102,12 +103,14 @@ std::vector<LinearCase> all_quantized_cases() {
   for (const Outliers outliers :
        {Outliers{OutlierKind::kNone, 0}, Outliers{OutlierKind::kFloat, 5},
         Outliers{OutlierKind::kInt8, 16}, Outliers{OutlierKind::kInt8, 67}}) {
+    add(nvfp4_format(16, outliers.count, outliers.kind, nvfp4_acts()));
     for (const int64_t group : {0, 32, 64, 128}) {
       for (const ActFormat& act : activation_formats(group, false)) {
         for (const int bits : {3, 4, 8}) {
           add(grouped_format(bits, group, outliers.count, outliers.kind, act));
         }
         add(fp4_format(group, outliers.count, outliers.kind, act));
+        add(nvfp4_format(group, outliers.count, outliers.kind, act));
       }
       for (const ActFormat& act : activation_formats(group, true)) {
         add(two_level_format(group, outliers.count, outliers.kind, act));
@@ -140,6 +143,8 @@ TEST(Linear, EveryShapeAgreesWithRef) {
       {.format = fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)), .cols = 576},
       {.format = fp4_format(4, 0, OutlierKind::kNone, fp4_acts(4)), .cols = 44},
       {.format = fp4_format(32, 0, OutlierKind::kNone), .cols = 352},
+      {.format = nvfp4_format(16, 64, OutlierKind::kInt8, nvfp4_acts()), .cols = 576},
+      {.format = nvfp4_format(16, 0, OutlierKind::kNone, nvfp4_acts()), .cols = 176},
       {.format = grouped_format(8, 0, 0, OutlierKind::kNone, a8), .cols = 100},
       {.format = grouped_format(8, 32, 0, OutlierKind::kNone, act_format(8, 32)), .cols = 640},
       {.format = two_level_format(128, 64, OutlierKind::kInt8, a8), .cols = 576},
@@ -230,6 +235,9 @@ TEST(Linear, IntegerSumsAreExact) {
       grouped_format(3, 64, 9, OutlierKind::kInt8, act_format(3, 0)),
       fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)),
       fp4_format(32, 16, OutlierKind::kInt8, fp4_acts(32, 1.0f, true)),
+      nvfp4_format(16, 16, OutlierKind::kInt8, nvfp4_acts()),
+      nvfp4_format(16, 0, OutlierKind::kNone, nvfp4_acts(16, 1.0f, true)),
+      nvfp4_format(64, 9, OutlierKind::kFloat, fp4_acts(64)),
       fp4_format(64, 9, OutlierKind::kFloat, act_format(4, 64, ActRule::kAsymmetric)),
       fp4_format(4, 0, OutlierKind::kNone, act_format(8, 0)),
       grouped_format(4, 128, 16, OutlierKind::kInt8, fp4_acts(0)),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "tensor/packing.h"
 
 namespace atom {
 namespace {
@@ -155,6 +156,37 @@ TEST(Numerics, NearestE2M1) {
     }
   }
   EXPECT_EQ(numerics::nearest_e2m1(1e-40f), 0.0f);
+}
+
+// Against all numbers that E4M3 has: the nearest, of two the one with even bits.
+TEST(Numerics, NearestE4M3) {
+  for (int i = 0; i <= 448 * 64; ++i) {
+    const float x = std::ldexp(static_cast<float>(i), i % 2 == 0 ? -6 : -14);
+    uint8_t best = 0;
+    for (uint8_t b = 1; b <= kMostE4M3Bits; ++b) {
+      const float miss = std::fabs(x - e4m3_value(b)), least = std::fabs(x - e4m3_value(best));
+      if (miss < least || (miss == least && b % 2 == 0)) best = b;
+    }
+    ASSERT_EQ(numerics::nearest_e4m3(x), e4m3_value(best)) << x;
+  }
+}
+
+TEST(Numerics, UnitsOfE4M3Scales) {
+  using numerics::group_scale, numerics::scale_unit;
+  EXPECT_EQ(scale_unit(1.0f), 0x1p-11f);
+  EXPECT_EQ(scale_unit(std::nextafter(2.0f, 0.0f)), 0x1p-11f);
+  EXPECT_EQ(scale_unit(0.0f), scale_unit(numerics::kTiny));
+  EXPECT_EQ(scale_unit(std::numeric_limits<float>::infinity()), scale_unit(numerics::kHuge));
+  for (const float most : {numerics::kTiny, 0x1.8p-60f, 1.0f, 1.9f, 3e20f, numerics::kHuge}) {
+    const float unit = scale_unit(most);
+    for (const float x : {most, most / 3, most * 0x1p-10f, most * 0x1p-16f}) {
+      const auto g = group_scale(-x, x / 2, 4, ActRule::kSymmetric, 1.0f, CodeGrid::kE2M1, unit);
+      if (x < numerics::kTiny) continue;
+      EXPECT_EQ(g.scale, numerics::nearest_e4m3(x / 12 / unit) * unit) << most << " " << x;
+      EXPECT_TRUE(g.scale == 0.0f || std::isnormal(g.inverse)) << most << " " << x;
+      EXPECT_LE(g.scale / unit, 342.0f);
+    }
+  }
 }
 
 // --- KV

@@ -23,8 +23,24 @@ uint16_t random_scale(Random& random, Scales scales) {
 
 int8_t random_int8(Random& random) { return static_cast<int8_t>(random.below(256) - 128); }
 
-void fill_grouped(PackedLinear& p, Random& random, Scales scales) {
+// Bits from the least to the largest, or powers of two.
+void fill_e4m3(PackedLinear& p, Random& random, Scales scales) {
+  const bool exact = scales == Scales::kPowersOfTwo;
+  for (int64_t i = 0; i < p.rows; ++i) {
+    const int exponent = exact ? 0 : -15 + static_cast<int>(random.below(4));
+    p.row_scales.push_back(f32_to_f16(std::ldexp(power_of_two(random), exponent)));
+    if (p.row_scales.back() < f32_to_f16(0x1p-15f)) p.row_scales.back() = f32_to_f16(0x1p-15f);
+  }
   for (int64_t i = 0; i < p.rows * p.groups(); ++i) {
+    p.group_scales.push_back(exact ? e4m3_bits(power_of_two(random))
+                                   : static_cast<uint8_t>(random.below(kMostE4M3Bits + 1)));
+  }
+}
+
+void fill_grouped(PackedLinear& p, Random& random, Scales scales) {
+  const bool e4m3 = p.format.weight.scales == GroupScales::kE4M3;
+  if (e4m3) fill_e4m3(p, random, scales);
+  for (int64_t i = 0; i < p.rows * p.groups() && !e4m3; ++i) {
     const uint16_t sign = random.below(2) != 0 ? 0x8000 : 0;
     p.scales.push_back(random_scale(random, scales) | sign);
   }
@@ -125,6 +141,18 @@ ActFormat fp4_acts(int64_t group, float clip, bool search) {
 LinearFormat fp4_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act) {
   LinearFormat format = grouped_format(4, group, outliers, kind, act);
   format.weight.grid = CodeGrid::kE2M1;
+  return format;
+}
+
+ActFormat nvfp4_acts(int64_t group, float clip, bool search) {
+  ActFormat format = fp4_acts(group, clip, search);
+  format.scales = GroupScales::kE4M3;
+  return format;
+}
+
+LinearFormat nvfp4_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act) {
+  LinearFormat format = fp4_format(group, outliers, kind, act);
+  format.weight.scales = GroupScales::kE4M3;
   return format;
 }
 

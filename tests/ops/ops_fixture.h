@@ -49,6 +49,9 @@ LinearFormat grouped_format(int bits, int64_t group, int64_t outliers, OutlierKi
 // Activations and grouped weights of E2M1.
 ActFormat fp4_acts(int64_t group, float clip = 1.0f, bool search = false);
 LinearFormat fp4_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act = {});
+// The same with E4M3 scales: NVFP4 where groups are of 16.
+ActFormat nvfp4_acts(int64_t group = 16, float clip = 1.0f, bool search = false);
+LinearFormat nvfp4_format(int64_t group, int64_t outliers, OutlierKind kind, ActFormat act = {});
 LinearFormat two_level_format(int64_t group, int64_t outliers, OutlierKind kind,
                               ActFormat act = {});
 // Distinguishes formats in failure messages, unlike describe(), which is for people.

@@ -43,6 +43,12 @@ std::vector<LinearFormat> activation_formats() {
                                      fp4_acts(group, choice.clip, choice.search)));
       }
     }
+    for (const Choice choice : {Choice{1.0f, false}, Choice{0.9f, false}, Choice{0.9f, true}}) {
+      for (const int64_t group : {0, 16, 64}) {
+        formats.push_back(nvfp4_format(group, outliers.count, outliers.kind,
+                                       nvfp4_acts(group, choice.clip, choice.search)));
+      }
+    }
   }
   return formats;
 }
@@ -254,6 +260,19 @@ TEST(Quantize, KnownCodes) {
        {12.0f, 5.0f, -7.0f, 10.0f, -24.0f, 5.0f, -3.0f, 1.0f, 0.0f, 0.0f},
        {12, 4, -8, 8, -12, 2, -2, 0, 0, 0},
        {1.0f, 2.0f},
+       0.0f},
+      // E4M3: 13 leads to a unit of 2^-8 and a scale of 277.3 units, which 288 is nearest to; 5 to
+      // 106.67 and 104.
+      {nvfp4_acts(4),
+       {13.0f, 1.0f, -7.0f, 4.5f, 5.0f, -3.0f, 0.5f, 0.1f, 0.0f, 0.0f},
+       {12, 1, -6, 4, 12, -8, 1, 0, 0, 0},
+       {288.0f / 256, 104.0f / 256},
+       0.0f},
+      // What is too small beside the rest of its token is zero.
+      {nvfp4_acts(4),
+       {16.0f, 8.0f, 0.0f, 0.0f, 0x1p-14f, 0.0f, 0x1p-14f, 0.0f, 0.0f, 0.0f},
+       {12, 6, 0, 0, 0, 0, 0, 0, 0, 0},
+       {176.0f / 128, 0.0f},
        0.0f},
       {act_format(3, 4),
        {3.0f, -3.0f, 1.5f, 2.5f, 6.0f, 1.0f, 3.0f, -6.0f, 0.0f, 0.0f},

@@ -59,6 +59,12 @@ WeightQuantSpec fp4(int64_t group, int64_t outliers, ScaleRule rule = ScaleRule:
   return spec;
 }
 
+WeightQuantSpec nvfp4(int64_t outliers, ScaleRule rule = ScaleRule::kAbsmax) {
+  WeightQuantSpec spec = fp4(16, outliers, rule);
+  spec.format.weight.scales = GroupScales::kE4M3;
+  return spec;
+}
+
 WeightQuantSpec two_level(int64_t group, int64_t outliers) {
   WeightQuantSpec spec = grouped(group, outliers);
   spec.format.weight.kind = WeightKind::kTwoLevel;
@@ -211,6 +217,7 @@ TEST_P(EveryGrid, DoesNotDependOnTheNumberOfThreads) {
   set_thread_count(0);
   EXPECT_EQ(one.codes, three.codes);
   EXPECT_EQ(one.scales, three.scales);
+  EXPECT_EQ(one.group_scales, three.group_scales);
   EXPECT_EQ(one.group_zeros, three.group_zeros);
   EXPECT_EQ(one.outlier_codes, three.outlier_codes);
 }
@@ -218,7 +225,8 @@ TEST_P(EveryGrid, DoesNotDependOnTheNumberOfThreads) {
 INSTANTIATE_TEST_SUITE_P(Formats, EveryGrid,
                          ::testing::Values(grouped(64, 64), grouped(32, 32), grouped(0, 0),
                                            grouped(0, 64, 8), grouped(128, 64, 3), fp4(64, 64),
-                                           fp4(32, 0, ScaleRule::kSearch), two_level(64, 64),
+                                           fp4(32, 0, ScaleRule::kSearch), nvfp4(64),
+                                           nvfp4(0, ScaleRule::kSearch), two_level(64, 64),
                                            two_level(32, 0), two_level(128, 64)));
 
 TEST(ScaleSearch, IsNeverWorseThanAbsmax) {
@@ -243,12 +251,27 @@ TEST(Rounding, E2M1) {
   EXPECT_EQ(p.codes, (std::vector<uint8_t>{0xc7, 0x06, 0x2e, 0x70}));
 }
 
+// The row's largest weight, 13, leads to a unit of 2^-5; 13/12 is 34.7 of it, which 36 is nearest
+// to, and 5/12 is 13.3, which 13 is.
+TEST(Rounding, E4M3Scales) {
+  WeightQuantSpec spec = nvfp4(0);
+  spec.format.weight.group = 4;
+  const std::vector<float> w = {13.0f, -5.0f, 0.25f, 9.0f, -5.0f, 2.5f, -0.5f, 0.1f};
+  const PackedLinear p = quantize_weights(w, 1, 8, spec, nullptr);
+  EXPECT_EQ(f16_to_f32(p.row_scales[0]), 0x1p-5f);
+  EXPECT_EQ(e4m3_value(p.group_scales[0]), 36.0f);
+  EXPECT_EQ(e4m3_value(p.group_scales[1]), 13.0f);
+  std::vector<double> q(w.size());
+  dequantize(p, q);
+  EXPECT_EQ(q, (std::vector<double>{13.5, -4.5, 0, 9, -4.875, 2.4375, -0.40625, 0}));
+}
+
 TEST(Rounding, AllZeroAndHugeWeightsStayFinite) {
   std::vector<float> w(32 * 128, 0.0f);
   for (int64_t k = 0; k < 128; ++k) w[static_cast<size_t>(128 + k)] = 3e38f;   // past F16
   for (int64_t k = 0; k < 128; ++k) w[static_cast<size_t>(256 + k)] = 1e-30f;  // below F16
   for (const WeightQuantSpec& spec :
-       {grouped(32, 32), fp4(32, 32), two_level(32, 32), grouped(0, 0, 8)}) {
+       {grouped(32, 32), fp4(32, 32), nvfp4(32), two_level(32, 32), grouped(0, 0, 8)}) {
     const PackedLinear p = quantize_weights(w, 32, 128, spec, nullptr);
     ASSERT_TRUE(validate(p).ok()) << validate(p).message();
     std::vector<double> q(w.size());

@@ -69,6 +69,12 @@ WeightQuantSpec fp4_spec(int64_t group, int64_t outliers, ScaleRule rule) {
   return spec;
 }
 
+WeightQuantSpec nvfp4_spec(int64_t outliers, ScaleRule rule) {
+  WeightQuantSpec spec = fp4_spec(16, outliers, rule);
+  spec.format.weight.scales = GroupScales::kE4M3;
+  return spec;
+}
+
 constexpr auto kGrouped = WeightKind::kGrouped;
 constexpr auto kTwoLevel = WeightKind::kTwoLevel;
 const WeightQuantSpec kSpecs[] = {
@@ -81,6 +87,8 @@ const WeightQuantSpec kSpecs[] = {
     spec_of(kGrouped, 0, 0, 4, ScaleRule::kSearch),
     fp4_spec(128, 64, ScaleRule::kAbsmax),
     fp4_spec(32, 0, ScaleRule::kSearch),
+    nvfp4_spec(64, ScaleRule::kAbsmax),
+    nvfp4_spec(0, ScaleRule::kSearch),
 };
 constexpr int64_t kRows = 70, kCols = 320;  // ragged tiles of rows
 

@@ -35,6 +35,10 @@ TEST(LinearFormat, ValidOnesPass) {
   format.weight.grid = format.act.grid = CodeGrid::kE2M1;
   EXPECT_TRUE(validate(format, kChannels).ok());
   EXPECT_EQ(describe(format), "wfp4afp4 g128 o64");
+  format.weight.scales = format.act.scales = GroupScales::kE4M3;
+  format.weight.group = format.act.group = 16;
+  EXPECT_TRUE(validate(format, kChannels).ok());
+  EXPECT_EQ(describe(format), "wnvfp4anvfp4 g16 o64");
   format = valid_format();
   format.weight.kind = WeightKind::kFloat;  // with quantized activations
   EXPECT_TRUE(validate(format, kChannels).ok());
@@ -93,6 +97,8 @@ TEST(LinearFormat, BadOnesAreRefused) {
          f.act.bits = 8;
        },
        "act.grid"},
+      {[](LinearFormat& f) { f.weight.scales = GroupScales::kE4M3; }, "scales"},
+      {[](LinearFormat& f) { f.act.scales = GroupScales::kE4M3; }, "act.scales"},
       {[](LinearFormat& f) {
          f.act.grid = CodeGrid::kE2M1;
          f.act.rule = ActRule::kSigned;

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 
 #include "base/random.h"
 #include "tensor/packing.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom {
 namespace {
@@ -21,6 +23,12 @@ LinearFormat grouped(int bits, OutlierKind kind = OutlierKind::kInt8) {
                      .outliers = kind == OutlierKind::kNone ? 0 : 2,
                      .outlier_kind = kind},
           .act = {}};
+}
+LinearFormat nvfp4(OutlierKind kind = OutlierKind::kInt8) {
+  LinearFormat format = grouped(4, kind);
+  format.weight.grid = CodeGrid::kE2M1;
+  format.weight.scales = GroupScales::kE4M3;
+  return format;
 }
 LinearFormat two_level(OutlierKind kind = OutlierKind::kInt8) {
   LinearFormat format = grouped(4, kind);
@@ -54,17 +62,23 @@ Packed make_packed(const LinearFormat& format, uint64_t seed) {
     }
     return made;
   }
-  const bool two = w.kind == WeightKind::kTwoLevel;
+  const bool two = w.kind == WeightKind::kTwoLevel, e4m3 = w.scales == GroupScales::kE4M3;
   p.codes.resize(static_cast<size_t>(kRows * (w.bits == 8 ? 16 : 8)));
   for (int64_t n = 0; n < kRows; ++n) {
     const double row_scale = 0.25 * static_cast<double>(n + 1);
+    const double unit = std::ldexp(1.0, static_cast<int>(n) - 15);
     if (two) p.row_scales.push_back(f32_to_f16(static_cast<float>(row_scale)));
+    if (e4m3) p.row_scales.push_back(f32_to_f16(static_cast<float>(unit)));
     double* row = made.weights.data() + n * p.cols;
     for (int64_t g = 0; g < 2; ++g) {
       const int64_t s = 1 + random.below(16);
       const int64_t z = -128 + random.below(256 - 15 * s);
-      const double scale = (random.below(2) != 0 ? 0.125 : -0.125) * static_cast<double>(s);
-      if (two) {
+      double scale = (random.below(2) != 0 ? 0.125 : -0.125) * static_cast<double>(s);
+      if (e4m3) {
+        const auto bits = static_cast<uint8_t>(random.below(kMostE4M3Bits + 1));
+        p.group_scales.push_back(bits);
+        scale = e4m3_value(bits) * unit;
+      } else if (two) {
         p.group_scales.push_back(static_cast<uint8_t>(s));
         p.group_zeros.push_back(static_cast<int8_t>(z));
       } else {
@@ -111,6 +125,7 @@ std::vector<LinearFormat> all_formats() {
     for (const int bits : {3, 4, 8}) formats.push_back(grouped(bits, kind));
     formats.push_back(grouped(4, kind));
     formats.back().weight.grid = CodeGrid::kE2M1;
+    formats.push_back(nvfp4(kind));
     formats.push_back(two_level(kind));
   }
   return formats;
@@ -135,6 +150,30 @@ TEST(Packing, BitsOfE2M1RoundTrip) {
   EXPECT_EQ(grouped_nibble(CodeGrid::kE2M1, row, 0), 3);
   EXPECT_EQ(grouped_nibble(CodeGrid::kE2M1, row, 1), -12);
   EXPECT_EQ(grouped_nibble(CodeGrid::kInt, row, 1), -1);
+}
+
+TEST(Packing, BitsOfE4M3RoundTrip) {
+  EXPECT_EQ(e4m3_value(0), 0.0f);
+  EXPECT_EQ(e4m3_value(1), 0x1p-9f);
+  EXPECT_EQ(e4m3_value(8), 0x1p-6f);
+  EXPECT_EQ(e4m3_value(0x38), 1.0f);
+  EXPECT_EQ(e4m3_value(kMostE4M3Bits), 448.0f);
+  for (uint8_t bits = 0; bits <= kMostE4M3Bits; ++bits) {
+    EXPECT_EQ(e4m3_bits(e4m3_value(bits)), bits);
+  }
+}
+
+// F16 has every product of an E4M3 number and a unit that validate() lets through.
+TEST(QuantizedLinear, F16ScalesAreExact) {
+  PackedLinear p = make_packed(nvfp4(OutlierKind::kNone), 1).linear;
+  for (int exponent = -15; exponent <= 7; ++exponent) {
+    p.row_scales[0] = f32_to_f16(std::ldexp(1.0f, exponent));
+    for (uint8_t bits = 0; bits <= kMostE4M3Bits; ++bits) {
+      p.group_scales[0] = bits;
+      ASSERT_TRUE(validate(p).ok());
+      ASSERT_EQ(f16_to_f32(f16_scales(p)[0]), std::ldexp(e4m3_value(bits), exponent));
+    }
+  }
 }
 
 TEST(PackedLinear, DequantizesEveryFormat) {
@@ -224,6 +263,8 @@ TEST(PackedLinear, RefusesWrongSizes) {
   both_ways(two_level(), "group_scales", &PackedLinear::group_scales);
   both_ways(two_level(), "group_zeros", &PackedLinear::group_zeros);
   both_ways(two_level(), "row_scales", &PackedLinear::row_scales);
+  both_ways(nvfp4(), "group_scales", &PackedLinear::group_scales);
+  both_ways(nvfp4(), "row_scales", &PackedLinear::row_scales);
   both_ways(two_level(), "outlier_qweight", &PackedLinear::outlier_codes);
   expect_refused(f32, "bias", [](PackedLinear& p) { p.bias.pop_back(); });
 }
@@ -274,6 +315,18 @@ TEST(PackedLinear, RefusesGroupsThatLeaveInt8) {
   p.group_scales[4] = 16;
   p.group_zeros[4] = 127 - 15 * 16;
   EXPECT_TRUE(validate(p).ok());
+}
+
+TEST(PackedLinear, RefusesScalesThatAreNotE4M3) {
+  for (const int bad : {0x7f, 0x80, 0xff}) {
+    expect_refused(nvfp4(), "group_scales[2]",
+                   [bad](PackedLinear& p) { p.group_scales[2] = static_cast<uint8_t>(bad); });
+  }
+  // Zero, 2^-16, 2^8, 3, -1, infinity and NaN.
+  for (const int bad : {0, 0x0100, 0x5c00, 0x4200, 0xbc00, 0x7c00, 0x7e00}) {
+    expect_refused(nvfp4(), "row_scales[1]",
+                   [bad](PackedLinear& p) { p.row_scales[1] = static_cast<uint16_t>(bad); });
+  }
 }
 
 TEST(PackedLinear, RefusesTheRest) {

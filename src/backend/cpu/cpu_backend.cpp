@@ -181,11 +181,14 @@ void CpuBackend::quantize_row(CpuActivations& acts, int64_t t, const float* valu
   const ActLayout& layout = acts.layout;
   int8_t* codes = acts.codes.data() + t * layout.code_stride;
   const int64_t sums_in_group = layout.group / layout.sum_group;
+  const bool e4m3 = acts.format().act.scales == GroupScales::kE4M3;
+  const float unit = e4m3 ? numerics::scale_unit(kernels_.absmax(values, layout.body)) : 0.0f;
   for (int64_t g = 0; g < layout.groups; ++g) {
     acts.scales[t * layout.groups + g] = kernels_.quantize_group(
         {.x = values + g * layout.group,
          .n = layout.group,
          .format = &acts.format().act,
+         .unit = unit,
          .sum_group = layout.sum_group,
          .codes = codes + g * layout.group,
          .sums = acts.sums.data() + t * layout.sum_groups + g * sums_in_group});

@@ -4,9 +4,10 @@
 
 namespace atom::cpu {
 
-CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor) {
-  const numerics::GroupScale g = numerics::group_scale(min, max, format.bits, format.rule,
-                                                       format.clip * clip_factor, format.grid);
+CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor,
+                           float unit) {
+  const numerics::GroupScale g = numerics::group_scale(
+      min, max, format.bits, format.rule, format.clip * clip_factor, format.grid, unit);
   return {g.scale, g.inverse, static_cast<float>(g.low), static_cast<float>(g.high), g.grid};
 }
 

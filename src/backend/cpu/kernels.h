@@ -26,6 +26,7 @@ struct QuantizeJob {
   const float* x = nullptr;
   int64_t n = 0;
   const ActFormat* format = nullptr;
+  float unit = 0.0f;        // of E4M3 scales, else 0
   int64_t sum_group = 0;    // divides n
   int8_t* codes = nullptr;  // [n]
   int32_t* sums = nullptr;  // [n / sum_group] sums of the codes
@@ -145,6 +146,8 @@ struct Kernels {
                     int64_t n, float* y);
   // y[i] = silu(gate[i]) * up[i].
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+  // Largest magnitude of n >= 1 values.
+  float (*absmax)(const float* x, int64_t n);
   // Codes and sums of one activation group; the scale as result.
   float (*quantize_group)(const QuantizeJob& job);
   // The integer linear for panels [panel, panel_end) and tokens [token, token_end). scratch:
@@ -178,7 +181,8 @@ struct CodeRange {
   float scale, inverse, low, high;
   CodeGrid grid;
 };
-CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor);
+CodeRange activation_range(float min, float max, const ActFormat& format, float clip_factor,
+                           float unit);
 KvRange kv_range(float min, float max, int bits);
 
 }  // namespace atom::cpu

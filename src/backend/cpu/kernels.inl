@@ -20,6 +20,7 @@ constexpr Kernels all_kernels(const char* name) {
       .gather = gather,
       .normalize = normalize,
       .silu_mul = silu_mul,
+      .absmax = absmax,
       .quantize_group = quantize_group,
       .linear = linear,
       .linear_scratch_bytes = nullptr,

@@ -4,6 +4,7 @@
 
 #include "base/parallel.h"
 #include "tensor/packing.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom::cpu {
 namespace {
@@ -86,7 +87,7 @@ bool CpuLinear::repack_codes(const PackedLinear& packed, HugePageArena& arena) {
 }
 
 bool CpuLinear::repack_scales(const PackedLinear& packed) {
-  if (!two_level()) return interleave(scales, packed.scales, rows_, groups, same<uint16_t>);
+  if (!two_level()) return interleave(scales, f16_scales(packed), rows_, groups, same<uint16_t>);
   return interleave(group_scales, packed.group_scales, rows_, groups, same<uint8_t>) &&
          interleave(group_zeros, packed.group_zeros, rows_, groups, same<int8_t>) &&
          interleave(row_scales, packed.row_scales, rows_, 1, f16_to_f32);

@@ -174,16 +174,22 @@ ATOM_ALWAYS_INLINE void find_range(const float* x, int64_t count, float& low, fl
   high = max_lane(most);
 }
 
+float absmax(const float* x, int64_t n) {
+  float low, high;
+  find_range(x, n, low, high);
+  return high > -low ? high : -low;
+}
+
 template <CodeGrid kGrid>
 float quantize_group_on(const QuantizeJob& job) {
   float low_value, high_value;
   find_range(job.x, job.n, low_value, high_value);
-  CodeRange best = activation_range(low_value, high_value, *job.format, 1.0f);
+  CodeRange best = activation_range(low_value, high_value, *job.format, 1.0f, job.unit);
   if (job.format->search && best.scale != 0.0f) {
     float best_error = 0.0f;
     bool first = true;
     for (const float clip : numerics::kSearchClips) {
-      const CodeRange range = activation_range(low_value, high_value, *job.format, clip);
+      const CodeRange range = activation_range(low_value, high_value, *job.format, clip, job.unit);
       const float error = squared_error<kGrid>(job, range);
       if (first || error < best_error) {
         best_error = error;

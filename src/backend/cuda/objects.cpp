@@ -7,6 +7,7 @@
 #include "backend/cuda/gemm/pack_weights.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "tensor/packing.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom::cuda {
 namespace {
@@ -293,7 +294,7 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
   } else {
     ATOM_TRY(linear->place(std::span(packed.codes), view.codes));
   }
-  ATOM_TRY(linear->place(std::span(packed.scales), view.scales));
+  ATOM_TRY(linear->place(std::span<const uint16_t>(f16_scales(packed)), view.scales));
   ATOM_TRY(linear->place(std::span(packed.group_scales), view.group_scales));
   ATOM_TRY(linear->place(std::span(packed.group_zeros), view.group_zeros));
   ATOM_TRY(linear->place(std::span<const float>(row_scales), view.row_scales));

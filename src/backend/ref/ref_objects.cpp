@@ -24,9 +24,9 @@ RefActivations::RefActivations(const LinearFormat& format, int64_t channels, int
 }
 
 void RefActivations::store_group(int64_t token, int64_t first, std::span<const float> x,
-                                 const ActFormat& format, float& scale) {
+                                 const ActFormat& format, float unit, float& scale) {
   const auto at = static_cast<size_t>(token * channels_ + first);
-  scale = numerics::quantize_group(x, format, codes_.data() + at);
+  scale = numerics::quantize_group(x, format, codes_.data() + at, unit);
   for (size_t i = 0; i < x.size(); ++i) {
     values_[at + i] = codes_[at + i] * static_cast<double>(scale);
   }
@@ -37,13 +37,14 @@ void RefActivations::store(int64_t token, std::span<const float> x) {
   std::copy(x.begin(), x.end(), values_.begin() + token * channels_);
   if (!format_.act.quantized) return;
   const int64_t group = body_ / groups_;
+  const float unit = numerics::token_unit(x.first(static_cast<size_t>(body_)), format_.act);
   for (int64_t g = 0; g < groups_; ++g) {
     store_group(token, g * group,
                 x.subspan(static_cast<size_t>(g * group), static_cast<size_t>(group)), format_.act,
-                scales_[static_cast<size_t>(token * groups_ + g)]);
+                unit, scales_[static_cast<size_t>(token * groups_ + g)]);
   }
   if (format_.weight.outlier_kind == OutlierKind::kInt8) {
-    store_group(token, body_, x.subspan(static_cast<size_t>(body_)), numerics::kOutlierActs,
+    store_group(token, body_, x.subspan(static_cast<size_t>(body_)), numerics::kOutlierActs, 0.0f,
                 outlier_scales_[static_cast<size_t>(token)]);
   }
 }

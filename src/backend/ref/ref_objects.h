@@ -49,7 +49,7 @@ class RefActivations final : public Activations {
 
  private:
   void store_group(int64_t token, int64_t first, std::span<const float> x, const ActFormat& format,
-                   float& scale);
+                   float unit, float& scale);
 
   LinearFormat format_;
   int64_t channels_, max_tokens_, body_, groups_;

@@ -44,14 +44,16 @@ void download(std::vector<T>& to, const T* from, cudaStream_t stream) {
 struct Outputs {
   explicit Outputs(const PackedLinear& p) {
     scales = place(p.scales);
-    row_f16 = place(p.row_scales.empty() ? p.outlier_scales : p.row_scales);
+    row_f16 = place(p.row_scales);
+    outlier_f16 = place(p.outlier_scales);
     outlier_values = place(p.outlier_values);
     codes = place(p.codes);
     group_scales = place(p.group_scales);
     group_zeros = place(p.group_zeros);
     outlier_codes = place(p.outlier_codes);
   }
-  int64_t scales, row_f16, outlier_values, codes, group_scales, group_zeros, outlier_codes;
+  int64_t scales, row_f16, outlier_f16, outlier_values, codes, group_scales, group_zeros,
+      outlier_codes;
   int64_t bytes = 0;
 
  private:
@@ -208,6 +210,7 @@ Result<PackedLinear> CudaQuantizer::quantize(const QuantizeWeightsArgs& args) {
   params.packed = bytes + outputs.codes;
   params.group_f16 = reinterpret_cast<uint16_t*>(bytes + outputs.scales);
   params.row_f16 = reinterpret_cast<uint16_t*>(bytes + outputs.row_f16);
+  params.outlier_f16 = reinterpret_cast<uint16_t*>(bytes + outputs.outlier_f16);
   params.outlier_values = reinterpret_cast<uint16_t*>(bytes + outputs.outlier_values);
   params.group_scales = bytes + outputs.group_scales;
   params.group_zeros = reinterpret_cast<int8_t*>(bytes + outputs.group_zeros);
@@ -216,7 +219,7 @@ Result<PackedLinear> CudaQuantizer::quantize(const QuantizeWeightsArgs& args) {
   download(packed.codes, params.packed, stream_);
   download(packed.scales, params.group_f16, stream_);
   download(packed.row_scales, params.row_f16, stream_);
-  download(packed.outlier_scales, params.row_f16, stream_);
+  download(packed.outlier_scales, params.outlier_f16, stream_);
   download(packed.outlier_values, params.outlier_values, stream_);
   download(packed.group_scales, params.group_scales, stream_);
   download(packed.group_zeros, params.group_zeros, stream_);

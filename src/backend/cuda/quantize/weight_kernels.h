@@ -21,6 +21,11 @@ namespace atom::cuda {
 inline constexpr int kColumnBlock = 128;
 
 struct WeightParams {
+  // Whether rows have a scale that is chosen before their groups'.
+  bool has_row_scales() const {
+    return format.kind == WeightKind::kTwoLevel || format.scales == GroupScales::kE4M3;
+  }
+
   int rows = 0, cols = 0, body = 0;  // N, K, Kb
   int group = 0, groups = 0;         // body columns under a scale, and how many such groups
   WeightFormat format;
@@ -35,14 +40,15 @@ struct WeightParams {
   const float* importance = nullptr;  // [K]
   float* errors = nullptr;
   float *scales = nullptr, *zeros = nullptr, *inverses = nullptr;
-  float* row_units = nullptr;  // [N] row scales, kTwoLevel
+  float* row_units = nullptr;  // [N] row scales, kTwoLevel and E4M3
 
   int8_t* codes = nullptr;
   uint8_t* packed = nullptr;           // [N, Kb/2] nibbles, or [N, Kb]
   uint16_t* group_f16 = nullptr;       // kGrouped: [N, groups]
-  uint8_t* group_scales = nullptr;     // kTwoLevel: [N, groups]
+  uint8_t* group_scales = nullptr;     // kTwoLevel and E4M3: [N, groups]
   int8_t* group_zeros = nullptr;       // kTwoLevel: [N, groups]
-  uint16_t* row_f16 = nullptr;         // [N] row scales of kTwoLevel, outlier scales of kGrouped
+  uint16_t* row_f16 = nullptr;         // [N] row scales of kTwoLevel and E4M3
+  uint16_t* outlier_f16 = nullptr;     // [N] outlier scales of kGrouped
   int8_t* outlier_codes = nullptr;     // [N, Ko]
   uint16_t* outlier_values = nullptr;  // float outliers: f16 [N, Ko]
 

@@ -55,10 +55,13 @@ __global__ __launch_bounds__(kThreads) void transpose_kernel(
 __global__ __launch_bounds__(kRows) void row_scale_kernel(const __grid_constant__ WeightParams p) {
   const int64_t row = int64_t{blockIdx.x} * kRows + threadIdx.x;
   if (row >= p.rows) return;
+  const bool two_level = p.format.kind == WeightKind::kTwoLevel;
+  const int64_t end = two_level ? p.cols : p.body;
   float absmax = 0;
 #pragma unroll 8
-  for (int64_t k = 0; k < p.cols; ++k) absmax = fmaxf(absmax, fabsf(p.columns[k * p.rows + row]));
-  const uint16_t scale = magnitude_scale(weight_grid::row_scale(absmax), absmax);
+  for (int64_t k = 0; k < end; ++k) absmax = fmaxf(absmax, fabsf(p.columns[k * p.rows + row]));
+  const uint16_t scale = magnitude_scale(
+      two_level ? weight_grid::row_scale(absmax) : weight_grid::row_unit(absmax), absmax);
   p.row_f16[row] = scale;
   p.row_units[row] = half_value(scale);
 }
@@ -120,15 +123,21 @@ __device__ Grid choose_grid(const WeightParams& p, int64_t row, int first, const
     p.group_zeros[at] = static_cast<int8_t>(grid.zero);
     return make(best);
   }
+  const bool e4m3 = p.format.scales == GroupScales::kE4M3;
+  const float unit = e4m3 ? p.row_units[row] : 0.0f;
   const auto make = [&](int candidate) {
-    const float scale =
-        f16_scale(p.search ? weight_grid::grouped_scale(min, max, p.low, candidate)
-                           : weight_grid::absmax_scale(min, max, p.clip, p.divisor));
+    const float wanted = p.search ? weight_grid::grouped_scale(min, max, p.low, candidate)
+                                  : weight_grid::absmax_scale(min, max, p.clip, p.divisor);
+    const float scale = e4m3 ? weight_grid::e4m3_scale(wanted, unit) : f16_scale(wanted);
     return Grid{scale, 0.0f, inverse_of(scale)};
   };
   const Grid grid =
       make(p.search ? search<kCodes, weight_grid::kGroupedCandidates>(p, first, weight, make) : 0);
-  p.group_f16[at] = half_bits(grid.scale);
+  if (e4m3) {
+    p.group_scales[at] = e4m3_bits(grid.scale / unit);
+  } else {
+    p.group_f16[at] = half_bits(grid.scale);
+  }
   return grid;
 }
 
@@ -213,7 +222,7 @@ __global__ __launch_bounds__(kRows) void outlier_kernel(const __grid_constant__ 
     float absmax = 0;
     for (int k = 0; k < outliers; ++k) absmax = fmaxf(absmax, fabsf(weight(k)));
     const uint16_t bits = magnitude_scale(weight_grid::outlier_scale(absmax), absmax);
-    p.row_f16[row] = bits;
+    p.outlier_f16[row] = bits;
     scale = half_value(bits);
   } else {
     scale = p.row_units[row];
@@ -257,7 +266,7 @@ void launch_quantize_weights(WeightParams params, cudaStream_t stream) {
   launch(transpose_kernel,
          dim3(blocks_for(params.rows, kTransposeTile), blocks_for(params.cols, kTransposeTile)),
          kThreads, 0, params, stream);
-  if (params.format.kind == WeightKind::kTwoLevel) {
+  if (params.has_row_scales()) {
     launch(row_scale_kernel, dim3(warps), kRows, 0, params, stream);
   }
   for (params.begin = 0; params.begin < params.body; params.begin = params.end) {

@@ -110,15 +110,15 @@ struct BlockTeam {
 // The clip of least squared error among p.clips; half a warp a clip.
 template <class Team>
 __device__ numerics::GroupScale search(const Team& team, const float* x, int count, float low,
-                                       float high, const QuantizeParams& p) {
+                                       float high, float unit, const QuantizeParams& p) {
   constexpr int kHalves = Team::kSize / kLanes;
   constexpr int kRounds = (kClips + kHalves - 1) / kHalves;
   for (int round = 0; round < kRounds; ++round) {
     const int c = round * kHalves + team.rank / kLanes;
     float error = 0;
     if (c < kClips) {
-      const numerics::GroupScale g =
-          numerics::group_scale(low, high, p.format.bits, p.format.rule, p.clips[c], p.format.grid);
+      const numerics::GroupScale g = numerics::group_scale(low, high, p.format.bits, p.format.rule,
+                                                           p.clips[c], p.format.grid, unit);
       for (int i = team.rank % kLanes; i < count; i += kLanes) {
         const float miss =
             std::fma(-static_cast<float>(numerics::round_code(x[i], g)), g.scale, x[i]);
@@ -138,7 +138,7 @@ __device__ numerics::GroupScale search(const Team& team, const float* x, int cou
   }
   const float clip = p.clips[best];
   team.sync();
-  return numerics::group_scale(low, high, p.format.bits, p.format.rule, clip, p.format.grid);
+  return numerics::group_scale(low, high, p.format.bits, p.format.rule, clip, p.format.grid, unit);
 }
 
 struct Quantized {
@@ -148,7 +148,7 @@ struct Quantized {
 // Quantizes x [count], a token's columns from `column` on.
 template <class Team>
 __device__ Quantized quantize_group(const Team& team, const float* x, int count,
-                                    const ActFormat& format, bool searching,
+                                    const ActFormat& format, bool searching, float unit,
                                     const QuantizeParams& p, int token, int64_t column,
                                     float* decoded) {
   float low = x[0], high = x[0];
@@ -158,8 +158,8 @@ __device__ Quantized quantize_group(const Team& team, const float* x, int count,
   }
   team.reduce(low, high);
   numerics::GroupScale g =
-      numerics::group_scale(low, high, format.bits, format.rule, format.clip, format.grid);
-  if (searching && g.scale != 0.0f) g = search(team, x, count, low, high, p);
+      numerics::group_scale(low, high, format.bits, format.rule, format.clip, format.grid, unit);
+  if (searching && g.scale != 0.0f) g = search(team, x, count, low, high, unit, p);
   int sum = 0;
   // Four columns a store where they are there: bodies and groups are multiples of four.
   for (int i = 4 * team.rank; i < count; i += 4 * Team::kSize) {
@@ -245,10 +245,20 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
 
   const int groups = p.body / p.group;
   int sum = 0;
+  float unit = 0.0f;
+  if (p.format.scales == GroupScales::kE4M3) {
+    float low = 0.0f, high = 0.0f;
+    for (int k = thread; k < p.body; k += kThreads) {
+      low = fminf(low, row[k]);
+      high = fmaxf(high, row[k]);
+    }
+    BlockTeam<kThreads>{scratch, thread, warp}.reduce(low, high);
+    unit = numerics::scale_unit(fmaxf(high, -low));
+  }
   const auto quantize_body = [&](const auto& team, int g) {
     const int column = g * p.group;
-    const Quantized q = quantize_group(team, row + column, p.group, p.format, p.format.search, p,
-                                       token, column, at(decoded, column));
+    const Quantized q = quantize_group(team, row + column, p.group, p.format, p.format.search, unit,
+                                       p, token, column, at(decoded, column));
     store_scale(p, token, g, q.scale, team.rank, team.kSize);
     sum += q.sum;
   };
@@ -263,7 +273,7 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const ActFormat outliers = {.quantized = true, .bits = 8, .group = 0};
     const Quantized q =
         quantize_group(WarpTeam{scratch, thread, warp}, row + p.body, p.channels - p.body, outliers,
-                       false, p, token, p.places.outlier_offset, at(decoded, p.body));
+                       false, 0.0f, p, token, p.places.outlier_offset, at(decoded, p.body));
     if (thread == 0) p.outlier_scales[token] = q.scale;
   } else if (p.outlier_kind == OutlierKind::kFloat && decoded != nullptr) {
     for (int k = p.body + thread; k < p.channels; k += kThreads) decoded[k] = row[k];
