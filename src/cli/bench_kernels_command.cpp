@@ -35,12 +35,16 @@ struct NamedKernels {
   std::string_view name;
   KernelGroup group;
 };
-constexpr NamedKernels kKernelGroups[] = {
-    {"w4a8", KernelGroup::kW4A8},        {"w4a4", KernelGroup::kW4A4},
-    {"w8a8", KernelGroup::kW8A8},        {"w4a16", KernelGroup::kW4A16},
-    {"experts", KernelGroup::kExperts},  {"attention", KernelGroup::kAttention},
-    {"rows", KernelGroup::kRows},        {"reorder", KernelGroup::kReorder},
-    {"sampling", KernelGroup::kSampling}};
+constexpr NamedKernels kKernelGroups[] = {{"w4a8", KernelGroup::kW4A8},
+                                          {"w4a4", KernelGroup::kW4A4},
+                                          {"fp4", KernelGroup::kFp4},
+                                          {"w8a8", KernelGroup::kW8A8},
+                                          {"w4a16", KernelGroup::kW4A16},
+                                          {"experts", KernelGroup::kExperts},
+                                          {"attention", KernelGroup::kAttention},
+                                          {"rows", KernelGroup::kRows},
+                                          {"reorder", KernelGroup::kReorder},
+                                          {"sampling", KernelGroup::kSampling}};
 
 constexpr int64_t kMostOfSize = 1 << 20;
 constexpr int64_t kMostElements = int64_t{1} << 30;  // of the weights, inputs and outputs each
@@ -109,7 +113,7 @@ Result<KernelWork> parse_work(const std::vector<std::string>& what) {
     const std::optional<KernelSize> size = parse_size(word);
     if (named == nullptr && !size) {
       return error(ErrorCode::kInvalidArgument,
-                   "bench kernels: '{}': neither one of w4a8, w4a4, w8a8, w4a16, experts, "
+                   "bench kernels: '{}': neither one of w4a8, w4a4, fp4, w8a8, w4a16, experts, "
                    "attention, rows, reorder, sampling nor a size NxKxM of up to {} elements",
                    word, kMostElements);
     }
@@ -217,7 +221,7 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
       "The roof is the copy rate, measured, or the chip's peak for INT8 and FP8 (w4a16: F16),\n"
       "whichever is nearer. Without sizes: 4096x4096 with 16 to 4096 tokens.\n"
       "\n"
-      "On other devices: w4a8, w4a4, w8a8 and w4a16 linears beside F16 ones, by their wall\n"
+      "On other devices: w4a8, w4a4, fp4, w8a8 and w4a16 linears beside F16 ones, by their wall\n"
       "clock.\n"
       "\n"
       "Example:\n"
@@ -225,7 +229,7 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
   auto arguments = std::make_shared<BenchKernelsArguments>();
   command
       ->add_option("WHAT", arguments->what,
-                   "w4a8, w4a4, w8a8, w4a16, experts, attention, rows, reorder, sampling\n"
+                   "w4a8, w4a4, fp4, w8a8, w4a16, experts, attention, rows, reorder, sampling\n"
                    "(default: all), sizes NxKxM: N x K weights, M tokens")
       ->type_name("");
   command->add_option("--device", arguments->device, "cuda, cpu or ref")

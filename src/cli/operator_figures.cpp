@@ -29,15 +29,19 @@ std::optional<LinearFormat> linear_format_of(std::string_view group) {
     return LinearFormat{.weight = {.kind = WeightKind::kGrouped, .bits = 4, .group = kGroup},
                         .act = {}};
   }
-  const bool two_level = group == "w4a8";
-  if (!two_level && group != "w4a4") return std::nullopt;
-  return LinearFormat{
-      .weight = {.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
-                 .bits = 4,
-                 .group = kGroup,
-                 .outliers = kOutliers,
-                 .outlier_kind = OutlierKind::kInt8},
-      .act = {.quantized = true, .bits = two_level ? 8 : 4, .group = two_level ? 0 : kGroup}};
+  const bool two_level = group == "w4a8", fp4 = group == "fp4";
+  if (!two_level && !fp4 && group != "w4a4") return std::nullopt;
+  const CodeGrid grid = fp4 ? CodeGrid::kE2M1 : CodeGrid::kInt;
+  return LinearFormat{.weight = {.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
+                                 .bits = 4,
+                                 .group = kGroup,
+                                 .outliers = kOutliers,
+                                 .outlier_kind = OutlierKind::kInt8,
+                                 .grid = grid},
+                      .act = {.quantized = true,
+                              .bits = two_level ? 8 : 4,
+                              .group = two_level ? 0 : kGroup,
+                              .grid = grid}};
 }
 
 struct LinearTime {

@@ -17,9 +17,13 @@ inline int unsigned_nibble(const uint8_t* row, int64_t k) {
 inline int signed_nibble(const uint8_t* row, int64_t k) {
   return (unsigned_nibble(row, k) ^ 8) - 8;  // two's complement
 }
-// The codes of CodeGrid::kE2M1 by their bits, | sign | exponent 2 | mantissa |.
-inline constexpr int8_t kE2M1Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-// The bits of such a code.
+// The code of CodeGrid::kE2M1 that has the bits | sign | exponent 2 | mantissa |.
+constexpr int e2m1_code(int bits) {
+  const int exponent = bits / 2 % 4, mantissa = bits % 2;
+  const int magnitude = exponent == 0 ? mantissa : (2 + mantissa) << (exponent - 1);
+  return (bits & 8) != 0 ? -magnitude : magnitude;
+}
+// Its bits.
 constexpr int e2m1_bits(int code) {
   const int magnitude = code < 0 ? -code : code;
   const int bits = magnitude <= 4 ? magnitude : magnitude == 6 ? 5 : magnitude == 8 ? 6 : 7;
@@ -39,7 +43,7 @@ constexpr uint8_t e4m3_bits(float value) {
 inline constexpr uint8_t kMostE4M3Bits = 0x7e;  // 448
 // A 4-bit code of kGrouped weights.
 inline int grouped_nibble(CodeGrid grid, const uint8_t* row, int64_t k) {
-  return grid == CodeGrid::kE2M1 ? kE2M1Codes[unsigned_nibble(row, k)] : signed_nibble(row, k);
+  return grid == CodeGrid::kE2M1 ? e2m1_code(unsigned_nibble(row, k)) : signed_nibble(row, k);
 }
 // Stores the low four bits of code; the other half of the byte stays.
 inline void set_nibble(uint8_t* row, int64_t k, int code) {

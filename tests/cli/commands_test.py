@@ -195,9 +195,9 @@ class Quantize(ProgramTest):
         self.fails("quantize", out, self.folder / "again", says="is an Atom checkpoint already")
 
     def test_bench_kernels(self):
-        report = self.json_of("bench", "kernels", "--device", "cpu", "w4a8", "w4a4", "w4a16",
+        report = self.json_of("bench", "kernels", "--device", "cpu", "w4a8", "w4a4", "fp4", "w4a16",
                               "256x384x3", "--samples", 2)
-        self.assertEqual([row["group"] for row in report["rows"]], ["w4a8", "w4a4", "w4a16"])
+        self.assertEqual([row["group"] for row in report["rows"]], ["w4a8", "w4a4", "fp4", "w4a16"])
         for row in report["rows"]:
             self.assertEqual(row["problem"], "256x384 M 3")
             self.assertGreater(row["us_median"], 0)

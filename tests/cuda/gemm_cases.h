@@ -72,6 +72,14 @@ inline PackedLinear random_grouped(int64_t rows, int64_t body, int64_t outliers,
   return p;
 }
 
+// The same bits as E2M1.
+inline PackedLinear random_fp4(int64_t rows, int64_t body, int64_t outliers, int64_t group,
+                               uint64_t seed, bool bias = false) {
+  PackedLinear p = random_grouped(rows, body, outliers, group, seed, bias);
+  p.format.weight.grid = p.format.act.grid = CodeGrid::kE2M1;
+  return p;
+}
+
 // INT8 weights, one scale a row.
 inline PackedLinear random_rows8(int64_t rows, int64_t cols, uint64_t seed, bool bias = false) {
   PackedLinear p = random_grouped(rows, 2 * cols, 0, 0, seed, bias);  // of nibbles: as many bytes
@@ -108,6 +116,18 @@ inline PlainActivations random_activations(int64_t tokens, int64_t body, int64_t
   return x;
 }
 
+// Body codes of E2M1.
+inline PlainActivations random_fp4_activations(int64_t tokens, int64_t body, int64_t outliers,
+                                               uint64_t seed, int64_t groups) {
+  PlainActivations x = random_activations(tokens, body, outliers, seed, 0, 15, groups);
+  for (size_t i = 0; i < x.codes.size(); ++i) {
+    if (static_cast<int64_t>(i) % x.cols < body) {
+      x.codes[i] = static_cast<int8_t>(e2m1_code(x.codes[i]));
+    }
+  }
+  return x;
+}
+
 // In the kernels' layout; what no code covers is filled with garbage, which must not matter beyond
 // the padding of a block (that is zero, as the quantizers write it).
 inline std::vector<int8_t> lay_out(const PlainActivations& x, const w4a8::Shape& shape,
@@ -123,7 +143,7 @@ inline std::vector<int8_t> lay_out(const PlainActivations& x, const w4a8::Shape&
         const bool real = at < (in_body ? body : x.outliers);
         int8_t code = 0;
         if (real) code = x.codes[static_cast<size_t>(t * x.cols + at + (in_body ? 0 : body))];
-        if (in_body && format == GemmFormat::kW4A4) {
+        if (in_body && has_group_scales(format)) {
           code = static_cast<int8_t>(w4a4::operand_byte(code));
         }
         out[static_cast<size_t>(w4a8::activation_offset(b, t, k, capacity))] = code;
@@ -136,7 +156,7 @@ inline std::vector<int8_t> lay_out(const PlainActivations& x, const w4a8::Shape&
 // The body's scales as the format wants them, NaN where no token stands.
 inline std::vector<float> lay_out_scales(const PlainActivations& x, const w4a8::Shape& shape,
                                          int64_t capacity, GemmFormat format) {
-  if (format != GemmFormat::kW4A4) {
+  if (!has_group_scales(format)) {
     std::vector<float> out = x.scales;
     out.resize(static_cast<size_t>(capacity), NAN);
     return out;
@@ -186,7 +206,7 @@ inline std::vector<double> reference(const PackedLinear& p, const PlainActivatio
       w[static_cast<size_t>(k)] =
           bytes       ? static_cast<int8_t>(p.codes[static_cast<size_t>(n * body + k)])
           : two_level ? unsigned_nibble(codes, k) * p.group_scales[g] + p.group_zeros[g]
-                      : signed_nibble(codes, k);
+                      : grouped_nibble(p.format.weight.grid, codes, k);
       unit[static_cast<size_t>(k / group)] =
           f16_to_f32(two_level ? p.row_scales[static_cast<size_t>(n)] : p.scales[g]);
     }

@@ -17,7 +17,7 @@ struct Case {
 
 // Body codes as nibbles, outliers as the other formats have them; garbage where no token is.
 std::vector<int8_t> lay_out_nibbles(const PlainActivations& x, const w4a8::Shape& shape,
-                                    int64_t capacity) {
+                                    int64_t capacity, bool fp4) {
   const w4a8::Shape tail = {.body_blocks = 0, .outlier_blocks = shape.outlier_blocks};
   PlainActivations outliers = x;
   outliers.cols = x.outliers;
@@ -29,7 +29,7 @@ std::vector<int8_t> lay_out_nibbles(const PlainActivations& x, const w4a8::Shape
     for (int64_t k = 0; k < shape.body_blocks * w4a8::kBlockCols; ++k) {
       auto& byte =
           out[static_cast<size_t>(w4a4_s4::activation_byte(k / 128, t, k % 128, capacity))];
-      const int code = k < body ? codes[k] & 15 : 0;
+      const int code = k >= body ? 0 : fp4 ? e2m1_bits(codes[k]) : codes[k] & 15;
       byte = static_cast<int8_t>(k % 2 == 0 ? code : (byte & 15) | code << 4);
     }
     outliers.codes.insert(outliers.codes.end(), codes + body, codes + x.cols);
@@ -54,18 +54,22 @@ std::vector<float> group_scales(const PlainActivations& x, const w4a8::Shape& sh
 }
 
 void check(Sm80Format format, const Case& c) {
-  const bool s4 = format == Sm80Format::kW4A4;
-  PackedLinear linear = (s4 ? random_grouped : random_two_level)(
-      c.rows, c.body, c.outliers, c.group, static_cast<uint64_t>(1 + c.rows), c.bias);
+  const bool fp4 = format == Sm80Format::kFp4, nibbles = format != Sm80Format::kW4A8;
+  PackedLinear linear = (fp4       ? random_fp4
+                         : nibbles ? random_grouped
+                                   : random_two_level)(c.rows, c.body, c.outliers, c.group,
+                                                       static_cast<uint64_t>(1 + c.rows), c.bias);
+  const auto seed = static_cast<uint64_t>(7 + c.tokens);
   PlainActivations x =
-      random_activations(c.tokens, c.body, c.outliers, static_cast<uint64_t>(7 + c.tokens),
-                         s4 ? -8 : -127, s4 ? 7 : 127, s4 ? linear.groups() : 1);
+      fp4 ? random_fp4_activations(c.tokens, c.body, c.outliers, seed, linear.groups())
+          : random_activations(c.tokens, c.body, c.outliers, seed, nibbles ? -8 : -127,
+                               nibbles ? 7 : 127, nibbles ? linear.groups() : 1);
   if (c.largest) {
-    for (auto& codes : linear.codes) codes = 0x88;
+    for (auto& codes : linear.codes) codes = fp4 ? 0xff : 0x88;
     for (auto& code : linear.outlier_codes) code = -127;
     for (size_t i = 0; i < x.codes.size(); ++i) {
       const bool in_body = static_cast<int64_t>(i) % x.cols < c.body;
-      x.codes[i] = static_cast<int8_t>(in_body ? -8 : i % 7 == 0 ? 126 : 127);
+      x.codes[i] = static_cast<int8_t>(in_body ? (fp4 ? -12 : -8) : i % 7 == 0 ? 126 : 127);
     }
   }
   std::vector<double> want = reference(linear, x);
@@ -77,17 +81,17 @@ void check(Sm80Format format, const Case& c) {
       w += before.back();
     }
   }
-  const GemmWeights packed = (s4 ? pack_w4a4_s4 : pack_w4a8)(linear).value();
+  const GemmWeights packed = (nibbles ? pack_w4a4_s4 : pack_w4a8)(linear).value();
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const int64_t capacity = (c.tokens + 255) / 256 * 256;
   std::vector<float> outlier_scales = x.outlier_scales;
   outlier_scales.resize(static_cast<size_t>(capacity), NAN);
   const auto weights = to_device(packed.blocks);
   const auto row_scales = to_device(packed.row_scales);
-  const auto acts = to_device(s4 ? lay_out_nibbles(x, shape, capacity)
-                                 : lay_out(x, shape, capacity, GemmFormat::kW4A8));
-  const auto x_scales = to_device(s4 ? group_scales(x, shape, capacity)
-                                     : lay_out_scales(x, shape, capacity, GemmFormat::kW4A8));
+  const auto acts = to_device(nibbles ? lay_out_nibbles(x, shape, capacity, fp4)
+                                      : lay_out(x, shape, capacity, GemmFormat::kW4A8));
+  const auto x_scales = to_device(nibbles ? group_scales(x, shape, capacity)
+                                          : lay_out_scales(x, shape, capacity, GemmFormat::kW4A8));
   const auto x_outlier_scales = to_device(outlier_scales);
   const auto x_sums = to_device(body_sums(x, capacity));
   const auto bias = to_device(linear.bias);
@@ -113,7 +117,7 @@ void check(Sm80Format format, const Case& c) {
   EXPECT_LE(nmse(y.values(), want), nmse_limit(c.type));
 }
 
-// Both formats; every number of tokens of a tile, ragged rows, K that is not whole blocks.
+// All formats; every number of tokens of a tile, ragged rows, K that is not whole blocks.
 class GemmSm80 : public testing::TestWithParam<Sm80Format> {};
 TEST_P(GemmSm80, OneToken) { check(GetParam(), {256, 512, 64, 128, 1}); }
 TEST_P(GemmSm80, EightTokens) { check(GetParam(), {200, 384, 128, 128, 8}); }
@@ -128,9 +132,12 @@ TEST_P(GemmSm80, Bias) { check(GetParam(), {130, 256, 64, 128, 5, DType::kF32, t
 TEST_P(GemmSm80, Accumulate) {
   check(GetParam(), {130, 256, 64, 128, 35, DType::kF32, true, true});
 }
-INSTANTIATE_TEST_SUITE_P(Formats, GemmSm80, testing::Values(Sm80Format::kW4A8, Sm80Format::kW4A4),
+INSTANTIATE_TEST_SUITE_P(Formats, GemmSm80,
+                         testing::Values(Sm80Format::kW4A8, Sm80Format::kW4A4, Sm80Format::kFp4),
                          [](const auto& format) {
-                           return format.param == Sm80Format::kW4A8 ? "W4A8" : "W4A4";
+                           return format.param == Sm80Format::kW4A8   ? "W4A8"
+                                  : format.param == Sm80Format::kW4A4 ? "W4A4"
+                                                                      : "Fp4";
                          });
 
 TEST(GemmSm80W4A8, Group64) { check(Sm80Format::kW4A8, {96, 320, 64, 64, 20}); }
@@ -139,6 +146,15 @@ TEST(GemmSm80W4A8, Group32BodyNotWholeBlocks) { check(Sm80Format::kW4A8, {96, 54
 TEST(GemmSm80W4A4, LargestSumsAreExact) {
   check(Sm80Format::kW4A4,
         {.rows = 64, .body = 256, .outliers = 128, .group = 128, .tokens = 9, .largest = true});
+}
+TEST(GemmSm80Fp4, LargestSumsAreExact) {
+  check(Sm80Format::kFp4,
+        {.rows = 64, .body = 256, .outliers = 128, .group = 128, .tokens = 9, .largest = true});
+}
+TEST(GemmSm80Fp4, RefusesMixedGrids) {
+  PackedLinear p = random_fp4(64, 128, 0, 128, 1);
+  p.format.act.grid = CodeGrid::kInt;
+  EXPECT_EQ(pack_w4a4_s4(p).status().code(), ErrorCode::kUnsupported);
 }
 TEST(GemmSm80W4A4, RefusesShortGroups) {
   EXPECT_EQ(pack_w4a4_s4(random_grouped(64, 128, 0, 64, 1)).status().code(),

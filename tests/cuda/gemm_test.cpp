@@ -13,35 +13,66 @@ struct Case {
   GemmFormat format = GemmFormat::kW4A8;
   bool asymmetric = false;    // w4a4: activation codes -15..15
   bool token_scales = false;  // w4a4: one scale a token
-  bool largest = false;       // w4a4: every product as large as can be
+  bool largest = false;       // w4a4, fp4: sums as large as can be
+  bool pairs = false;         // fp4: every weight's code times every activation's
 };
 
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-// Runs every kernel of the table that the case allows, whole and split, twice each.
-void check(const Case& c) {
-  const bool w4a4 = c.format == GemmFormat::kW4A4;
-  const bool w8a8 = c.format == GemmFormat::kW8A8;
-  const auto seed = static_cast<uint64_t>(1 + c.rows);
-  PackedLinear linear = w8a8 ? random_rows8(c.rows, c.body, seed, c.bias)
-                             : (w4a4 ? random_grouped : random_two_level)(
-                                   c.rows, c.body, c.outliers, c.group, seed, c.bias);
-  PlainActivations x =
-      random_activations(c.tokens, c.body, c.outliers, static_cast<uint64_t>(7 + c.tokens),
-                         !w4a4          ? -127
-                         : c.asymmetric ? -15
-                                        : -8,
-                         !w4a4          ? 127
-                         : c.asymmetric ? 15
-                                        : 7,
-                         w4a4 && !c.token_scales ? linear.groups() : 1);
-  if (c.largest) {
-    for (auto& codes : linear.codes) codes = 0x88;
-    for (int64_t i = 0; i < static_cast<int64_t>(x.codes.size()); ++i) {
-      // Odd sums just below the largest, so that a lost bit shows.
-      if (i % x.cols < c.body) x.codes[static_cast<size_t>(i)] = i % 5 == 0 ? -14 : -15;
+// Odd sums just below the largest, so that a lost bit shows.
+void make_largest(PackedLinear& linear, PlainActivations& x) {
+  for (auto& codes : linear.codes) codes = 0x88;
+  for (size_t i = 0; i < x.codes.size(); ++i) x.codes[i] = i % 5 == 0 ? -14 : -15;
+}
+
+// Sums of 17,900 to 18,150, of both signs and both parities: 12 times 12, but for what one product
+// of a block, its first or its last, adds to make it odd.
+void make_fp4_largest(PackedLinear& linear, PlainActivations& x) {
+  for (size_t i = 0; i < linear.codes.size(); ++i) {
+    linear.codes[i] = i % 64 == 0 ? 0x71 : i % 64 == 63 ? 0x17 : 0x77;  // 1 12, 12 1, 12 12
+  }
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    for (int64_t k = 0; k < x.cols; ++k) {
+      int code = (k + t) % 32 == 5 && t % 3 == 0 ? 8 : 12;
+      if (k % 128 == 0) code = static_cast<int>(t % 2);
+      if (k % 128 == 127) code = static_cast<int>(t / 2 % 2);
+      x.codes[static_cast<size_t>(t * x.cols + k)] = static_cast<int8_t>(t % 5 == 4 ? -code : code);
     }
   }
+}
+
+// Row n: code n mod 16 in column n of the body's, the others 0. Token t: code t mod 16 throughout.
+void make_pairs(PackedLinear& linear, PlainActivations& x) {
+  std::ranges::fill(linear.codes, uint8_t{0});
+  for (int64_t n = 0; n < linear.rows; ++n) {
+    set_nibble(linear.codes.data() + n * (linear.body() / 2), n % linear.body(),
+               static_cast<int>(n % 16));
+  }
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    std::fill_n(x.codes.begin() + t * x.cols, x.cols,
+                static_cast<int8_t>(e2m1_code(static_cast<int>(t % 16))));
+  }
+}
+
+// Runs every kernel of the table that the case allows, whole and split, twice each.
+void check(const Case& c) {
+  const bool fp4 = c.format == GemmFormat::kFp4, w4a4 = has_group_scales(c.format);
+  const bool w8a8 = c.format == GemmFormat::kW8A8;
+  const auto seed = static_cast<uint64_t>(1 + c.rows);
+  PackedLinear linear =
+      w8a8 ? random_rows8(c.rows, c.body, seed, c.bias)
+           : (fp4    ? random_fp4
+              : w4a4 ? random_grouped
+                     : random_two_level)(c.rows, c.body, c.outliers, c.group, seed, c.bias);
+  const auto act_seed = static_cast<uint64_t>(7 + c.tokens);
+  const int64_t act_groups = w4a4 && !c.token_scales ? linear.groups() : 1;
+  const int most = !w4a4 ? 127 : c.asymmetric ? 15 : 7;
+  PlainActivations x =
+      fp4 ? random_fp4_activations(c.tokens, c.body, c.outliers, act_seed, act_groups)
+          : random_activations(c.tokens, c.body, c.outliers, act_seed,
+                               w4a4 && !c.asymmetric ? -most - 1 : -most, most, act_groups);
+  if (c.largest) (fp4 ? make_fp4_largest : make_largest)(linear, x);
+  if (c.pairs) make_pairs(linear, x);
   ASSERT_TRUE(validate(linear).ok()) << validate(linear).message();
   std::vector<double> want = reference(linear, x);
   std::vector<float> before;
@@ -191,6 +222,49 @@ TEST(GemmW4A4, Accumulate) { check_w4a4({328, 512, 64, 128, 70, DType::kF32, tru
 TEST(GemmW4A4, AccumulateRaggedHalf) {
   check_w4a4({333, 512, 64, 128, 35, DType::kF16, false, true});
 }
+
+// As above, E2M1.
+void check_fp4(Case c) {
+  c.format = GemmFormat::kFp4;
+  check(c);
+}
+TEST(GemmFp4, WholeBlocks) { check_fp4({256, 1024, 128, 128, 256}); }
+TEST(GemmFp4, NoOutliers) { check_fp4({384, 512, 0, 128, 64}); }
+TEST(GemmFp4, OneToken) { check_fp4({512, 2048, 64, 128, 1}); }
+TEST(GemmFp4, ThreeTokens) { check_fp4({328, 640, 128, 128, 3}); }
+TEST(GemmFp4, SeventeenTokens) { check_fp4({1000, 1408, 64, 128, 17}); }
+TEST(GemmFp4, RaggedEverything) { check_fp4({777, 1152, 96, 128, 129}); }
+TEST(GemmFp4, ManyTokens) { check_fp4({520, 768, 128, 128, 1025}); }
+TEST(GemmFp4, SeveralTilesOfManyBlocks) { check_fp4({4096, 2432, 128, 128, 256}); }
+TEST(GemmFp4, Group64) { check_fp4({576, 512, 64, 64, 65}); }
+TEST(GemmFp4, Group32BodyNotWholeBlocks) { check_fp4({192, 544, 32, 32, 20}); }
+TEST(GemmFp4, WideGroup) { check_fp4({256, 1024, 64, 256, 40}); }
+TEST(GemmFp4, WholeBodyGroup) { check_fp4({256, 640, 64, 0, 40}); }
+TEST(GemmFp4, OneScaleAToken) {
+  check_fp4(
+      {.rows = 320, .body = 512, .outliers = 64, .group = 128, .tokens = 70, .token_scales = true});
+}
+TEST(GemmFp4, EveryPairOfCodesInEveryColumn) {
+  check_fp4({.rows = 256,
+             .body = 128,
+             .outliers = 0,
+             .group = 128,
+             .tokens = 32,
+             .type = DType::kF32,
+             .pairs = true});
+}
+TEST(GemmFp4, LargestSumsAreExact) {
+  check_fp4({.rows = 192,
+             .body = 384,
+             .outliers = 0,
+             .group = 128,
+             .tokens = 200,
+             .type = DType::kF32,
+             .largest = true});
+}
+TEST(GemmFp4, F32) { check_fp4({320, 512, 64, 128, 200, DType::kF32}); }
+TEST(GemmFp4, Bias) { check_fp4({321, 512, 64, 128, 70, DType::kF16, true}); }
+TEST(GemmFp4, Accumulate) { check_fp4({328, 512, 64, 128, 70, DType::kF32, true, true}); }
 
 TEST(Gemm, NoTokensIsNoWork) {
   GemmArgs args;

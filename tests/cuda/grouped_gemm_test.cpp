@@ -44,19 +44,22 @@ struct Problem {
   std::vector<double> want;
 
   explicit Problem(const Case& c) {
-    const bool w4a4 = c.format == GemmFormat::kW4A4;
+    const bool fp4 = c.format == GemmFormat::kFp4, w4a4 = has_group_scales(c.format);
     std::vector<int32_t> starts(c.counts.size() + 1);
     std::partial_sum(c.counts.begin(), c.counts.end(), starts.begin() + 1);
     const int64_t tokens = starts.back(), capacity = (tokens + 255) / 256 * 256;
     PlainActivations x;
     std::vector<WeightView> host_views;
     for (size_t e = 0; e < c.counts.size(); ++e) {
-      const PackedLinear linear = (w4a4 ? random_grouped : random_two_level)(
-          c.rows, c.body, c.outliers, c.group, 1 + e, e % 2 == 0);
+      const PackedLinear linear =
+          (fp4    ? random_fp4
+           : w4a4 ? random_grouped
+                  : random_two_level)(c.rows, c.body, c.outliers, c.group, 1 + e, e % 2 == 0);
       if (e == 0) {
         args.shape = w4a8_shape(linear.format.weight, linear.cols);
-        x = random_activations(tokens, c.body, c.outliers, 7, w4a4 ? -8 : -127, w4a4 ? 7 : 127,
-                               w4a4 ? linear.groups() : 1);
+        x = fp4 ? random_fp4_activations(tokens, c.body, c.outliers, 7, linear.groups())
+                : random_activations(tokens, c.body, c.outliers, 7, w4a4 ? -8 : -127,
+                                     w4a4 ? 7 : 127, w4a4 ? linear.groups() : 1);
       }
       const std::vector<double> part = reference(linear, tokens_of(x, starts[e], starts[e + 1]));
       want.insert(want.end(), part.begin(), part.end());
@@ -121,7 +124,7 @@ void check(const Case& c) {
       }
     }
   }
-  if (c.format == GemmFormat::kW4A4) return;  // mma.sync has a layout of its own
+  if (has_group_scales(c.format)) return;  // mma.sync has a layout of its own
   problem.check("mma.sync", [&] {
     return launch_grouped_gemm_sm80(Sm80Format::kW4A8, problem.args, problem.groups, nullptr);
   });
@@ -155,9 +158,11 @@ TEST_P(GroupedGemm, ManyExperts) {
   check({GetParam(), 64, 256, 64, 128, counts});
 }
 INSTANTIATE_TEST_SUITE_P(Formats, GroupedGemm,
-                         testing::Values(GemmFormat::kW4A8, GemmFormat::kW4A4),
+                         testing::Values(GemmFormat::kW4A8, GemmFormat::kW4A4, GemmFormat::kFp4),
                          [](const auto& format) {
-                           return format.param == GemmFormat::kW4A8 ? "W4A8" : "W4A4";
+                           return format.param == GemmFormat::kW4A8   ? "W4A8"
+                                  : format.param == GemmFormat::kW4A4 ? "W4A4"
+                                                                      : "Fp4";
                          });
 
 }  // namespace

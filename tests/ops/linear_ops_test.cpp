@@ -196,7 +196,7 @@ Matrix exact_activations(const LinearFormat& format, int64_t tokens, int64_t col
       x.at(t, k) = static_cast<float>(low + random.below(high - low + 1)) * scale;
     }
     for (int64_t k = first; k < first + count && fp4; ++k) {
-      x.at(t, k) = static_cast<float>(kE2M1Codes[random.below(16)]) * scale;
+      x.at(t, k) = static_cast<float>(e2m1_code(static_cast<int>(random.below(16)))) * scale;
     }
     // The ends of the range, so that the scale is what we mean it to be.
     x.at(t, first) = static_cast<float>(high) * scale;

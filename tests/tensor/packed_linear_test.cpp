@@ -16,6 +16,9 @@ namespace {
 
 constexpr int64_t kRows = 3;
 
+// Twice E2M1's numbers, by their bits.
+constexpr int kE2M1Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
 LinearFormat grouped(int bits, OutlierKind kind = OutlierKind::kInt8) {
   return {.weight = {.kind = WeightKind::kGrouped,
                      .bits = bits,
@@ -92,12 +95,7 @@ Packed make_packed(const LinearFormat& format, uint64_t seed) {
         } else {
           set_nibble(p.codes.data() + n * 8, k, code);
         }
-        // Twice what sign, exponent and mantissa of these four bits make.
-        if (w.grid == CodeGrid::kE2M1) {
-          const int bits = code & 15, exponent = bits / 2 % 4, mantissa = bits % 2;
-          code = exponent == 0 ? mantissa : (2 + mantissa) << (exponent - 1);
-          if (bits >= 8) code = -code;
-        }
+        if (w.grid == CodeGrid::kE2M1) code = kE2M1Codes[code & 15];
         row[k] = two ? static_cast<double>(code * s + z) * row_scale : code * scale;
       }
     }
@@ -144,6 +142,7 @@ TEST(Packing, NibblesRoundTripAndKeepTheirNeighbours) {
 
 TEST(Packing, BitsOfE2M1RoundTrip) {
   for (int bits = 0; bits < 16; ++bits) {
+    EXPECT_EQ(e2m1_code(bits), kE2M1Codes[bits]);
     EXPECT_EQ(e2m1_bits(kE2M1Codes[bits]), bits == 8 ? 0 : bits);  // one zero
   }
   const uint8_t row[1] = {0xf3};

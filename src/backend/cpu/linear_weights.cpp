@@ -146,7 +146,7 @@ int CpuLinear::body_code(int64_t n, int64_t k) const {
   const int64_t row = n % kPanelRows;
   if (storage == CodeStorage::kByte) return panel[byte_offset(row, k)] - zero_point;
   const int nibble = (panel[nibble_offset(row, k)] >> nibble_shift(k)) & 0xf;
-  return storage == CodeStorage::kE2M1 ? kE2M1Codes[nibble] : nibble - zero_point;
+  return storage == CodeStorage::kE2M1 ? e2m1_code(nibble) : nibble - zero_point;
 }
 
 void CpuLinear::dequantize_row(int64_t n, float* out) const {

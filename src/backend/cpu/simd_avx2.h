@@ -238,7 +238,7 @@ ATOM_ALWAYS_INLINE Codes high_nibbles(Codes c) {
           _mm256_and_si256(_mm256_srli_epi16(c.hi, 4), mask)};
 }
 
-// kE2M1Codes + kE2M1ZeroPoint of the four bits that each byte is.
+// e2m1_code + kE2M1ZeroPoint of the four bits that each byte is.
 ATOM_ALWAYS_INLINE Codes e2m1_codes(Codes bits) {
   const __m256i table = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));

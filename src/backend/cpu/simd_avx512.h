@@ -148,7 +148,7 @@ ATOM_ALWAYS_INLINE Codes low_nibbles(Codes c) {
 ATOM_ALWAYS_INLINE Codes high_nibbles(Codes c) {
   return {_mm512_and_si512(_mm512_srli_epi16(c.v, 4), _mm512_set1_epi8(0xf))};
 }
-// kE2M1Codes + kE2M1ZeroPoint of the four bits that each byte is.
+// e2m1_code + kE2M1ZeroPoint of the four bits that each byte is.
 ATOM_ALWAYS_INLINE Codes e2m1_codes(Codes bits) {
   const __m512i table = _mm512_broadcast_i32x4(
       _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));

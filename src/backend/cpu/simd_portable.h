@@ -207,7 +207,7 @@ ATOM_ALWAYS_INLINE Codes high_nibbles(Codes c) {
   return c;
 }
 
-// kE2M1Codes + kE2M1ZeroPoint of the four bits that each byte is.
+// e2m1_code + kE2M1ZeroPoint of the four bits that each byte is.
 ATOM_ALWAYS_INLINE Codes e2m1_codes(Codes c) {
   constexpr uint8_t kTable[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
   for (uint8_t& x : c.v) x = kTable[x];

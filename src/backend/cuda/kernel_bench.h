@@ -14,6 +14,7 @@ namespace atom {
 enum class KernelGroup : uint8_t {
   kW4A8,       // GEMM, two-level weights and INT8 activations
   kW4A4,       // GEMM, Atom's 4-bit groups
+  kFp4,        // GEMM, the same groups of E2M1
   kW8A8,       // GEMM, INT8 with a scale a row and a token
   kW4A16,      // GEMM, 4-bit groups and halves
   kExperts,    // w4a8 GEMMs of a mixture: each token goes to two of eight experts

@@ -136,6 +136,7 @@ Result<std::unique_ptr<CudaActivations>> CudaActivations::create(const LinearFor
       acts->value_count = w.outliers;
     }
     places.layout = linear_layout(format, channels, chip);
+    places.grid = format.act.grid;
     if (places.blocked()) {
       places.shape = w4a8_shape(w, channels);
       places.capacity = round_up(std::max<int64_t>(max_tokens, 1), kCapacityStep);

@@ -15,6 +15,8 @@ const char* group_of(GemmFormat format) {
       return "w4a4";
     case GemmFormat::kW4A16:
       return "w4a16";
+    case GemmFormat::kFp4:
+      return "fp4";
   }
   return "";
 }

@@ -21,7 +21,7 @@ std::vector<uint8_t> weight_blocks(const GemmArgs& args, uint64_t seed) {
   for (size_t i = 0; i < blocks.size(); ++i) {
     const auto byte = static_cast<uint8_t>(random.next());
     const auto in_block = static_cast<int64_t>(i) % block;
-    const bool high_of_f16 = (halves || args.format == GemmFormat::kW4A4) && in_block >= scales &&
+    const bool high_of_f16 = (halves || has_group_scales(args.format)) && in_block >= scales &&
                              in_block < scales + scale_bytes && in_block % 2 == 1;
     blocks[i] = high_of_f16 ? static_cast<uint8_t>((halves ? 0x74 : 0x14) | (byte & 3)) : byte;
   }
@@ -32,17 +32,21 @@ std::vector<uint8_t> weight_blocks(const GemmArgs& args, uint64_t seed) {
 
 Result<GemmProblem> GemmProblem::create(GemmFormat format, const KernelSize& size,
                                         int64_t outliers) {
-  const bool two_level = format == GemmFormat::kW4A8, w4a4 = format == GemmFormat::kW4A4;
+  const bool two_level = format == GemmFormat::kW4A8, w4a4 = has_group_scales(format);
   const bool bytes = format == GemmFormat::kW8A8, halves = format == GemmFormat::kW4A16;
+  const CodeGrid grid = format == GemmFormat::kFp4 ? CodeGrid::kE2M1 : CodeGrid::kInt;
   const LinearFormat linear = {
       .weight = {.kind = two_level ? WeightKind::kTwoLevel : WeightKind::kGrouped,
                  .bits = bytes ? 8 : 4,
                  .group = bytes ? 0 : kGroup,
                  .outliers = outliers,
-                 .outlier_kind = outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone},
-      .act = halves
-                 ? ActFormat{}
-                 : ActFormat{.quantized = true, .bits = w4a4 ? 4 : 8, .group = w4a4 ? kGroup : 0}};
+                 .outlier_kind = outliers > 0 ? OutlierKind::kInt8 : OutlierKind::kNone,
+                 .grid = grid},
+      .act = halves ? ActFormat{}
+                    : ActFormat{.quantized = true,
+                                .bits = w4a4 ? 4 : 8,
+                                .group = w4a4 ? kGroup : 0,
+                                .grid = grid}};
   ATOM_TRY(validate(linear, size.inputs));
   GemmProblem p;
   GemmArgs& args = p.args_;
@@ -60,9 +64,10 @@ Result<GemmProblem> GemmProblem::create(GemmFormat format, const KernelSize& siz
   for (int i = 0; i < copies; ++i) {
     const auto seed = static_cast<uint64_t>(2 * i);
     p.weights_.push_back(ATOM_TRY(repeated(weight_bytes, weight_blocks(args, seed))));
-    // Of w4a4's bytes only sign and magnitude.
+    // Of w4a4's bytes only sign and magnitude; of E2M1's codes those up to 12 in fours.
+    const uint8_t mask = !w4a4 ? 0xff : grid == CodeGrid::kE2M1 ? 0x8c : 0x87;
     p.x_.push_back(ATOM_TRY(halves ? random_halves(code_bytes / 2, seed + 1)
-                                   : random_bytes(code_bytes, seed + 1, w4a4 ? 0x87 : 0xff)));
+                                   : random_bytes(code_bytes, seed + 1, mask)));
     p.y_.push_back(ATOM_TRY(DeviceArray<uint8_t>::allocate(size.rows * size.tokens * 2)));
   }
   p.row_scales_ = ATOM_TRY(same_floats(size.rows + 64, 1e-3f));

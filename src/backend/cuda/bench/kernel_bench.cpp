@@ -65,6 +65,8 @@ Status bench_cuda_kernels(const KernelBenchMachine& machine, const KernelBenchOp
       return bench_gemm(cuda::GemmFormat::kW4A8, run);
     case KernelGroup::kW4A4:
       return bench_gemm(cuda::GemmFormat::kW4A4, run);
+    case KernelGroup::kFp4:
+      return bench_gemm(cuda::GemmFormat::kFp4, run);
     case KernelGroup::kW8A8:
       return bench_gemm(cuda::GemmFormat::kW8A8, run);
     case KernelGroup::kW4A16:

@@ -12,7 +12,8 @@ Status bench_rows(const Run& run) {
     if (!known) sizes.push_back(size);
   }
   for (const KernelSize& size : sizes) {
-    for (const RowFormat format : {RowFormat::kW4A8, RowFormat::kW4A4, RowFormat::kW4A4Search}) {
+    for (const RowFormat format :
+         {RowFormat::kW4A8, RowFormat::kW4A4, RowFormat::kFp4, RowFormat::kW4A4Search}) {
       const auto problem = ATOM_TRY(RowsProblem::create(format, size, kOutliers));
       const Timing timing = time_us(
           problem.copies(), [&](int copy, cudaStream_t stream) { problem.launch(copy, stream); },

@@ -25,13 +25,15 @@ LinearFormat linear_format(RowFormat format, int64_t outliers) {
                   .bits = two_level ? 8 : 4,
                   .group = two_level ? 0 : group,
                   .rule = searching ? ActRule::kAsymmetric : ActRule::kSymmetric,
-                  .search = searching}};
+                  .search = searching,
+                  .grid = format == RowFormat::kFp4 ? CodeGrid::kE2M1 : CodeGrid::kInt}};
 }
 
 }  // namespace
 
 std::string_view RowsProblem::name() const {
   if (format_ == RowFormat::kW4A8) return "norm + gather, int8";
+  if (format_ == RowFormat::kFp4) return "norm + gather, fp4 g128";
   return format_ == RowFormat::kW4A4 ? "norm + gather, int4 g128"
                                      : "norm + gather, int4 g32 search";
 }

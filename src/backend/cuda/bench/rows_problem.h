@@ -13,6 +13,7 @@ namespace atom::cuda::bench {
 enum class RowFormat : uint8_t {
   kW4A8,        // INT8, a scale a token
   kW4A4,        // 4 bits in groups of 128
+  kFp4,         // E2M1 in groups of 128
   kW4A4Search,  // 4 bits, asymmetric, in groups of 32 whose clip is searched for
 };
 

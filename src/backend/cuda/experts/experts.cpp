@@ -78,7 +78,7 @@ Status grouped_linear(const GroupedLinearArgs& args, ChipKernels chip, ExpertTab
     const ExpertGroups groups = {
         .w = table, .offsets = routing.view().offsets, .count = count, .most_tokens = args.tokens};
     if (!chip.hopper) {
-      return launch_grouped_gemm_sm80(sm80_format(w.layout), gemm, groups, stream);
+      return launch_grouped_gemm_sm80(sm80_format(w), gemm, groups, stream);
     }
     return launch_grouped_gemm(gemm, groups, choose_grouped_gemm(gemm, groups), stream);
   }

@@ -24,6 +24,8 @@ std::span<const KernelEntry> table(GemmFormat format, DType type) {
       return halves ? w4a4::experts_f16() : w4a4::experts_f32();
     case GemmFormat::kW4A16:
       return halves ? w4a16::experts_f16() : w4a16::experts_f32();
+    case GemmFormat::kFp4:
+      return halves ? w4a4::fp4_experts_f16() : w4a4::fp4_experts_f32();
   }
   ATOM_CHECK(false, "unknown GEMM format");
 }

@@ -3,7 +3,7 @@
 namespace atom::cuda::w4a4 {
 
 std::span<const gemm::KernelEntry> experts_f32() {
-  static const auto kernels = expert_tiles<float>();
+  static const auto kernels = expert_tiles<CodeGrid::kInt, float>();
   return kernels;
 }
 

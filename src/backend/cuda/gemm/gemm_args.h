@@ -13,8 +13,13 @@ enum class GemmFormat : uint8_t {
   kW4A8,   // two-level weights, INT8 activations (w4a8_layout.h)
   kW8A8,   // INT8 weights, one scale a row, INT8 activations (w4a8_layout.h, wide blocks)
   kW4A4,   // weights and activations of at most 4 bits in groups (w4a4_layout.h)
+  kFp4,    // as kW4A4 with weights of E2M1
   kW4A16,  // weights of at most 4 bits in groups, halves as activations (w4a16_layout.h)
 };
+// Whether blocks are those of w4a4_layout.h.
+constexpr bool has_group_scales(GemmFormat format) {
+  return format == GemmFormat::kW4A4 || format == GemmFormat::kFp4;
+}
 
 // y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate. All pointers are GPU memory.
 struct GemmArgs {
@@ -49,7 +54,7 @@ struct ExpertGroups {
 
 // Tiles of tokens may begin where the places of codes and scales repeat. An expert's first tile
 // begins with up to so many, less one, tokens of the expert before it, which it does not write.
-constexpr int token_step(GemmFormat format) { return format == GemmFormat::kW4A4 ? 16 : 8; }
+constexpr int token_step(GemmFormat format) { return has_group_scales(format) ? 16 : 8; }
 
 // Bytes of a token's activations that meet a block of weights.
 constexpr int64_t act_bytes(GemmFormat format) {

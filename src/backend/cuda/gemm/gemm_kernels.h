@@ -81,6 +81,10 @@ std::span<const gemm::KernelEntry> tiles_f16();
 std::span<const gemm::KernelEntry> tiles_f32();
 std::span<const gemm::KernelEntry> experts_f16();
 std::span<const gemm::KernelEntry> experts_f32();
+std::span<const gemm::KernelEntry> fp4_tiles_f16();
+std::span<const gemm::KernelEntry> fp4_tiles_f32();
+std::span<const gemm::KernelEntry> fp4_experts_f16();
+std::span<const gemm::KernelEntry> fp4_experts_f32();
 }  // namespace atom::cuda::w4a4
 namespace atom::cuda::w4a16 {
 std::span<const gemm::KernelEntry> large_f16();

@@ -73,6 +73,8 @@ Table table(GemmFormat format, DType type) {
     case GemmFormat::kW4A16:
       if (half) return {{w4a16::large_f16(), w4a16::small_f16()}};
       return {{w4a16::large_f32(), w4a16::small_f32()}};
+    case GemmFormat::kFp4:
+      return {{half ? w4a4::fp4_tiles_f16() : w4a4::fp4_tiles_f32()}};
   }
   ATOM_CHECK(false, "unknown GEMM format");
 }

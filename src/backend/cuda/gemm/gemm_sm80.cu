@@ -1,13 +1,15 @@
 // gemm_sm80: y = dequant(x * w^T) by mma.sync, for chips without wgmma.
 //   w4a8   x s8 (w4a8_layout.h), w u4 in two levels   -> u8 x s8 products, s32 sums over all of K
 //   w4a4   x s4, w s4 (w4a4_s4_layout.h)              -> s4 x s4 products, f32 sums of groups
-//   both   INT8 outlier columns as the tail of the same kernel; y [M, N] f16 or f32
+//   fp4    x, w E2M1 (the same)                       -> E2M1 products, f32 sums of groups
+//   all    INT8 outlier columns as the tail of the same kernel; y [M, N] f16 or f32
 // Work: a CTA a tile of 128 channels x kTokens tokens; a warp 32 channels x at most 64 tokens:
 //
 //   HBM -> L2 --cp.async--> ring of stages, a block of K each
 //          weights  --LDS.128--> A operands (w4a8: --and, multiply-add--> u8)
 //          x        --ldmatrix--> B operands, eight tokens at a time
 //
+// Products of E2M1 are one instruction on sm_120 and two of bytes elsewhere.
 // An integer sum becomes a float without a conversion, which runs at a quarter of the rate on
 // sm_80: tensor cores add to 1.5 * 2^23 as an integer, whose bits are then that float plus the sum.
 // Exact up to 2^22: 2^13 a group of INT4 products, 2^20 for 64 outlier columns.
@@ -51,25 +53,28 @@ struct Share {
 };
 
 // A stage holds two blocks of weights, a block of the tokens' codes and, for w4a4, their scales.
-template <bool kS4, int kGroups, int kTokens>
+template <Sm80Format kFormat, int kGroups, int kTokens>
 struct Layout {
+  static constexpr bool kNibbles = kFormat != Sm80Format::kW4A8;  // on both sides
   static constexpr int kWarpTokens = kTokens < 64 ? kTokens : 64;
   static constexpr int kThreads = 32 * kRowWarps * (kTokens / kWarpTokens);
   static constexpr int kStages = kTokens > 64 ? 3 : 4;
   static constexpr int kBlockBytes = kScaleOffset + kGroups * w4a8::kScaleBytes;
   static constexpr int kWeightBytes = kRows / w4a8::kBlockRows * kBlockBytes;
-  static constexpr int kActBytes = kTokens * w4a8::kActBlockBytes;  // of outliers; s4: half of it
-  static constexpr int kScaleBytes = kS4 ? kTokens * 4 : 0;
+  static constexpr int kActBytes =
+      kTokens * w4a8::kActBlockBytes;  // of outliers; nibbles: half of it
+  static constexpr int kScaleBytes = kNibbles ? kTokens * 4 : 0;
   static constexpr int kStageBytes = kWeightBytes + kActBytes + kScaleBytes;
   static constexpr int kBytes = kStages * kStageBytes;
 };
 
 // Where the sums of a step's body come together, and what becomes of them.
-template <bool kS4, int kGroups, int kTokens>
+template <Sm80Format kFormat, int kGroups, int kTokens>
 class Tile {
-  using L = Layout<kS4, kGroups, kTokens>;
+  using L = Layout<kFormat, kGroups, kTokens>;
   static constexpr int kColumns = L::kWarpTokens / 8;  // of eight tokens
-  using Sum = std::conditional_t<kS4, float, int32_t>;
+  static constexpr bool kNibbles = L::kNibbles;
+  using Sum = std::conditional_t<kNibbles, float, int32_t>;
 
  public:
   __device__ Tile(const Params& p, const Share& share)
@@ -116,16 +121,16 @@ class Tile {
              L::kBlockBytes);
       }
       const bool body = s < shape_.body_blocks;
-      const int token_bytes = kS4 && body ? w4a4_s4::kActBlockBytes : w4a8::kActBlockBytes;
+      const int token_bytes = kNibbles && body ? w4a4_s4::kActBlockBytes : w4a8::kActBlockBytes;
       const int8_t* x = a.x;
       int64_t block = s;  // of activations
-      if (!body) block = (kS4 ? 0 : shape_.body_blocks) + (s - shape_.body_blocks) / 2;
-      if (kS4 && !body) x += w4a4_s4::outlier_start(shape_, a.capacity);
+      if (!body) block = (kNibbles ? 0 : shape_.body_blocks) + (s - shape_.body_blocks) / 2;
+      if (kNibbles && !body) x += w4a4_s4::outlier_start(shape_, a.capacity);
       // An expert's last tile may reach beyond the buffers.
       const int tokens = min(kTokens, static_cast<int>(a.capacity) - share_.token0);
       copy(to + L::kWeightBytes, x + (block * a.capacity + share_.token0) * token_bytes,
            tokens * token_bytes);
-      if (kS4 && body) {
+      if (kNibbles && body) {
         copy(to + L::kWeightBytes + L::kActBytes, a.x_scales + block * a.capacity + share_.token0,
              tokens * 4);
       }
@@ -165,7 +170,7 @@ class Tile {
   // --- the body
 
   __device__ void add_body(const uint8_t* stage) {
-    if constexpr (kS4) {
+    if constexpr (kNibbles) {
       add_groups(stage);
     } else {
       add_two_level(stage);
@@ -197,6 +202,8 @@ class Tile {
     }
   }
   __device__ void add_groups(const uint8_t* stage) {
+    // Sums of E2M1 are those of its numbers, a quarter of the codes'.
+    constexpr float kProductUnits = kFormat == Sm80Format::kFp4 ? 4.0f : 1.0f;
     uint32_t a[kRowTiles][8];
     float row_scale[kRowTiles][2];
 #pragma unroll
@@ -210,8 +217,8 @@ class Tile {
       }
       const float2 pair =
           __half22float2(*reinterpret_cast<const __half2*>(block + kScaleOffset + thread / 4 * 4));
-      row_scale[r][0] = pair.x;
-      row_scale[r][1] = pair.y;
+      row_scale[r][0] = pair.x * kProductUnits;
+      row_scale[r][1] = pair.y * kProductUnits;
     }
     const auto* token_scales = reinterpret_cast<const float2*>(
         stage + L::kWeightBytes + L::kActBytes + (warp_token_ + 2 * (lane_ % 4)) * 4);
@@ -222,15 +229,30 @@ class Tile {
       const float2 scale = token_scales[4 * j];
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
-        int32_t sum[4] = {kBiasBits, kBiasBits, kBiasBits, kBiasBits};
-        ptx::mma_s4(sum, &a[r][0], b[0], b[1]);
-        ptx::mma_s4(sum, &a[r][4], b[2], b[3]);
+        float sum[4];
+        multiply_group(sum, a[r], b);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          sums_[r][j][e] = fmaf(unbiased(sum[e]), (e % 2 ? scale.y : scale.x) * row_scale[r][e / 2],
-                                sums_[r][j][e]);
+          sums_[r][j][e] =
+              fmaf(sum[e], (e % 2 ? scale.y : scale.x) * row_scale[r][e / 2], sums_[r][j][e]);
         }
       }
+    }
+  }
+  // The sums of a block's 128 columns.
+  __device__ static void multiply_group(float (&sum)[4], const uint32_t (&a)[8],
+                                        const uint32_t (&b)[4]) {
+    if constexpr (kFormat == Sm80Format::kFp4) {
+#pragma unroll
+      for (float& s : sum) s = 0;
+      ptx::mma_e2m1(sum, &a[0], b[0], b[1]);
+      ptx::mma_e2m1(sum, &a[4], b[2], b[3]);
+    } else {
+      int32_t integers[4] = {kBiasBits, kBiasBits, kBiasBits, kBiasBits};
+      ptx::mma_s4(integers, &a[0], b[0], b[1]);
+      ptx::mma_s4(integers, &a[4], b[2], b[3]);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum[e] = unbiased(integers[e]);
     }
   }
   __device__ static float unbiased(int32_t sum) { return __int_as_float(sum) - kBias; }
@@ -254,7 +276,7 @@ class Tile {
     for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        if constexpr (kS4) {
+        if constexpr (kNibbles) {
           for (int r = 0; r < kRowTiles; ++r) v[r][j][e] = sums_[r][j][e];
         } else {
           const int t = near_token(j, e % 2);
@@ -281,7 +303,8 @@ class Tile {
       }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        row_scale[r][h] = kS4 && row(r, h) < p_.args.rows ? share_.row_scales[row(r, h)] : 1.0f;
+        row_scale[r][h] =
+            kNibbles && row(r, h) < p_.args.rows ? share_.row_scales[row(r, h)] : 1.0f;
       }
     }
 #pragma unroll
@@ -312,7 +335,7 @@ class Tile {
       for (int h = 0; h < 2; ++h) {
         const int n = row(r, h);
         if (n >= a.rows) continue;
-        const float scale = kS4 ? 1.0f : share_.row_scales[n];
+        const float scale = kNibbles ? 1.0f : share_.row_scales[n];
         const float bias = share_.bias == nullptr ? 0.0f : share_.bias[n];
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) {
@@ -334,64 +357,65 @@ class Tile {
   Sum sums_[kRowTiles][kColumns][4] = {};
 };
 
-template <bool kS4, int kGroups, int kTokens>
-__global__ __launch_bounds__(Layout<kS4, kGroups, kTokens>::kThreads,
+template <Sm80Format kFormat, int kGroups, int kTokens>
+__global__ __launch_bounds__(Layout<kFormat, kGroups, kTokens>::kThreads,
                              1) void gemm_sm80_kernel(const __grid_constant__ Params p) {
   const GemmArgs& a = p.args;
-  Tile<kS4, kGroups, kTokens>(p, {.weights = a.weights,
-                                  .row_scales = a.row_scales,
-                                  .bias = a.bias,
-                                  .token0 = static_cast<int>(blockIdx.y) * kTokens,
-                                  .first = 0,
-                                  .end = static_cast<int>(a.tokens)})
+  Tile<kFormat, kGroups, kTokens>(p, {.weights = a.weights,
+                                      .row_scales = a.row_scales,
+                                      .bias = a.bias,
+                                      .token0 = static_cast<int>(blockIdx.y) * kTokens,
+                                      .first = 0,
+                                      .end = static_cast<int>(a.tokens)})
       .run();
 }
 
 // The grid's third dimension is the experts; tiles behind an expert's last row have nothing to do.
-template <bool kS4, int kGroups, int kTokens>
-__global__ __launch_bounds__(Layout<kS4, kGroups, kTokens>::kThreads,
+template <Sm80Format kFormat, int kGroups, int kTokens>
+__global__ __launch_bounds__(Layout<kFormat, kGroups, kTokens>::kThreads,
                              1) void gemm_sm80_grouped_kernel(const __grid_constant__ Params p) {
   const int expert = static_cast<int>(blockIdx.z);
   const int first = p.experts.offsets[expert], end = p.experts.offsets[expert + 1];
   const int token0 = first / kTokenStep * kTokenStep + static_cast<int>(blockIdx.y) * kTokens;
   if (first == end || token0 >= end) return;
   const WeightView& w = p.experts.w[expert];
-  Tile<kS4, kGroups, kTokens>(p, {.weights = w.codes,
-                                  .row_scales = w.row_scales,
-                                  .bias = w.bias,
-                                  .token0 = token0,
-                                  .first = first,
-                                  .end = end})
+  Tile<kFormat, kGroups, kTokens>(p, {.weights = w.codes,
+                                      .row_scales = w.row_scales,
+                                      .bias = w.bias,
+                                      .token0 = token0,
+                                      .first = first,
+                                      .end = end})
       .run();
 }
 
-template <bool kS4, int kGroups, int kTokens>
+template <Sm80Format kFormat, int kGroups, int kTokens>
 void start(const Params& p, cudaStream_t stream) {
-  using L = Layout<kS4, kGroups, kTokens>;
+  using L = Layout<kFormat, kGroups, kTokens>;
   const unsigned rows = blocks_for(p.args.rows, kRows);
   if (p.experts.count == 0) {
-    launch(gemm_sm80_kernel<kS4, kGroups, kTokens>, dim3(rows, blocks_for(p.args.tokens, kTokens)),
-           L::kThreads, L::kBytes, p, stream);
+    launch(gemm_sm80_kernel<kFormat, kGroups, kTokens>,
+           dim3(rows, blocks_for(p.args.tokens, kTokens)), L::kThreads, L::kBytes, p, stream);
   } else {
     const int64_t most = p.experts.most_tokens + kTokenStep - 1;
-    launch(gemm_sm80_grouped_kernel<kS4, kGroups, kTokens>,
+    launch(gemm_sm80_grouped_kernel<kFormat, kGroups, kTokens>,
            dim3(rows, blocks_for(most, kTokens), static_cast<unsigned>(p.experts.count)),
            L::kThreads, L::kBytes, p, stream);
   }
 }
 
-template <bool kS4, int kGroups>
+template <Sm80Format kFormat, int kGroups>
 void pick(const Params& p, int64_t tokens, cudaStream_t stream) {
-  if (tokens <= 8) return start<kS4, kGroups, 8>(p, stream);
-  if (tokens <= 64) return start<kS4, kGroups, 32>(p, stream);
-  start<kS4, kGroups, 128>(p, stream);
+  if (tokens <= 8) return start<kFormat, kGroups, 8>(p, stream);
+  if (tokens <= 64) return start<kFormat, kGroups, 32>(p, stream);
+  start<kFormat, kGroups, 128>(p, stream);
 }
 
 void pick(Sm80Format format, const Params& p, int64_t tokens, cudaStream_t stream) {
-  if (format == Sm80Format::kW4A4) return pick<true, 1>(p, tokens, stream);
-  if (p.args.shape.groups == 1) return pick<false, 1>(p, tokens, stream);
-  if (p.args.shape.groups == 2) return pick<false, 2>(p, tokens, stream);
-  pick<false, 4>(p, tokens, stream);
+  if (format == Sm80Format::kW4A4) return pick<Sm80Format::kW4A4, 1>(p, tokens, stream);
+  if (format == Sm80Format::kFp4) return pick<Sm80Format::kFp4, 1>(p, tokens, stream);
+  if (p.args.shape.groups == 1) return pick<Sm80Format::kW4A8, 1>(p, tokens, stream);
+  if (p.args.shape.groups == 2) return pick<Sm80Format::kW4A8, 2>(p, tokens, stream);
+  pick<Sm80Format::kW4A8, 4>(p, tokens, stream);
 }
 
 }  // namespace

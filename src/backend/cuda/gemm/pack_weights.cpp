@@ -115,9 +115,15 @@ void pack_group_scales(const PackedLinear& p, const Shape& shape, int64_t n, uin
 }
 
 void pack_grouped(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  pack_words(p, shape, n, row_blocks, [](uint32_t low, uint32_t high) {
-    return w4a4::sign_magnitudes(spread(low)) | std::rotr(w4a4::sign_magnitudes(spread(high)), 4);
-  });
+  if (p.format.weight.grid == CodeGrid::kE2M1) {
+    pack_words(p, shape, n, row_blocks, [](uint32_t low, uint32_t high) {
+      return w4a4::e2m1_word(spread(low), spread(high));
+    });
+  } else {
+    pack_words(p, shape, n, row_blocks, [](uint32_t low, uint32_t high) {
+      return w4a4::sign_magnitudes(spread(low)) | std::rotr(w4a4::sign_magnitudes(spread(high)), 4);
+    });
+  }
   pack_group_scales(p, shape, n, row_blocks);
 }
 
@@ -243,7 +249,8 @@ Result<GemmWeights> pack_w4a4(const PackedLinear& p) {
 }
 
 Result<GemmWeights> pack_w4a4_s4(const PackedLinear& p) {
-  return pack_w4a4_rows(p, w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
+  const bool alike = p.format.weight.grid == p.format.act.grid;
+  return pack_w4a4_rows(p, alike && w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
 }
 
 namespace {

@@ -3,7 +3,7 @@
 namespace atom::cuda::w4a4 {
 
 std::span<const gemm::KernelEntry> tiles_f16() {
-  static const auto kernels = tiles<__half>();
+  static const auto kernels = tiles<CodeGrid::kInt, __half>();
   return kernels;
 }
 

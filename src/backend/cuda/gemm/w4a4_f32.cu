@@ -3,7 +3,7 @@
 namespace atom::cuda::w4a4 {
 
 std::span<const gemm::KernelEntry> tiles_f32() {
-  static const auto kernels = tiles<float>();
+  static const auto kernels = tiles<CodeGrid::kInt, float>();
   return kernels;
 }
 

@@ -1,6 +1,6 @@
-// Memory layouts of the w4a4 GEMM on INT4 tensor cores (sm_80 to sm_89). Blocks, shapes and
-// outliers are those of w4a8_layout.h; what differs is the body, whose operands are signed nibbles
-// on both sides:
+// Memory layouts of the w4a4 GEMM on INT4 tensor cores (sm_80 to sm_89) and of the FP4 GEMM by
+// mma.sync. Blocks, shapes and outliers are those of w4a8_layout.h; what differs is the body, whose
+// operands are nibbles on both sides, signed integers or E2M1's bits:
 //
 // Weights, a body block of 64 rows x 128 columns:
 //      0     [step 2][thread 128][word 4]   16 bytes a thread for a k-step of 64 columns

@@ -1,21 +1,22 @@
-// gemm_w4a4_sm90a: y = dequant(x4 * w4^T), Atom's 4-bit integers on Hopper's e4m3 tensor cores.
+// gemm_w4a4_sm90a: y = dequant(x4 * w4^T), Atom's 4-bit integers or E2M1 on Hopper's e4m3 tensor
+// cores.
 //   x    [K/128][capacity][128] e4m3 sign and magnitude, swizzled; f32 scales a token a group; int8
 //        outlier columns with a scale a token
 //   w    64 x 128 blocks of 4-bit codes in wgmma's A order with f16 scales a row a group, then s8
 //        outlier blocks with a scale a row (w4a4_layout.h)
-//   y    [M, N] f16, bf16 or f32
-// Work: a CTA's tile is 128 channels x tokens (pipeline.cuh, consumer.cuh); two warpgroups each own
-// 64 channels:
+//   y    [M, N] f16 or f32
+// Work: a CTA's tile is 64 channels a warpgroup x tokens (pipeline.cuh, consumer.cuh):
 //
 //   HBM -> L2 -> shared: codes --LDS.128--> registers --masks, rotate, add--> e4m3 A operand
 //                shared: x (swizzled) --------------------------------------> e4m3 B operand
 //                                       sums of a group and up to 64 tokens
 //                          values += sums * (row scale * token scale), f32
 //
-// Codes and their products are small integers, so that the tensor cores' 14-bit sums of a group are
-// exact. That leaves a multiplication and a multiply-add for each sum, two issue slots where the
-// products of 128 columns take four, so the sums of one chunk of tokens are scaled while the
-// products of the next run; the scales are in registers before the products are waited for.
+// Codes and their products are small integers, so that the tensor cores' 14-bit sums are exact: of
+// a group, or with E2M1 of 64 columns at most. That leaves a multiplication and a multiply-add for
+// each sum, two issue slots where the products of 128 columns take four, so the sums of one chunk
+// of tokens are scaled while the products of the next run; the scales are in registers before the
+// products are waited for.
 // Requires: K padded to blocks with zero codes; sm_90a.   Rounds: sums of groups in f32; to y's
 // type once.   Bound: HBM for few tokens; then the scaling and the board's power.
 #pragma once
@@ -27,19 +28,43 @@ namespace atom::cuda::w4a4 {
 
 using w4a8::kScaleBytes, w4a8::kScaleOffset;
 
-static_assert(w4a8::kBlockCols * 8 * kMostCode <= kMostGroupSum);
+// Sums of so many columns stay below the limit, whatever the codes: E2M1's reach 12 * 15 a column,
+// and with E2M1 on both sides 128 columns would reach 18432.
+template <CodeGrid kGrid>
+inline constexpr int kExactColumns = kGrid == CodeGrid::kE2M1 ? 64 : 128;
+static_assert(kExactColumns<CodeGrid::kInt> * 8 * kMostCode <= kMostGroupSum);
+static_assert(kExactColumns<CodeGrid::kE2M1> * kMostE2M1 * kMostCode <= kMostGroupSum);
 
-// Four codes of a word, masked out, as e4m3: -(m + 1) where the sign is set.
-__device__ inline uint32_t operand(uint32_t codes) {
-  const uint32_t masked = codes & 0x87878787u;
-  return masked + ((masked & 0x80808080u) >> 7);
-}
+// The codes of a word as e4m3, of its own columns and of those 16 further.
+template <CodeGrid kGrid>
+struct Operands;
+
+template <>
+struct Operands<CodeGrid::kInt> {
+  static constexpr float kWeightUnit = kUnit;
+  // -(m + 1) where the sign is set.
+  __device__ static uint32_t own(uint32_t word) {
+    const uint32_t masked = word & 0x87878787u;
+    return masked + ((masked & 0x80808080u) >> 7);
+  }
+  __device__ static uint32_t further(uint32_t word) { return own(__funnelshift_l(word, word, 4)); }
+};
+
+template <>
+struct Operands<CodeGrid::kE2M1> {
+  static constexpr float kWeightUnit = kE2M1Unit;
+  __device__ static uint32_t own(uint32_t word) { return word & 0x9c9c9c9cu; }
+  __device__ static uint32_t further(uint32_t word) {
+    return (word << 2 & 0x8c8c8c8cu) | (word >> 2 & 0x10101010u);
+  }
+};
 
 // One thread's part of a 64 x 128 body block.
-template <int kGroups>
+template <int kGroups, CodeGrid kGrid>
 struct Block {
+  static constexpr float kScale = 1 / (kUnit * Operands<kGrid>::kWeightUnit);
   uint32_t a[4][4];             // the A fragments of its k-steps
-  float row_scale[kGroups][2];  // of rows l/4 and l/4 + 8, for sums in units of kUnit^2
+  float row_scale[kGroups][2];  // of rows l/4 and l/4 + 8, for sums in the operands' units
 
   __device__ void load(const uint8_t* block, int thread) {
 #pragma unroll
@@ -48,8 +73,8 @@ struct Block {
       const uint32_t words[4] = {q.x, q.y, q.z, q.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        a[2 * half + i / 2][i % 2] = operand(words[i]);
-        a[2 * half + i / 2][2 + i % 2] = operand(__funnelshift_l(words[i], words[i], 4));
+        a[2 * half + i / 2][i % 2] = Operands<kGrid>::own(words[i]);
+        a[2 * half + i / 2][2 + i % 2] = Operands<kGrid>::further(words[i]);
       }
     }
 #pragma unroll
@@ -57,8 +82,8 @@ struct Block {
       const auto pair = *reinterpret_cast<const __half2*>(block + kScaleOffset + g * kScaleBytes +
                                                           thread / 4 * 4);
       const float2 scales = __half22float2(pair);
-      row_scale[g][0] = scales.x * (1 / (kUnit * kUnit));
-      row_scale[g][1] = scales.y * (1 / (kUnit * kUnit));
+      row_scale[g][0] = scales.x * kScale;
+      row_scale[g][1] = scales.y * kScale;
     }
 #pragma unroll
     for (int k = 0; k < 4; ++k) ptx::keep(a[k]);
@@ -83,9 +108,9 @@ struct TokenScales {
   }
 };
 
-template <class K>
-class Math : public gemm::Consumer<K, Math<K>> {
-  using Base = gemm::Consumer<K, Math<K>>;
+template <class K, CodeGrid kGrid>
+class Math : public gemm::Consumer<K, Math<K, kGrid>> {
+  using Base = gemm::Consumer<K, Math<K, kGrid>>;
   using Base::acts, Base::kAcc, Base::kRows, Base::release, Base::ring_, Base::sums_, Base::thread_,
       Base::wait_full, Base::weights;
   using typename Base::C, typename Base::L;
@@ -93,8 +118,12 @@ class Math : public gemm::Consumer<K, Math<K>> {
   static constexpr int kGroups = K::groups;
   static constexpr int kChunk = C::tokens < 64 ? C::tokens : 64;  // tokens scaled at a time
   static constexpr int kChunks = C::tokens / kChunk;
-  static constexpr int kUnits = kChunks * kGroups;  // of a block: one group of one chunk
-  static constexpr int kSteps = 4 / kGroups;        // k-steps of a unit
+  // A unit is what is summed at a time: a group of one chunk, or a part of it.
+  static constexpr int kWholeBlock = w4a8::kBlockCols / kExactColumns<kGrid>;
+  static constexpr int kParts = kWholeBlock > kGroups ? kWholeBlock / kGroups : 1;
+  static constexpr int kPasses = kGroups * kParts;  // of a chunk through a block's columns
+  static constexpr int kUnits = kChunks * kPasses;  // of a block
+  static constexpr int kSteps = 4 / kPasses;        // k-steps of a unit
   using Mma = ptx::WgmmaE4M3<kChunk>;
   // Two warpgroups leave registers for the sums of two units: one is scaled while the other's
   // products run. Three do that for each other.
@@ -121,13 +150,13 @@ class Math : public gemm::Consumer<K, Math<K>> {
   // compiler serializes them.
   template <int kBlocks>
   __device__ void add_blocks() {
-    Block<kGroups> block[kBlocks];
+    Block<kGroups, kGrid> block[kBlocks];
     int stage[kBlocks] = {};
     float group_sums[kOverlap ? 2 : 1][kChunk / 2];
     TokenScales<kChunk> token_scales;
     // Unit i of all: of its sums, the group's part of the values.
     const auto scale = [&](int i) {
-      const int b = i / kUnits, chunk = i % kUnits / kGroups, g = i % kGroups;
+      const int b = i / kUnits, chunk = i % kUnits / kPasses, g = i % kPasses / kParts;
       const float* r = block[b].row_scale[g];
 #pragma unroll
       for (int e = 0; e < kChunk / 2; ++e) {
@@ -142,7 +171,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
     };
 #pragma unroll
     for (int i = 0; i < kBlocks * kUnits; ++i) {
-      const int b = i / kUnits, chunk = i % kUnits / kGroups, g = i % kGroups;
+      const int b = i / kUnits, chunk = i % kUnits / kPasses, g = i % kPasses / kParts;
       if (i % kUnits == 0) {
         wait_full();
         block[b].load(weights(0), thread_);
@@ -155,8 +184,9 @@ class Math : public gemm::Consumer<K, Math<K>> {
       ptx::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < kSteps; ++k) {
-        Mma::issue(group_sums[kOverlap ? i % 2 : 0], block[b].a[g * kSteps + k],
-                   x + static_cast<uint64_t>(2 * (g * kSteps + k)), k > 0);
+        const int step = i % kPasses * kSteps + k;
+        Mma::issue(group_sums[kOverlap ? i % 2 : 0], block[b].a[step],
+                   x + static_cast<uint64_t>(2 * step), k > 0);
       }
       ptx::wgmma_commit();
       if (kOverlap && i > 0) {
@@ -174,7 +204,8 @@ class Math : public gemm::Consumer<K, Math<K>> {
   }
 };
 
-// Every group's sum is scaled as it is done.
+// Every group's sum is scaled as it is done. kGrid: of the weights.
+template <CodeGrid kGrid>
 struct Format {
   using Acc = float;
   static constexpr bool kTokenGroupScales = true, kRowScaleLast = false;
@@ -190,7 +221,7 @@ struct Format {
     return w4a8::kScaleOffset + kGroups * w4a8::kScaleBytes;
   }
   template <class K>
-  using Math = w4a4::Math<K>;
+  using Math = w4a4::Math<K, kGrid>;
 };
 
 }  // namespace atom::cuda::w4a4

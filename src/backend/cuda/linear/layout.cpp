@@ -23,15 +23,15 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
     const bool rows = w.group == 0 && w.outliers == 0 && format.act.group == 0;
     return rows && channels <= kMostSumChannels ? LinearLayout::kW8A8 : LinearLayout::kRows;
   }
-  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4 ||
-      w.grid != CodeGrid::kInt) {
+  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4) {
     return LinearLayout::kRows;
   }
   if (chip.hopper) return LinearLayout::kW4A4;
-  // Nibbles hold -8..7.
-  const bool nibbles =
-      whole_blocks && format.act.rule != ActRule::kAsymmetric && format.act.grid == CodeGrid::kInt;
-  return chip.int4_mma && nibbles ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
+  // Nibbles hold -8..7, or E2M1 on both sides.
+  const bool nibbles = whole_blocks && format.act.rule != ActRule::kAsymmetric &&
+                       format.act.grid == w.grid;
+  const bool multiplies = w.grid == CodeGrid::kE2M1 || chip.int4_mma;
+  return nibbles && multiplies ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
 }
 
 bool takes_halves(const LinearFormat& format) {

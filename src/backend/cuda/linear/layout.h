@@ -13,7 +13,7 @@ enum class LinearLayout : uint8_t {
   kW4A8,    // gemm/w4a8_layout.h
   kW8A8,    // gemm/w4a8_layout.h, wide blocks
   kW4A4,    // gemm/w4a4_layout.h
-  kW4A4S4,  // gemm/w4a4_s4_layout.h
+  kW4A4S4,  // gemm/w4a4_s4_layout.h, integers or E2M1
   kW4A16,   // gemm/w4a16_layout.h: activations are halves
 };
 

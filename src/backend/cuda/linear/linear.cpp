@@ -18,7 +18,7 @@ void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* wo
   gemm.bias = w.bias;
   gemm.accumulate = args.accumulate;
   if (kernels.hopper) return must(launch_gemm(gemm, choose_gemm(gemm), stream));
-  must(launch_gemm_sm80(sm80_format(w.layout), gemm, stream));
+  must(launch_gemm_sm80(sm80_format(w), gemm, stream));
 }
 
 }  // namespace
@@ -33,13 +33,13 @@ bool readable(const LinearFormat& acts, const LinearFormat& linear) {
 
 namespace {
 
-GemmFormat gemm_format(LinearLayout layout) {
-  switch (layout) {
+GemmFormat gemm_format(const WeightView& w) {
+  switch (w.layout) {
     case LinearLayout::kW8A8:
       return GemmFormat::kW8A8;
     case LinearLayout::kW4A4:
     case LinearLayout::kW4A4S4:
-      return GemmFormat::kW4A4;
+      return w.format.grid == CodeGrid::kE2M1 ? GemmFormat::kFp4 : GemmFormat::kW4A4;
     case LinearLayout::kW4A16:
       return GemmFormat::kW4A16;
     case LinearLayout::kW4A8:
@@ -54,7 +54,7 @@ GemmFormat gemm_format(LinearLayout layout) {
 GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens, CudaTensor& y,
                    void* workspace) {
   const bool halves = w.layout == LinearLayout::kW4A16;
-  return {.format = gemm_format(w.layout),
+  return {.format = gemm_format(w),
           .rows = w.rows,
           .tokens = tokens,
           .capacity = x.places.capacity,
@@ -68,8 +68,9 @@ GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens
           .workspace = workspace};
 }
 
-Sm80Format sm80_format(LinearLayout layout) {
-  return layout == LinearLayout::kW4A4S4 ? Sm80Format::kW4A4 : Sm80Format::kW4A8;
+Sm80Format sm80_format(const WeightView& w) {
+  if (w.layout != LinearLayout::kW4A4S4) return Sm80Format::kW4A8;
+  return w.format.grid == CodeGrid::kE2M1 ? Sm80Format::kFp4 : Sm80Format::kW4A4;
 }
 
 void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const VendorProducts& vendor,

@@ -18,7 +18,7 @@ bool readable(const LinearFormat& acts, const LinearFormat& linear);
 // What a GEMM works on where weights are blocks, but for the weights themselves.
 GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens, CudaTensor& y,
                    void* workspace);
-Sm80Format sm80_format(LinearLayout layout);
+Sm80Format sm80_format(const WeightView& w);
 
 // The linear of ops/backend.h. All operands are the CUDA backend's own and made for `kernels`.
 // gemm_workspace: scratch of gemm_workspace_bytes(), shared by the launches of one stream and

@@ -8,6 +8,7 @@
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
 #include "backend/cuda/linear/weight_view.h"
+#include "tensor/packing.h"
 
 namespace atom::cuda {
 
@@ -59,10 +60,14 @@ __device__ inline float blocked_value(const WeightView& w, int n, int k) {
   }
   int code = 0;
   if (w.layout == LinearLayout::kW4A4) {
-    code = w4a4::code_in(*reinterpret_cast<const uint32_t*>(word), p.byte, p.col_half);
+    const uint32_t codes = *reinterpret_cast<const uint32_t*>(word);
+    code = w.format.grid == CodeGrid::kE2M1
+               ? e2m1_code(w4a4::e2m1_bits_in(codes, p.byte, p.col_half))
+               : w4a4::code_in(codes, p.byte, p.col_half);
   } else {
     const w4a4_s4::NibblePlace place = w4a4_s4::weight_place(row, in_block);
-    code = ((block[place.byte] >> place.shift & 15) ^ 8) - 8;
+    const int nibble = block[place.byte] >> place.shift & 15;
+    code = w.format.grid == CodeGrid::kE2M1 ? e2m1_code(nibble) : (nibble ^ 8) - 8;
   }
   return static_cast<float>(code) * half_bits(*reinterpret_cast<const uint16_t*>(scale));
 }

@@ -61,6 +61,42 @@ __device__ inline void mma_s4(int32_t* d, const uint32_t* a, uint32_t b0, uint32
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Four E2M1 numbers, nibbles of the low 16 bits, as the bytes that twice each of them is.
+__device__ inline uint32_t e2m1_bytes(uint32_t nibbles) {
+  const uint32_t magnitudes = __byte_perm(0x03020100u, 0x0c080604u, nibbles & 0x7777u);
+  uint32_t signs = nibbles & 0x8888u;
+  signs = (signs | signs << 8) & 0x00880088u;
+  signs = (signs | signs << 4) & 0x08080808u;
+  const uint32_t negative = (signs >> 3) * 0xffu;
+  return __vsub4(magnitudes ^ negative, negative);
+}
+
+// D[16, 8] += A[16, 64] * B[64, 8], E2M1 with f32 sums; fragments as those of mma_s4. One
+// instruction on sm_120; other chips multiply bytes.
+__device__ inline void mma_e2m1(float (&d)[4], const uint32_t* a, uint32_t b0, uint32_t b1) {
+#if defined(__CUDA_ARCH_FEAT_SM120_ALL)
+  constexpr uint32_t kOnes = 0x38383838u;  // block scales of e4m3, whichever threads give them
+  asm volatile(
+      "mma.sync.aligned.kind::mxf4nvf4.block_scale.scale_vec::4X.m16n8k64.row.col.f32.e2m1.e2m1."
+      "f32.ue4m3 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3}, {%10}, {0, 0}, "
+      "{%10}, {0, 0};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(kOnes));
+#else
+  // Columns meet in any order that is the same for a and b: here the low halves of words, then the
+  // high ones.
+  int32_t sums[4] = {};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint32_t bytes[4] = {e2m1_bytes(a[0] >> (16 * half)), e2m1_bytes(a[1] >> (16 * half)),
+                               e2m1_bytes(a[2] >> (16 * half)), e2m1_bytes(a[3] >> (16 * half))};
+    mma_s8<false>(sums, bytes, e2m1_bytes(b0 >> (16 * half)), e2m1_bytes(b1 >> (16 * half)));
+  }
+#pragma unroll
+  for (int e = 0; e < 4; ++e) d[e] += 0.25f * static_cast<float>(sums[e]);
+#endif
+}
+
 // Four 8x8 matrices of 16-bit values, or 8 rows of 16 bytes; lane i gives the address of row i % 8
 // of matrix i / 8 and gets 4 bytes of row i / 4 of each, the (i % 4)th.
 __device__ inline void load_matrix(uint32_t address, uint32_t (&m)[4]) {

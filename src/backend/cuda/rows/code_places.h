@@ -16,15 +16,17 @@
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
 #include "backend/cuda/gemm/w4a8_layout.h"
 #include "backend/cuda/linear/layout.h"
+#include "tensor/packing.h"
 
 namespace atom::cuda {
 
 struct CodePlaces {
   LinearLayout layout = LinearLayout::kRows;
-  int64_t stride = 0;          // kRows: bytes, or halves, of a token
-  int64_t capacity = 0;        // others: tokens that buffers are laid out for
-  int64_t outlier_offset = 0;  // columns before the outliers: of a row, or of whole blocks
-  w4a8::Shape shape;           // of blocks
+  CodeGrid grid = CodeGrid::kInt;  // of nibbles
+  int64_t stride = 0;              // kRows: bytes, or halves, of a token
+  int64_t capacity = 0;            // others: tokens that buffers are laid out for
+  int64_t outlier_offset = 0;      // columns before the outliers: of a row, or of whole blocks
+  w4a8::Shape shape;               // of blocks
 
   constexpr bool blocked() const { return layout != LinearLayout::kRows; }
 
@@ -49,7 +51,7 @@ struct CodePlaces {
     if (layout == LinearLayout::kW4A4) return w4a4::code_of(static_cast<uint8_t>(stored));
     if (layout == LinearLayout::kW4A4S4) {
       const int nibble = stored >> (column % 2 * 4) & 15;
-      return (nibble ^ 8) - 8;
+      return grid == CodeGrid::kE2M1 ? e2m1_code(nibble) : (nibble ^ 8) - 8;
     }
     return stored;
   }

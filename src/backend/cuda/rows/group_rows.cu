@@ -1,4 +1,5 @@
-// group_rows: rows become 4-bit codes with a scale a group, the inputs of w4a4 linears.
+// group_rows: rows become 4-bit codes, integers or E2M1, with a scale a group, the inputs of w4a4
+// linears.
 //   x [T, K] (or [T, 2K] for SiLU) -> sign and magnitude in the GEMM's swizzled blocks, f32 scales
 //   [block groups][capacity] (w4a4_layout.h), INT8 outliers with a scale a token
 // Work: items of a warp, which share nothing: of each token some blocks of 128 columns, and its
@@ -76,6 +77,7 @@ struct SiluRow {
 };
 
 // A group's scale with its bounds as floats.
+template <CodeGrid kGrid>
 struct Scale {
   float scale, inverse, low, high;
 
@@ -86,7 +88,8 @@ struct Scale {
         high(static_cast<float>(g.high)) {}
   // The code as a float that holds it in its low bits.
   __device__ float rounded(float v) const {
-    return fminf(fmaxf(v * inverse, low), high) + kRounder;
+    const float place = fminf(fmaxf(v * inverse, low), high);
+    return (kGrid == CodeGrid::kE2M1 ? numerics::nearest_e2m1(place) : place) + kRounder;
   }
   // Four codes in the bytes of a word, in two's complement.
   __device__ uint32_t codes(float4 v) const {
@@ -114,7 +117,7 @@ __device__ void store_scale(const QuantizeParams& p, int token, int g, float sca
 }
 
 // A block of 128 columns.
-template <int kGroup, class Row>
+template <int kGroup, CodeGrid kGrid, class Row>
 __device__ void quantize_block(const QuantizeParams& p, const Row& row, int token, int block,
                                int lane) {
   constexpr int kLanes = kGroup / 4;  // of a group
@@ -128,7 +131,8 @@ __device__ void quantize_block(const QuantizeParams& p, const Row& row, int toke
     low = fminf(low, __shfl_xor_sync(0xffffffffu, low, lanes));
     high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
   }
-  const Scale scale(numerics::group_scale(low, high, p.format.bits, p.format.rule, p.format.clip));
+  const Scale<kGrid> scale(
+      numerics::group_scale(low, high, p.format.bits, p.format.rule, p.format.clip, kGrid));
   *reinterpret_cast<uint32_t*>(codes_at(p, token, block, 4 * lane)) = operand_bytes(scale.codes(v));
   if (lane % kLanes == 0) store_scale(p, token, k / kGroup, scale.scale);
 }
@@ -143,7 +147,7 @@ __device__ numerics::GroupScale search(const QuantizeParams& p, const float (&v)
   for (int c = 0; c < kClips; ++c) {
     const numerics::GroupScale g =
         numerics::group_scale(low, high, p.format.bits, p.format.rule, p.clips[c]);
-    const Scale scale(g);
+    const Scale<CodeGrid::kInt> scale(g);
     float errors[8] = {};
 #pragma unroll
     for (int run = 0; run < 2; ++run) {
@@ -206,7 +210,7 @@ __device__ void quantize_searching(const QuantizeParams& p, const Row& row, int 
   }
   low = fminf(low, __shfl_xor_sync(0xffffffffu, low, 16));
   high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 16));
-  const Scale scale(search(p, v, low, high));
+  const Scale<CodeGrid::kInt> scale(search(p, v, low, high));
   const int block = first_block + group / 4;
   if (block >= p.places.shape.body_blocks) return;
 #pragma unroll
@@ -229,7 +233,8 @@ __device__ void quantize_outliers(const QuantizeParams& p, const Row& row, int t
     most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
   }
   most = warp_max(most);
-  const Scale scale(numerics::group_scale(-most, most, 8, ActRule::kSymmetric, 1.0f));
+  const Scale<CodeGrid::kInt> scale(
+      numerics::group_scale(-most, most, 8, ActRule::kSymmetric, 1.0f));
   for (int k = p.body + 4 * lane; k < p.channels; k += 128) {
     const int column = k - p.body, block = p.places.shape.body_blocks + column / w4a8::kBlockCols;
     *reinterpret_cast<uint32_t*>(codes_at(p, token, block, column % w4a8::kBlockCols)) =
@@ -246,7 +251,7 @@ __host__ __device__ inline int items_of_token(const QuantizeParams& p) {
 }
 
 // Outliers first, whose columns take two turns. kGroup 0: groups of 32 with search.
-template <int kGroup, class Row>
+template <int kGroup, CodeGrid kGrid, class Row>
 __device__ void quantize_item(const QuantizeParams& p, const Row& row, int token, int item,
                               int lane, float* staging) {
   if (p.outlier_kind == OutlierKind::kInt8 && --item < 0) {
@@ -255,7 +260,7 @@ __device__ void quantize_item(const QuantizeParams& p, const Row& row, int token
   if constexpr (kGroup == 0) {
     quantize_searching(p, row, token, item * kSearchBlocks, lane, staging);
   } else {
-    quantize_block<kGroup>(p, row, token, item, lane);
+    quantize_block<kGroup, kGrid>(p, row, token, item, lane);
   }
 }
 
@@ -263,7 +268,7 @@ constexpr int staged_floats(int group, int threads) {
   return group == 0 ? threads / 32 * kStagedFloats : 4;
 }
 
-template <int kGroup, int kThreads>
+template <int kGroup, CodeGrid kGrid, int kThreads>
 __global__ __launch_bounds__(kThreads) void group_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
   __shared__ float squares[kNormWarps];
@@ -300,12 +305,12 @@ __global__ __launch_bounds__(kThreads) void group_rows_kernel(
   }
   const int items = items_of_token(p);
   for (int item = warp; item < items; item += kThreads / 32) {
-    quantize_item<kGroup>(p, gathered, token, item, lane,
-                          staging + (kGroup == 0 ? warp * kStagedFloats : 0));
+    quantize_item<kGroup, kGrid>(p, gathered, token, item, lane,
+                                 staging + (kGroup == 0 ? warp * kStagedFloats : 0));
   }
 }
 
-template <int kGroup, class In>
+template <int kGroup, CodeGrid kGrid, class In>
 __global__ __launch_bounds__(kSiluThreads) void group_silu_kernel(
     const __grid_constant__ QuantizeParams p) {
   __shared__ __align__(16) float staging[staged_floats(kGroup, kSiluThreads)];
@@ -316,30 +321,30 @@ __global__ __launch_bounds__(kSiluThreads) void group_silu_kernel(
   const auto token = static_cast<int>(item / items);
   if (token >= p.tokens) return;
   const In* gate = static_cast<const In*>(p.x) + static_cast<int64_t>(token) * 2 * p.channels;
-  quantize_item<kGroup>(p, SiluRow<In>{.gate = gate, .up = gate + p.channels}, token,
-                        static_cast<int>(item % items), static_cast<int>(threadIdx.x) % 32,
-                        staging + (kGroup == 0 ? warp * kStagedFloats : 0));
+  quantize_item<kGroup, kGrid>(p, SiluRow<In>{.gate = gate, .up = gate + p.channels}, token,
+                               static_cast<int>(item % items), static_cast<int>(threadIdx.x) % 32,
+                               staging + (kGroup == 0 ? warp * kStagedFloats : 0));
 }
 
-template <int kGroup>
+template <int kGroup, CodeGrid kGrid>
 void start(const QuantizeParams& p, cudaStream_t stream) {
   const dim3 tokens(static_cast<unsigned>(p.tokens));
   const int64_t row_bytes = int64_t{p.channels} * 4;
   if (p.source != RowSource::kSilu) {
     if (p.tokens > kFewTokens) {
-      launch_chained(group_rows_kernel<kGroup, 256>, tokens, 256, row_bytes, p, stream);
+      launch_chained(group_rows_kernel<kGroup, kGrid, 256>, tokens, 256, row_bytes, p, stream);
     } else if constexpr (kGroup == 0) {  // more warps would need more shared memory than a chip has
-      launch_chained(group_rows_kernel<kGroup, 512>, tokens, 512, row_bytes, p, stream);
+      launch_chained(group_rows_kernel<kGroup, kGrid, 512>, tokens, 512, row_bytes, p, stream);
     } else {
-      launch_chained(group_rows_kernel<kGroup, 1024>, tokens, 1024, row_bytes, p, stream);
+      launch_chained(group_rows_kernel<kGroup, kGrid, 1024>, tokens, 1024, row_bytes, p, stream);
     }
     return;
   }
   const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kSiluThreads / 32));
   if (p.halves) {
-    launch_chained(group_silu_kernel<kGroup, __half>, grid, kSiluThreads, 0, p, stream);
+    launch_chained(group_silu_kernel<kGroup, kGrid, __half>, grid, kSiluThreads, 0, p, stream);
   } else {
-    launch_chained(group_silu_kernel<kGroup, float>, grid, kSiluThreads, 0, p, stream);
+    launch_chained(group_silu_kernel<kGroup, kGrid, float>, grid, kSiluThreads, 0, p, stream);
   }
 }
 
@@ -347,17 +352,21 @@ void start(const QuantizeParams& p, cudaStream_t stream) {
 
 bool serves_group_rows(const QuantizeParams& p) {
   const int width = w4a8::kBlockCols / p.places.shape.groups;
-  return p.places.layout == LinearLayout::kW4A4 && p.format.grid == CodeGrid::kInt &&
-         p.group == width && p.channels % 8 == 0 && (!p.format.search || p.group == kSearchGroup) &&
-         p.value_count == 0 &&
+  const bool searches = p.format.grid == CodeGrid::kInt && p.group == kSearchGroup;
+  return p.places.layout == LinearLayout::kW4A4 && p.group == width && p.channels % 8 == 0 &&
+         (!p.format.search || searches) && p.value_count == 0 &&
          (p.source == RowSource::kSilu || (!p.halves && p.channels <= kMostGatheredChannels));
 }
 
 void launch_group_rows(const QuantizeParams& p, cudaStream_t stream) {
-  if (p.format.search) return start<0>(p, stream);
-  if (p.group == 32) return start<32>(p, stream);
-  if (p.group == 64) return start<64>(p, stream);
-  start<128>(p, stream);
+  if (p.format.search) return start<0, CodeGrid::kInt>(p, stream);
+  const auto start_with = [&]<CodeGrid kGrid>() {
+    if (p.group == 32) return start<32, kGrid>(p, stream);
+    if (p.group == 64) return start<64, kGrid>(p, stream);
+    start<128, kGrid>(p, stream);
+  };
+  if (p.format.grid == CodeGrid::kE2M1) return start_with.operator()<CodeGrid::kE2M1>();
+  start_with.operator()<CodeGrid::kInt>();
 }
 
 }  // namespace atom::cuda

@@ -30,8 +30,13 @@ __device__ void store_codes(const QuantizeParams& p, int token, int64_t column, 
   int8_t* to = p.codes + p.places.byte(token, column);
   const bool in_body = column < p.places.outlier_offset;
   if (in_body && p.places.layout == LinearLayout::kW4A4S4) {
-    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(
-        (code[0] & 15) | (code[1] & 15) << 4 | (code[2] & 15) << 8 | (code[3] & 15) << 12);
+    uint32_t nibbles = 0;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int nibble = p.places.grid == CodeGrid::kE2M1 ? e2m1_bits(code[e]) : code[e] & 15;
+      nibbles |= static_cast<uint32_t>(nibble) << (4 * e);
+    }
+    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(nibbles);
     return;
   }
   const bool operands = in_body && p.places.layout == LinearLayout::kW4A4;

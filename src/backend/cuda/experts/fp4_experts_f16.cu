@@ -1,0 +1,10 @@
+#include "backend/cuda/gemm/w4a4_tiles.cuh"
+
+namespace atom::cuda::w4a4 {
+
+std::span<const gemm::KernelEntry> fp4_experts_f16() {
+  static const auto kernels = expert_tiles<CodeGrid::kE2M1, __half>();
+  return kernels;
+}
+
+}  // namespace atom::cuda::w4a4
