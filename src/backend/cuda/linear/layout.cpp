@@ -28,8 +28,8 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
   }
   if (chip.hopper) return LinearLayout::kW4A4;
   // Nibbles hold -8..7, or E2M1 on both sides.
-  const bool nibbles = whole_blocks && format.act.rule != ActRule::kAsymmetric &&
-                       format.act.grid == w.grid;
+  const bool nibbles =
+      whole_blocks && format.act.rule != ActRule::kAsymmetric && format.act.grid == w.grid;
   const bool multiplies = w.grid == CodeGrid::kE2M1 || chip.int4_mma;
   return nibbles && multiplies ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
 }
