@@ -353,8 +353,9 @@ void start(const QuantizeParams& p, cudaStream_t stream) {
 bool serves_group_rows(const QuantizeParams& p) {
   const int width = w4a8::kBlockCols / p.places.shape.groups;
   const bool searches = p.format.grid == CodeGrid::kInt && p.group == kSearchGroup;
-  return p.places.layout == LinearLayout::kW4A4 && p.group == width && p.channels % 8 == 0 &&
-         (!p.format.search || searches) && p.value_count == 0 &&
+  return p.places.layout == LinearLayout::kW4A4 && p.format.scales == GroupScales::kFloat &&
+         p.group == width && p.channels % 8 == 0 && (!p.format.search || searches) &&
+         p.value_count == 0 &&
          (p.source == RowSource::kSilu || (!p.halves && p.channels <= kMostGatheredChannels));
 }
 
