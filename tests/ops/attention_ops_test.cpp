@@ -143,6 +143,28 @@ TEST(Attention, ResultsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
+// On a GPU sequences with one new token may run beside a longer chunk, straight behind the kernel
+// that writes queries and pages: nobody may begin before it, nor see what is not finished.
+TEST(Attention, SingleTokensBesideALongerChunk) {
+  for (const KvFormat& format :
+       {KvFormat{.kind = KvKind::kF16}, KvFormat{.kind = KvKind::kInt, .bits = 4}}) {
+    const AttentionCase c = {.sequences = {{5, 1}, {700, 90}, {160, 1}, {0, 2}, {31, 1}},
+                             .format = format,
+                             .head_dim = 128};
+    const AttentionData data(c);
+    const Matrix want = AttentionRun(ref_backend(), c, data).run().out;
+    for (Backend* backend : other_backends()) {
+      SCOPED_TRACE(backend->detail());
+      AttentionRun run(*backend, c, data);
+      run.append(data.past, data.past_qkv);
+      for (int round = 0; round < 5; ++round) {
+        const auto q = run.append(data.now, data.qkv);
+        expect_close(run.attend(data.now, *q), want, kAttentionLimit);
+      }
+    }
+  }
+}
+
 // --- closed forms, on ref as on the others
 
 // Chunks of any size are the same computation. Queries of a chunk may be blocked differently, which

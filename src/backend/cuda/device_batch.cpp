@@ -61,6 +61,10 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
     ++index;
   };
   for (const SequenceSlice& slice : batch.sequences) add(slice);
+  // Long ones first: what runs last, with the chip no longer full, is short.
+  const auto decode = part(Part::kDecodeList), past = part(Part::kPast);
+  std::stable_sort(decode, decode + decode_items_,
+                   [&](int32_t a, int32_t b) { return past[a] > past[b]; });
   longest_decode_ = round_up_coarsely(longest_decode_);
   if (draws == draws_ && tokens == tokens_ && packed_ == sent_) return {};
   draws_ = draws;

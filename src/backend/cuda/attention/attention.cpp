@@ -60,6 +60,16 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
     attention::launch_exact(params, stream);
     return;
   }
+  // Chunks first: their few, long CTAs are done by the time that decode attention, which starts
+  // beside them, has the chip to itself.
+  if (!work.chunks.empty()) {
+    const int columns = attention::chunk_columns(params.cache.layout.head_dim);
+    int tiles = 0;
+    for (const int32_t count : work.chunks) tiles += (count * group + columns - 1) / columns;
+    params.items = work.chunk_list;
+    params.item_count = static_cast<int>(work.chunks.size());
+    chunk(params, tiles, stream);
+  }
   if (work.decode_items > 0) {
     ATOM_CHECK(params.cache.page_stride <= UINT32_MAX, "a page of more than 4 GB");
     const int64_t pairs = work.decode_items * params.cache.kv_heads;
@@ -73,18 +83,11 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
                         : choose_splits(pairs, (tokens + 15) / 16);
     // Splits that fit in a cluster are merged there, more through memory.
     params.cluster = params.splits <= attention::kMostCluster ? params.splits : 1;
+    params.beside_chunks = !work.chunks.empty();
     auto* bytes = static_cast<uint8_t*>(workspace);
     params.counters = reinterpret_cast<uint32_t*>(bytes);
     params.partials = reinterpret_cast<float*>(bytes + counter_bytes());
     decode(params, stream);
-  }
-  if (!work.chunks.empty()) {
-    const int columns = attention::chunk_columns(params.cache.layout.head_dim);
-    int tiles = 0;
-    for (const int32_t count : work.chunks) tiles += (count * group + columns - 1) / columns;
-    params.items = work.chunk_list;
-    params.item_count = static_cast<int>(work.chunks.size());
-    chunk(params, tiles, stream);
   }
 }
 

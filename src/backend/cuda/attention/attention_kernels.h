@@ -45,6 +45,7 @@ struct Params {
   int window = 0;
   int splits = 1;                // decode: parts of a sequence
   int cluster = 1;               // decode: splits that a cluster of CTAs merges; divides splits
+  bool beside_chunks = false;    // decode: the launch before is of the chunks of the same batch
   float* partials = nullptr;     // decode: [item][kv head][split / cluster][partial_floats]
   uint32_t* counters = nullptr;  // decode: [item][kv head], zero between launches
 };

@@ -125,7 +125,11 @@ __global__ __launch_bounds__(
   if (p.cluster > 1) inbox().open();
   // The page of the new token is being written; those before it lie there since the last step.
   stream.begin(min(end, p.sequences.past[sequence] / 16));
-  wait_for_previous();
+  if (p.beside_chunks) {
+    start_beside_previous();
+  } else {
+    wait_for_previous();
+  }
   let_next_start();
   stream.begin(end);
   const int64_t row = static_cast<int64_t>(p.sequences.row[sequence]) * p.heads * kHeadDim;
@@ -175,6 +179,8 @@ __global__ __launch_bounds__(
   } else {
     merge_warps(state, reinterpret_cast<float*>(memory), group, warp, lane, finish);
   }
+  // Whoever waits for this kernel waits for the chunks' as well.
+  if (p.beside_chunks && is_last_block()) wait_for_previous();
   if (results == 1) return;
   __threadfence();
   __syncthreads();

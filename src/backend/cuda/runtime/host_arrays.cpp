@@ -8,18 +8,29 @@
 namespace atom::cuda {
 namespace {
 
+// Of a multiple of four bytes.
 uint64_t checksum(std::span<const std::byte> bytes) {
-  constexpr size_t kWhole = size_t{64} << 10, kPlaces = 8192;
-  const size_t words = bytes.size() / sizeof(uint32_t);
+  // Sums side by side, since each multiplication waits for the one before it.
+  constexpr size_t kSums = 8, kWhole = size_t{64} << 10, kPlaces = 1024;
+  uint64_t sums[kSums] = {bytes.size()};
+  const auto add = [&](size_t sum, const std::byte* from, size_t size) {
+    uint64_t word = 0;
+    std::memcpy(&word, from, size);
+    sums[sum] = (sums[sum] ^ word) * 0x9e3779b97f4a7c15u;
+    sums[sum] ^= sums[sum] >> 29;
+  };
+  constexpr size_t kWord = sizeof(uint64_t);
+  const size_t words = bytes.size() / kWord;
   const size_t step = bytes.size() <= kWhole ? 1 : words / kPlaces;
-  uint64_t sum = words;
-  for (size_t i = 0; i < words; i += step) {
-    uint32_t word;
-    std::memcpy(&word, bytes.data() + i * sizeof(word), sizeof(word));
-    sum = (sum ^ word) * 0x9e3779b97f4a7c15u;
-    sum ^= sum >> 29;
+  size_t i = 0;
+  for (; i + (kSums - 1) * step < words; i += kSums * step) {
+    for (size_t k = 0; k < kSums; ++k) add(k, bytes.data() + (i + k * step) * kWord, kWord);
   }
-  return sum;
+  for (; i < words; i += step) add(0, bytes.data() + i * kWord, kWord);
+  if (bytes.size() % kWord != 0) add(1, bytes.data() + words * kWord, bytes.size() % kWord);
+  uint64_t all = 0;
+  for (const uint64_t sum : sums) all = (all ^ sum) * 0x9e3779b97f4a7c15u;
+  return all;
 }
 
 }  // namespace

@@ -34,6 +34,14 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
+// In place of wait_for_previous(), in a kernel that shares nothing with the one before it, which
+// waited for what both need before it let this one start: the two run side by side. What waits for
+// this kernel must find that one complete as well, so one CTA ends with wait_for_previous().
+__device__ inline void start_beside_previous() { __threadfence(); }  // no older lines in L1
+__device__ inline bool is_last_block() {
+  return blockIdx.x + 1 == gridDim.x && blockIdx.y + 1 == gridDim.y && blockIdx.z + 1 == gridDim.z;
+}
+
 template <class Params>
 void launch_chained(void (*kernel)(Params), dim3 grid, int threads, int64_t shared_bytes,
                     const Params& params, cudaStream_t stream) {
