@@ -2,16 +2,18 @@
 // layers of quantized models (Q8_0 by Q8_0).
 //   x    [T, x_stride] s8, f32 scales [T, K/32]     w  [N, K] s8, f16 scales [N, K/32]
 //   y    [T, N] f32 or f16
-// Work: a CTA takes 128 rows x 8 kTiles tokens, a warp 16 rows. Weights go from memory straight to
-// registers, a chunk ahead; activations through shared memory, two chunks of it. A group is one
-// product of the tensor cores; its columns are taken in an order in which a lane's weights are
-// eight bytes side by side:
+// Work: a CTA takes 128 rows x 8 to 96 tokens, each of its eight warps 16 or 32 rows x 8 kTiles
+// tokens. Stages of four groups come by cp.async, all but one of them on their way:
 //
-//   group     | c = 0: bytes 0..7 | c = 1: 8..15 | c = 2 | c = 3 |      of rows g and g + 8
+//   codes   128 bytes of a row or token, the 16 bytes of piece p at p ^ (row % 8): what ldmatrix
+//           reads together lies in different banks
+//   scales  of rows as they are; of tokens so that what a lane takes for a tile and two groups is
+//           16 bytes:  [pair of groups][tile][lane % 4][group of the pair][token of the lane's two]
 //
-// Products add to 1.5 * 2^23 as an integer, whose bits are then that float plus the sum: no
-// conversion.   Rounds: one product of scales and one fma a group, as integer_linear.cu.
-// Requires: K a multiple of 32.   Bound: HBM up to 8 tokens, the scaling's instructions above 32.
+// A group is one product of the tensor cores, which adds to 1.5 * 2^23 as an integer: the bits of
+// that float plus the sum, without a conversion.   Rounds: one product of scales and one fma a
+// group, in the order of the groups, as integer_linear.cu. Requires: K a multiple of 64.   Bound:
+// HBM up to 32 tokens; above, the scaling's three instructions a sum as well.
 #include <cuda_fp16.h>
 
 #include "backend/cuda/linear/linear_kernels.h"
@@ -23,138 +25,196 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kThreads = 256, kRows = 128, kGroup = 32;
+constexpr int kThreads = 256, kWarps = kThreads / 32, kRows = 128, kGroup = 32;
+constexpr int kGroups = 4, kColumns = kGroups * kGroup, kPieces = kColumns / 16;  // of a stage
 constexpr int kBias = 0x4b400000;  // the bits of 1.5 * 2^23
 constexpr float kBiasValue = 12582912.0f;
 
-// Groups of a chunk: more where few tokens leave the registers for it.
-template <int kTiles>
-constexpr int kChunk = kTiles == 1 ? 8 : 4;
-
-// A chunk of the activations in shared memory; rows of a pitch that spares bank conflicts.
-template <int kTiles>
-struct Chunk {
-  static constexpr int kPitch = kChunk<kTiles> * kGroup + 32;
-  alignas(16) int8_t codes[8 * kTiles][kPitch];
-  alignas(16) float scales[kChunk<kTiles>][8 * kTiles];
+template <int kTokens>
+struct Stage {
+  alignas(128) uint8_t rows[kRows][kColumns];
+  alignas(128) uint8_t tokens[kTokens][kColumns];
+  alignas(16) __half row_scales[kRows][kGroups];
+  alignas(16) float token_scales[kGroups / 2][kTokens / 8][4][4];
 };
 
-// A chunk of a lane's weights: rows g and g + 8.
-template <int kTiles>
-struct Weights {
-  static constexpr int kGroups = kChunk<kTiles>;
-  uint2 codes[2][kGroups];
-  struct alignas(2 * kGroups) Scales {
-    __half values[kGroups];
-  } scales[2];
+// A warp's tile: 16 kRowTiles rows x 8 kTiles tokens; kTokenWarps of them side by side.
+template <int kRows16, int kTiles8>
+struct Tile {
+  static constexpr int kRowTiles = kRows16, kTiles = kTiles8;
+  static constexpr int kRowWarps = kRows / (16 * kRowTiles), kTokenWarps = kWarps / kRowWarps;
+  static constexpr int kTokens = 8 * kTiles * kTokenWarps;
+  static constexpr int kStages = kTokens > 32 ? 3 : 5;  // two CTAs a multiprocessor
+  using Buffer = Stage<kTokens>;
+};
 
-  __device__ void load(const WeightView& w, int row, int first, int groups, int c) {
-    const bool whole = groups % kGroups == 0;  // no chunk is cut short, nor begins askew
+// Adds a group's sums of rows g and g + 8 by tokens 2c and 2c + 1.
+__device__ inline void add_group(float (&total)[4], const uint32_t (&a)[4], uint32_t b0,
+                                 uint32_t b1, float2 row_scales, float2 token_scales) {
+  int32_t sum[4];
+  ptx::mma_s8_onto(sum, kBias, a, b0, b1);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t n = min(row + 8 * half, w.rows - 1);
-      const uint8_t* from = w.codes + n * w.body + 8 * c;
-      const auto* row_scales = reinterpret_cast<const __half*>(w.scales) + n * groups;
-      if (whole) scales[half] = *reinterpret_cast<const Scales*>(row_scales + first);
-#pragma unroll
-      for (int i = 0; i < kGroups; ++i) {
-        const int g = min(first + i, groups - 1);
-        codes[half][i] = __ldg(reinterpret_cast<const uint2*>(from + g * kGroup));
-        if (!whole) scales[half].values[i] = row_scales[g];
-      }
-    }
+  for (int e = 0; e < 4; ++e) {
+    const float scale =
+        (e < 2 ? row_scales.x : row_scales.y) * (e % 2 ? token_scales.y : token_scales.x);
+    total[e] = fmaf(__int_as_float(sum[e]) - kBiasValue, scale, total[e]);
   }
-};
+}
 
-template <int kTiles>
-__global__ __launch_bounds__(kThreads, kTiles > 8 ? 1 : 2) void byte_groups_kernel(
+template <class T>
+__global__ __launch_bounds__(kThreads, 2) void byte_groups_kernel(
     const __grid_constant__ IntegerLinearParams p) {
-  constexpr int kTokens = 8 * kTiles, kGroups = kChunk<kTiles>;
-  auto* chunks = reinterpret_cast<Chunk<kTiles>*>(dynamic_shared());
+  using Buffer = typename T::Buffer;
+  constexpr int kTokens = T::kTokens, kStages = T::kStages, kRowTiles = T::kRowTiles;
+  auto* stages = reinterpret_cast<Buffer*>(dynamic_shared());
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const int g = lane / 4, c = lane % 4;
-  const int row = static_cast<int>(blockIdx.x) * kRows + warp * 16 + g;
-  const int token0 = static_cast<int>(blockIdx.y) * kTokens;
+  // Tiles of tokens that read the same weights run at the same time.
+  const int row0 = static_cast<int>(blockIdx.y) * kRows;
+  const int token0 = static_cast<int>(blockIdx.x) * kTokens;
   const int groups = p.w.body / kGroup, count = (groups + kGroups - 1) / kGroups;
 
-  Weights<kTiles> weights;
-  weights.load(p.w, row, 0, groups, c);
-  // Tokens that are not there stay zero.
-  for (int i = thread; i < static_cast<int>(2 * sizeof(Chunk<kTiles>) / 16); i += kThreads) {
-    reinterpret_cast<uint4*>(chunks)[i] = uint4{};
-  }
-  __syncthreads();
-  wait_for_previous();
-  let_next_start();
-  const auto bring = [&](int chunk) {
-    if (chunk < count) {
-      Chunk<kTiles>& to = chunks[chunk % 2];
-      constexpr int kPieces = kGroups * kGroup / 16;  // of a token's codes
-      for (int i = thread; i < kTokens * kPieces; i += kThreads) {
-        const int token = i / kPieces, piece = i % kPieces,
-                  column = chunk * kGroups * kGroup + piece * 16;
-        if (token0 + token >= p.tokens || column >= p.w.body) continue;
-        ptx::copy16(ptx::shared_address(to.codes[token] + piece * 16),
-                    p.x + static_cast<int64_t>(token0 + token) * p.x_stride + column);
-      }
-      for (int i = thread; i < kTokens * kGroups; i += kThreads) {
-        const int token = i / kGroups, group = chunk * kGroups + i % kGroups;
-        if (token0 + token >= p.tokens || group >= groups) continue;
-        ptx::copy4(ptx::shared_address(&to.scales[i % kGroups][token]),
-                   p.x_scales + static_cast<int64_t>(token0 + token) * groups + group);
-      }
-    }
-    ptx::copy16_commit();
-  };
-
-  float total[kTiles][4] = {};
-  bring(0);
-  for (int chunk = 0; chunk < count; ++chunk) {
-    bring(chunk + 1);
-    ptx::copy16_wait_for<1>();
-    __syncthreads();
-    const Weights<kTiles> now = weights;
-    if (chunk + 1 < count) weights.load(p.w, row, (chunk + 1) * kGroups, groups, c);
-    const Chunk<kTiles>& x = chunks[chunk % 2];
+  // What each thread copies of a stage: a piece of every kLines'th row and token, two scales of a
+  // row, a scale of every kScaleLines'th token. Of rows and tokens that are not there, nothing: the
+  // sums that memory's contents make of them go nowhere.
+  constexpr int kLines = kThreads / kPieces, kScaleLines = kThreads / kGroups;
+  static_assert(kThreads == kRows * kGroups / 2);
+  const int line = thread / kPieces, piece = thread % kPieces;
+  const uint32_t to_codes = static_cast<uint32_t>(line * kColumns + (piece ^ line % 8) * 16);
+  const uint8_t* row_from = p.w.codes + int64_t{row0 + line} * p.w.body + piece * 16;
+  const int8_t* token_from = p.x + (token0 + line) * p.x_stride + piece * 16;
+  const int two = thread % 2 * 2;
+  const __half* row_scale_from =
+      reinterpret_cast<const __half*>(p.w.scales) + int64_t{row0 + thread / 2} * groups + two;
+  const int scale_line = thread / kGroups, group = thread % kGroups;
+  const float* token_scale_from = p.x_scales + int64_t{token0 + scale_line} * groups + group;
+  const auto bring_rows = [&](int stage) {
+    Buffer& to = stages[stage % kStages];
+    const uint32_t codes = ptx::shared_address(to.rows) + to_codes;
+    if (stage * kColumns + piece * 16 < p.w.body) {
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) {
-      if (chunk * kGroups + i >= groups) break;
-      const uint32_t a[4] = {now.codes[0][i].x, now.codes[1][i].x, now.codes[0][i].y,
-                             now.codes[1][i].y};
-      const float low = __half2float(now.scales[0].values[i]),
-                  high = __half2float(now.scales[1].values[i]);
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        const uint2 b = *reinterpret_cast<const uint2*>(x.codes[tile * 8 + g] + i * kGroup + 8 * c);
-        int32_t sum[4];
-        ptx::mma_s8_onto(sum, kBias, a, b.x, b.y);
-        const float2 s = *reinterpret_cast<const float2*>(&x.scales[i][tile * 8 + 2 * c]);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const float scale = (e < 2 ? low : high) * (e % 2 ? s.y : s.x);
-          total[tile][e] = fmaf(__int_as_float(sum[e]) - kBiasValue, scale, total[tile][e]);
+      for (int i = 0; i < kRows / kLines; ++i) {
+        if (row0 + line + i * kLines < p.w.rows) {
+          ptx::copy16(codes + static_cast<uint32_t>(i * kLines * kColumns),
+                      row_from + int64_t{i * kLines} * p.w.body + stage * kColumns);
         }
       }
     }
+    if (row0 + thread / 2 < p.w.rows && stage * kGroups + two < groups) {
+      ptx::copy4(ptx::shared_address(&to.row_scales[thread / 2][two]),
+                 row_scale_from + stage * kGroups);
+    }
+  };
+  const auto bring_tokens = [&](int stage) {
+    Buffer& to = stages[stage % kStages];
+    const uint32_t codes = ptx::shared_address(to.tokens) + to_codes;
+    const int here = min(kTokens, p.tokens - token0);
+    if (stage * kColumns + piece * 16 < p.w.body) {
+#pragma unroll
+      for (int i = 0; i < (kTokens + kLines - 1) / kLines; ++i) {
+        if (line + i * kLines < here) {
+          ptx::copy16(codes + static_cast<uint32_t>(i * kLines * kColumns),
+                      token_from + i * kLines * p.x_stride + stage * kColumns);
+        }
+      }
+    }
+    if (stage * kGroups + group < groups) {
+      // A line kScaleLines further is as many tiles further.
+      const uint32_t scales =
+          ptx::shared_address(&to.token_scales[group / 2][scale_line / 8][scale_line % 8 / 2]
+                                              [group % 2 * 2 + scale_line % 2]);
+#pragma unroll
+      for (int i = 0; i < (kTokens + kScaleLines - 1) / kScaleLines; ++i) {
+        if (scale_line + i * kScaleLines < here) {
+          ptx::copy4(
+              scales + static_cast<uint32_t>(i * kScaleLines / 8 * sizeof(to.token_scales[0][0])),
+              token_scale_from + int64_t{i * kScaleLines} * groups + stage * kGroups);
+        }
+      }
+    }
+  };
+
+  for (int stage = 0; stage < kStages - 1; ++stage) bring_rows(stage);
+  wait_for_previous();
+  let_next_start();
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    bring_tokens(stage);
+    ptx::copy16_commit();
+  }
+
+  const int warp_row = warp % T::kRowWarps * 16 * kRowTiles;
+  const int warp_tile = warp / T::kRowWarps * T::kTiles;
+  // Where this lane's rows of ldmatrix are, of group 0 or groups 0 and 1; others by exclusive or.
+  const auto a_place =
+      static_cast<uint32_t>((warp_row + lane % 16) * kColumns + (lane / 16 ^ lane % 8) * 16);
+  const auto b_place =
+      static_cast<uint32_t>((warp_tile * 8 + lane % 8) * kColumns + (lane / 8 ^ lane % 8) * 16);
+  const int g = lane / 4, c = lane % 4;
+  float total[kRowTiles][T::kTiles][4] = {};
+  for (int stage = 0; stage < count; ++stage) {
+    ptx::copy16_wait_for<kStages - 2>();
     __syncthreads();
+    bring_rows(stage + kStages - 1);
+    bring_tokens(stage + kStages - 1);
+    ptx::copy16_commit();
+    const Buffer& now = stages[stage % kStages];
+    const uint32_t rows = ptx::shared_address(now.rows) + a_place;
+    const uint32_t tokens = ptx::shared_address(now.tokens) + b_place;
+#pragma unroll
+    for (int pair = 0; pair < kGroups / 2; ++pair) {
+      if (stage * kGroups + 2 * pair >= groups) break;
+      uint32_t a[2][kRowTiles][4];  // of either group
+      float2 scales[kRowTiles][2];  // of rows g and g + 8, both groups'
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          ptx::load_matrix((rows ^ static_cast<uint32_t>((2 * pair + i) * kGroup)) +
+                               static_cast<uint32_t>(m * 16 * kColumns),
+                           a[i][m]);
+          scales[m][i] = __half22float2(*reinterpret_cast<const __half2*>(
+              &now.row_scales[warp_row + 16 * m + 8 * i + g][2 * pair]));
+        }
+      }
+#pragma unroll
+      for (int tile = 0; tile < T::kTiles; ++tile) {
+        uint32_t b[4];  // two of each group
+        ptx::load_matrix((tokens ^ static_cast<uint32_t>(pair * 2 * kGroup)) +
+                             static_cast<uint32_t>(tile * 8 * kColumns),
+                         b);
+        const float4 s =
+            *reinterpret_cast<const float4*>(now.token_scales[pair][warp_tile + tile][c]);
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+          const float2 &low = scales[m][0], &high = scales[m][1];
+          add_group(total[m][tile], a[0][m], b[0], b[1], make_float2(low.x, high.x),
+                    make_float2(s.x, s.y));
+          add_group(total[m][tile], a[1][m], b[2], b[3], make_float2(low.y, high.y),
+                    make_float2(s.z, s.w));
+        }
+      }
+    }
   }
 #pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
+  for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int n = row + (e < 2 ? 0 : 8), token = token0 + tile * 8 + 2 * c + e % 2;
-      if (n >= p.w.rows || token >= p.tokens) continue;
-      const float y = total[tile][e] + (p.w.bias != nullptr ? p.w.bias[n] : 0.0f);
-      store_element(p.y, p.halves, static_cast<int64_t>(token) * p.w.rows + n, y, p.accumulate);
+    for (int tile = 0; tile < T::kTiles; ++tile) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int n = row0 + warp_row + 16 * m + g + (e < 2 ? 0 : 8);
+        const int token = token0 + (warp_tile + tile) * 8 + 2 * c + e % 2;
+        if (n >= p.w.rows || token >= p.tokens) continue;
+        const float y = total[m][tile][e] + (p.w.bias != nullptr ? p.w.bias[n] : 0.0f);
+        store_element(p.y, p.halves, static_cast<int64_t>(token) * p.w.rows + n, y, p.accumulate);
+      }
     }
   }
 }
 
-template <int kTiles>
+template <class T>
 void start(const IntegerLinearParams& p, cudaStream_t stream) {
-  launch_chained(byte_groups_kernel<kTiles>,
-                 dim3(blocks_for(p.w.rows, kRows), blocks_for(p.tokens, 8 * kTiles)), kThreads,
-                 2 * static_cast<int64_t>(sizeof(Chunk<kTiles>)), p, stream);
+  launch_chained(byte_groups_kernel<T>,
+                 dim3(blocks_for(p.tokens, T::kTokens), blocks_for(p.w.rows, kRows)), kThreads,
+                 T::kStages * static_cast<int64_t>(sizeof(typename T::Buffer)), p, stream);
 }
 
 }  // namespace
@@ -162,16 +222,25 @@ void start(const IntegerLinearParams& p, cudaStream_t stream) {
 bool launch_byte_groups(const IntegerLinearParams& p, cudaStream_t stream) {
   const bool served = p.w.format.kind == WeightKind::kGrouped && p.w.format.bits == 8 &&
                       p.w.group == kGroup && p.x_groups == p.w.body / kGroup &&
-                      p.w.format.outliers == 0 && p.w.body % kGroup == 0 && p.x_stride % 16 == 0;
+                      p.w.format.outliers == 0 && p.w.body % (2 * kGroup) == 0 &&
+                      p.x_stride % 16 == 0;
   if (!served) return false;
-  if (p.tokens <= 8) {
-    start<1>(p, stream);
-  } else if (p.tokens <= 32) {
-    start<4>(p, stream);
-  } else if (p.tokens <= 64) {
-    start<8>(p, stream);
+  // Shares of the tokens as equal as tiles allow: 128 tokens at once would not fit into registers.
+  const int shares = (p.tokens + 95) / 96, tokens = (p.tokens + shares - 1) / shares;
+  if (tokens <= 8) {
+    start<Tile<1, 1>>(p, stream);
+  } else if (tokens <= 16) {
+    start<Tile<1, 2>>(p, stream);
+  } else if (tokens <= 32) {
+    start<Tile<1, 4>>(p, stream);
+  } else if (tokens <= 48) {
+    start<Tile<2, 3>>(p, stream);
+  } else if (tokens <= 64) {
+    start<Tile<2, 4>>(p, stream);
+  } else if (tokens <= 80) {
+    start<Tile<2, 5>>(p, stream);
   } else {
-    start<16>(p, stream);
+    start<Tile<2, 6>>(p, stream);
   }
   return true;
 }
