@@ -37,10 +37,10 @@ __device__ inline float warp_max(float magnitude) {
   return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(magnitude)));
 }
 
-// numerics::exp. Within its range 2^n is a normal float, so that one product scales as its two do.
-__device__ inline float exp_codes(float x) {
+// numerics::exp of x in [-87, 88], where 2^n is a normal float, so that one product scales as its
+// two do.
+__device__ inline float exp_within(float x) {
   constexpr float kLog2E = 1.44269504f, kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
-  x = fminf(fmaxf(-87.0f, x), 88.0f);
   const float rounded = __fadd_rn(__fmul_rn(x, kLog2E), kRounder);
   const float n = __fsub_rn(rounded, kRounder);
   float r = fmaf(n, -kLn2Hi, x);
@@ -58,7 +58,23 @@ __device__ inline float exp_codes(float x) {
 
 // numerics::silu_mul.
 __device__ inline float silu_mul(float gate, float up) {
-  return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1.0f, exp_codes(-gate))), up);
+  const float e = exp_within(fminf(fmaxf(-87.0f, -gate), 88.0f));
+  return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1.0f, e)), up);
+}
+
+// The same where kLeastGate <= gate, which is finite and a half. These are the steps of __fdiv_rn
+// for operands and quotients far from the ends of the floats; its test for others is a branch, and
+// would keep the elements of a run from being computed side by side.
+inline constexpr float kLeastGate = -80.0f;
+__device__ inline float silu_mul_ordinary(float gate, float up) {
+  const float divisor = __fadd_rn(1.0f, exp_within(fmaxf(-87.0f, -gate)));
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(divisor));
+  inverse = fmaf(fmaf(-divisor, inverse, 1.0f), inverse, inverse);
+  float quotient = __fmul_rn(gate, inverse);
+  quotient = fmaf(fmaf(-divisor, quotient, gate), inverse, quotient);
+  quotient = fmaf(fmaf(-divisor, quotient, gate), inverse, quotient);
+  return __fmul_rn(quotient, up);
 }
 
 }  // namespace atom::cuda

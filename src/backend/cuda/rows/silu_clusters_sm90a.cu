@@ -9,7 +9,7 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32, kChunks = 2;
+constexpr int kThreads = 256, kWarps = kThreads / 32, kChunks = 3;
 constexpr int kMostCluster = 8;
 
 struct ClusterParams {
@@ -97,10 +97,13 @@ __global__ __launch_bounds__(kThreads) void silu_clusters_kernel(
 
 bool launch_silu_clusters(const QuantizeParams& params, int sms, cudaStream_t stream) {
   if (!serves_silu_runs(params)) return false;
+  // So many tokens keep all multiprocessors at work, a CTA each.
+  if (4 * params.tokens > 3 * sms) return false;
   const int runs = params.channels / kRun;
-  // As many CTAs as work at once and have a warp's worth to do.
+  // As many CTAs as have a warp's worth to do and run side by side: three a multiprocessor share
+  // out numbers of tokens evenly that are no divisor of theirs.
   int cluster = kMostCluster;
-  while (cluster > 1 && (params.tokens * cluster > sms || cluster * 32 > runs)) cluster /= 2;
+  while (cluster > 1 && (params.tokens * cluster > 3 * sms || cluster * 32 > runs)) cluster /= 2;
   if (cluster == 1 || runs > cluster * kThreads * kChunks) return false;
   const auto kernel = params.halves ? silu_clusters_kernel<__half> : silu_clusters_kernel<float>;
   launch_clusters(kernel, dim3(static_cast<unsigned>(params.tokens * cluster)), kThreads, 0,

@@ -12,16 +12,34 @@ namespace atom::cuda {
 
 inline constexpr int kRun = 8;
 
+// Whether silu_mul_ordinary() serves all gates of a run. A NaN comes out as one either way.
+__device__ inline bool ordinary(const RawElements<float, kRun>&) { return false; }
+__device__ inline bool ordinary(const RawElements<__half, kRun>& gates) {
+  const auto* pairs = reinterpret_cast<const __half2*>(gates.words);
+  __half2 low = pairs[0], high = pairs[0];
+#pragma unroll
+  for (int i = 1; i < kRun / 2; ++i) {
+    low = __hmin2(low, pairs[i]);
+    high = __hmax2(high, pairs[i]);
+  }
+  const float2 least = __half22float2(low), most = __half22float2(high);
+  return fminf(least.x, least.y) >= kLeastGate && fmaxf(most.x, most.y) <= 65504.0f;
+}
+
 // v = silu(gate) * up; returns the largest magnitude.
 template <class In>
 __device__ float silu_run(const RawElements<In, kRun>& gate, const RawElements<In, kRun>& up,
                           float (&v)[kRun]) {
+  if (ordinary(gate)) {
+#pragma unroll
+    for (int e = 0; e < kRun; ++e) v[e] = silu_mul_ordinary(gate[e], up[e]);
+  } else {
+#pragma unroll
+    for (int e = 0; e < kRun; ++e) v[e] = silu_mul(gate[e], up[e]);
+  }
   float most = 0;
 #pragma unroll
-  for (int e = 0; e < kRun; ++e) {
-    v[e] = silu_mul(gate[e], up[e]);
-    most = fmaxf(most, fabsf(v[e]));
-  }
+  for (int e = 0; e < kRun; ++e) most = fmaxf(most, fabsf(v[e]));
   return most;
 }
 
