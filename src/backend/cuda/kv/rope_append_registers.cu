@@ -33,6 +33,22 @@ __device__ inline float shuffle_xor(float v, int lanes) {
   return __shfl_xor_sync(0xffffffffu, v, lanes);
 }
 
+// {cos, sin} of a lane's pairs (i, i + DH / 2), two pairs together.
+template <int kDim>
+struct Angles {
+  float4 pairs[kDim / 64][2];
+
+  __device__ void load(const float* from, int l) {
+#pragma unroll
+    for (int j = 0; j < kDim / 64; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        pairs[j][i] = *reinterpret_cast<const float4*>(from + 2 * (32 * j + 4 * l + 2 * i));
+      }
+    }
+  }
+};
+
 template <int kDim>
 struct Head {
   static constexpr int kParts = kDim / 32;
@@ -102,22 +118,19 @@ struct Head {
     }
   }
 
-  // angles: {cos, sin} of pairs (i, i + DH / 2).
-  __device__ void rotate(const float* angles, int l) {
+  __device__ void rotate(const Angles<kDim>& angles) {
 #pragma unroll
     for (int j = 0; j < kParts / 2; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; e += 2) {
-        const float4 two = *reinterpret_cast<const float4*>(angles + 2 * (channel(j, l) + e));
+        const float4 two = angles.pairs[j][e / 2];
         numerics::rotate_pair(x[j][e], x[j + kParts / 2][e], two.x, two.y);
         numerics::rotate_pair(x[j][e + 1], x[j + kParts / 2][e + 1], two.z, two.w);
       }
     }
   }
 
-  __device__ void subtract(const float* mean, int l) {
-    Head m;
-    m.load(mean, l);
+  __device__ void subtract(const Head& m) {
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
 #pragma unroll
@@ -328,16 +341,13 @@ __device__ void store_halves(const Head<kDim>& head, const Slot& to, int l) {
 __host__ __device__ constexpr int warps_for(int heads) { return (heads + kHeads - 1) / kHeads; }
 
 template <int kDim, class In>
-__global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 8) void rope_append_registers_kernel(
+__global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 6) void rope_append_registers_kernel(
     const __grid_constant__ RopeAppendParams p) {
   const int lane = static_cast<int>(threadIdx.x) % 32, l = lane % 8;
-  wait_for_previous();
-  let_next_start();
   const int64_t token = blockIdx.x;
-  const int kv_heads = p.cache.kv_heads, slot = p.slots[token];
+  const int kv_heads = p.cache.kv_heads;
   const int query_warps = warps_for(p.heads), kv_warps = warps_for(kv_heads);
   const int warp = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / 32;
-  if (warp >= query_warps + 2 * kv_warps || slot < 0) return;
   const bool query = warp < query_warps, value = warp >= query_warps + kv_warps;
   const int count = query ? p.heads : kv_heads;
   const int wanted = (query ? warp : (warp - query_warps) % kv_warps) * kHeads + lane / 8;
@@ -345,14 +355,26 @@ __global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 8) void rope_append_regi
   const int head = min(wanted, count - 1);  // lanes without a head keep the others company
   const int first = query ? 0 : value ? p.heads + kv_heads : p.heads;
 
+  // No kernel writes these; the batch's arrays were there before the kernel in front began.
+  const int slot = p.slots[token], listed = p.positions[token];
+  const int64_t position = slot < 0 ? 0 : listed;
+  Angles<kDim> angles;
+  Head<kDim> mean;
+  const bool centred = !query && !value && p.k_mean != nullptr;
+  if (!value) angles.load(p.cos_sin + position * kDim, l);
+  if (centred) mean.load(p.k_mean + head * kDim, l);
+  wait_for_previous();
+  let_next_start();
+  if (warp >= query_warps + 2 * kv_warps || slot < 0) return;
+
   Head<kDim> x;
   x.load(static_cast<const In*>(p.qkv) + (token * (p.heads + 2 * kv_heads) + first + head) * kDim,
          l);
   if (!value) {
     const float* norm = query ? p.q_norm : p.k_norm;
     if (norm != nullptr) x.normalise(norm, p.norm_eps, l);
-    x.rotate(p.cos_sin + static_cast<int64_t>(p.positions[token]) * kDim, l);
-    if (!query && p.k_mean != nullptr) x.subtract(p.k_mean + head * kDim, l);
+    x.rotate(angles);
+    if (centred) x.subtract(mean);
     if (p.hadamard != 0.0f) x.hadamard(p.hadamard, l);
   }
   if (query) {
