@@ -34,10 +34,25 @@ __device__ inline float2 group_scale(float absmax, float step) {
   return make_float2(scale, __frcp_rn(scale));
 }
 
-// Bytes from row to row in shared memory: rows of so many blocks, and a zero behind each.
+// Bytes from row to row in shared memory: rows of so many blocks, and unless there is no padding, a
+// zero behind each.
 template <class In>
-constexpr int row_pitch(int blocks) {
-  return blocks * 128 * static_cast<int>(sizeof(In)) + 128;
+constexpr int row_pitch(int blocks, bool whole) {
+  return blocks * 128 * static_cast<int>(sizeof(In)) + (whole ? 0 : 128);
+}
+
+// The element at an address and a number of bytes in shared memory. Addresses that the compiler
+// does not see through stay in their registers, where it would rather make them anew for each run.
+__device__ inline float load_element(uint32_t address, int bytes, const float*) {
+  float v;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address + bytes));
+  return v;
+}
+template <class In>
+__device__ inline float load_element(uint32_t address, int bytes, const In*) {
+  uint16_t v;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address + bytes));
+  return static_cast<float>(*reinterpret_cast<const In*>(&v));
 }
 
 template <int kCount>
@@ -106,33 +121,42 @@ struct Shared {
 // 4 a block and row.
 constexpr int resident(int threads, int blocks) { return (blocks > 4 ? 512 : 640) / threads; }
 
-// kBlocks: blocks of 128 columns of a warp. kRows: 1 or 2.
-template <class In, bool kNorm, int kThreads, int kBlocks, int kRows>
+// kBlocks: blocks of 128 columns of a warp. kRows: 1 or 2. kWhole: the row has as many blocks as
+// the warps take, none of them padded, and at most the last of a warp's is of outliers.
+template <class In, bool kNorm, int kThreads, int kBlocks, int kRows, bool kWhole>
 __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm_quantize_kernel(
     const __grid_constant__ Params p) {
   constexpr int kWarps = kThreads / 32;
   constexpr int kOwnGroups = kLaneGroups > kWarps ? kLaneGroups / kWarps : 1;
-  constexpr int kPitch = row_pitch<In>(kWarps * kBlocks);
+  constexpr int kPitch = row_pitch<In>(kWarps * kBlocks, kWhole);
   extern __shared__ __align__(128) uint8_t rows[];
   __shared__ Shared<kWarps, kRows> s;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const int body = p.channels - p.outliers;
-  const int row_bytes = p.channels * static_cast<int>(sizeof(In));
+  const int channels = kWhole ? kWarps * kBlocks * 128 : p.channels;
+  const int body = channels - p.outliers;
+  const int row_bytes = channels * static_cast<int>(sizeof(In));
   const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
   const int runs = (p.tokens + kRows - 1) / kRows;
   const auto block = [&](int i) { return i * kWarps + warp; };
-  const bool has_outliers = block(kBlocks - 1) >= p.body_blocks;  // among this warp's blocks
+  const auto in_body = [&](int i) {
+    return kWhole && i < kBlocks - 1 ? true : block(i) < p.body_blocks;
+  };
+  const bool has_outliers = !in_body(kBlocks - 1);  // among this warp's blocks
 
   const auto fetch = [&](int run, int stage) {
     if (run >= runs) return;
     const int count = min(kRows, p.tokens - run * kRows);
     const uint32_t full = ptx::shared_address(&s.full[stage]);
     ptx::barrier_expect(full, static_cast<uint32_t>(count * row_bytes));
-    for (int r = 0; r < count; ++r) {
-      ptx::bulk_copy(
-          ptx::shared_address(rows + (stage * kRows + r) * kPitch),
-          static_cast<const uint8_t*>(p.x) + (static_cast<int64_t>(run) * kRows + r) * row_bytes,
-          static_cast<uint32_t>(row_bytes), full);
+    const uint32_t to = ptx::shared_address(rows + stage * kRows * kPitch);
+    const uint8_t* row = static_cast<const uint8_t*>(p.x) + int64_t{run} * kRows * row_bytes;
+    if constexpr (kWhole) {
+      ptx::bulk_copy(to, row, static_cast<uint32_t>(count * row_bytes), full);
+    } else {
+      for (int r = 0; r < count; ++r) {
+        ptx::bulk_copy(to + r * kPitch, row + int64_t{r} * row_bytes,
+                       static_cast<uint32_t>(row_bytes), full);
+      }
     }
   };
   if (thread == 0) {
@@ -140,18 +164,17 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
     ptx::barrier_init_fence();
   }
   // Padding columns read a zero behind each row.
-  if (thread < 2 * kRows) {
+  if (!kWhole && thread < 2 * kRows) {
     *reinterpret_cast<float4*>(rows + thread * kPitch + row_bytes) = float4{};
   }
-  // This lane's four columns of each block: the byte in the row, and the weight.
+  // This lane's four columns of each block: their places in the first row, and weights.
   uint32_t from[kBlocks][4];
   float weight[kNorm ? kBlocks : 1][4];
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
-    const bool in_body = block(i) < p.body_blocks;
-    const int column = (in_body ? block(i) : block(i) - p.body_blocks) * 128 + 4 * lane;
-    const bool real = column < (in_body ? body : p.outliers);
-    const int gathered = column + (in_body ? 0 : body);
+    const int column = (in_body(i) ? block(i) : block(i) - p.body_blocks) * 128 + 4 * lane;
+    const bool real = kWhole || column < (in_body(i) ? body : p.outliers);
+    const int gathered = column + (in_body(i) ? 0 : body);
     uint2 sources = make_uint2(0, 0);
     if (real) sources = *reinterpret_cast<const uint2*>(p.perm + gathered);
     if constexpr (kNorm) {
@@ -165,13 +188,14 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
     for (int e = 0; e < 4; ++e) {
       const uint32_t pair = e < 2 ? sources.x : sources.y;
       const uint32_t source = e % 2 ? pair >> 16 : pair & 0xffffu;
-      from[i][e] =
-          real ? source * static_cast<uint32_t>(sizeof(In)) : static_cast<uint32_t>(row_bytes);
+      from[i][e] = ptx::shared_address(rows) + (real ? source * static_cast<uint32_t>(sizeof(In))
+                                                     : static_cast<uint32_t>(row_bytes));
     }
+    ptx::keep(from[i]);
   }
   wait_for_previous();
   let_next_start();
-  if (thread == 0) {
+  if (warp == 0 && ptx::elect_one()) {
     fetch(first, 0);
     fetch(first + step, 1);
   }
@@ -198,7 +222,7 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
         float squares[kRows];
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          squares[r] = eight_lanes<In>(stage_rows + r * kPitch, p.channels, group, lane);
+          squares[r] = eight_lanes<In>(stage_rows + r * kPitch, channels, group, lane);
         }
         const float sum = warp_sums<kRows>(squares, lane);
         if (lane % (32 / kRows) == 0) s.squares[stage][lane * kRows / 32][group] = sum;
@@ -211,14 +235,14 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
       for (int i = 0; i < kBlocks; ++i) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          v[r][i][e] = static_cast<float>(
-              *reinterpret_cast<const In*>(stage_rows + from[i][e] + r * kPitch));
+          v[r][i][e] = load_element(from[i][e], (stage * kRows + r) * kPitch,
+                                    static_cast<const In*>(nullptr));
         }
       }
     }
     if constexpr (kNorm) {
       __syncthreads();  // all have read the rows
-      if (thread == 0) fetch(run + 2 * step, stage);
+      if (warp == 0 && ptx::elect_one()) fetch(run + 2 * step, stage);
       if (before >= 0) finish_sums(before, stage ^ 1);
       // Each lane the factor of its row.
       float groups[kLaneGroups];
@@ -245,7 +269,7 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
         float most = 0;
 #pragma unroll
         for (int e = 0; e < 4; ++e) most = fmaxf(most, fabsf(v[r][i][e]));
-        if (block(i) < p.body_blocks) {
+        if (in_body(i)) {
           top[2 * r] = fmaxf(top[2 * r], most);
         } else {
           top[2 * r + 1] = fmaxf(top[2 * r + 1], most);
@@ -260,7 +284,7 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
     }
     __syncthreads();
     if constexpr (!kNorm) {
-      if (thread == 0) fetch(run + 2 * step, stage);
+      if (warp == 0 && ptx::elect_one()) fetch(run + 2 * step, stage);
       if (before >= 0) finish_sums(before, stage ^ 1);
     }
     // Lane k of every 2 * kRows the maximum k, of all warps, and its scale.
@@ -284,11 +308,10 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
                    ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
 #pragma unroll
       for (int i = 0; i < kBlocks; ++i, to += kWarps * p.capacity * 128) {
-        if (block(i) >= p.blocks) break;
-        const bool in_body = block(i) < p.body_blocks;
-        const float inverse = in_body ? body_inverse : outlier_inverse;
+        if (!kWhole && block(i) >= p.blocks) break;
+        const float inverse = in_body(i) ? body_inverse : outlier_inverse;
         const uint32_t word = quantize4(v[r][i], inverse, inverse == 0.0f ? 0.0f : 127.0f);
-        if (in_body) sum = __dp4a(static_cast<int>(word), 0x01010101, sum);
+        if (in_body(i)) sum = __dp4a(static_cast<int>(word), 0x01010101, sum);
         *reinterpret_cast<uint32_t*>(to) = word;
       }
       sum = __reduce_add_sync(0xffffffffu, sum);
@@ -307,8 +330,12 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
 
 template <class In, bool kNorm, int kThreads, int kBlocks, int kRows>
 void start(const Params& p, cudaStream_t stream) {
-  const auto kernel = rmsnorm_quantize_kernel<In, kNorm, kThreads, kBlocks, kRows>;
-  const int bytes = 2 * kRows * row_pitch<In>(kThreads / 32 * kBlocks);
+  constexpr int kAll = kThreads / 32 * kBlocks;
+  const bool whole = p.blocks == kAll && p.channels == kAll * 128 &&
+                     p.body_blocks >= kThreads / 32 * (kBlocks - 1);
+  const auto kernel = whole ? rmsnorm_quantize_kernel<In, kNorm, kThreads, kBlocks, kRows, true>
+                            : rmsnorm_quantize_kernel<In, kNorm, kThreads, kBlocks, kRows, false>;
+  const int bytes = 2 * kRows * row_pitch<In>(kAll, whole);
   (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   // Enough CTAs to fill the chip, and no more, so that each keeps its registers' contents.
   int ctas = 1;
