@@ -44,9 +44,11 @@ struct QuantizeParams {
 // Shared memory holds a row as floats.
 inline constexpr int kMostRowChannels = 56 * 1024;
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
-// The fast kernels that launch_quantize_rows takes where they serve the case: of rows into halves
-// and of kSilu into w4a8 inputs (false: not served), and of groups of 4-bit codes into w4a4 inputs.
+// The fast kernels that launch_quantize_rows takes where they serve the case: of rows into halves,
+// into bytes in groups of 32, and of kSilu into w4a8 inputs (false: not served), and of groups of
+// 4-bit codes into w4a4 inputs.
 bool launch_half_rows(const QuantizeParams& params, cudaStream_t stream);
+bool launch_byte_rows(const QuantizeParams& params, cudaStream_t stream);
 bool launch_silu_quantize(const QuantizeParams& params, cudaStream_t stream);
 // What launch_silu_quantize serves; the same for few tokens, on Hopper, see silu_clusters_sm90a.cu.
 bool serves_silu_runs(const QuantizeParams& params);
