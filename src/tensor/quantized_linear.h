@@ -12,7 +12,8 @@ PackedLinear make_quantized_linear(const LinearFormat& format, int64_t rows, int
 // The real values of row n, [K] in the packed column order.
 void dequantize_row(const PackedLinear& linear, int64_t n, std::span<double> out);
 
-// The scales of a kGrouped body as F16, [N, Kb/G]. E4M3 times its unit is one exactly.
+// The scales of a kGrouped body as F16, [N, Kb/G], none of other kinds. E4M3 times its unit is one
+// exactly.
 std::vector<uint16_t> f16_scales(const PackedLinear& linear);
 
 }  // namespace atom
