@@ -82,8 +82,8 @@ class PageStream {
     if (lane_ == 0) {
       const int slot = fetched_ % kStages<Reader>;
       ptx::barrier_expect(barriers_ + 8 * slot, Reader::kBytes);
-      ptx::bulk_copy(ptx::shared_address(ring_ + slot * Reader::kBytes),
-                     base_ + uint64_t{stride_} * page, Reader::kBytes, barriers_ + 8 * slot);
+      ptx::bulk_copy_once(ptx::shared_address(ring_ + slot * Reader::kBytes),
+                          base_ + uint64_t{stride_} * page, Reader::kBytes, barriers_ + 8 * slot);
     }
     ++fetched_;
   }

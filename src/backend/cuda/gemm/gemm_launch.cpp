@@ -149,6 +149,17 @@ GemmChoice choose_gemm(const GemmArgs& args) {
 
 namespace {
 
+// The shared memory that keeps a launch of `ctas` CTAs spread evenly: a multiprocessor has room for
+// its part of them and no more. Where they nearly fill the chip they would otherwise crowd on the
+// multiprocessors that the kernel before leaves free, two where others have none. 0 where there is
+// no need, and for clusters of more than two, which need the room to find places side by side.
+int spread_bytes(const Config& c, int ctas) {
+  constexpr int kMultiprocessorBytes = 228 << 10, kReserved = 1 << 10;  // the latter for each CTA
+  const int sms = device_info().sms, each = ceil_div(ctas, sms);
+  if (c.cluster > 2 || 10 * ctas <= 9 * each * sms) return 0;
+  return kMultiprocessorBytes / (each + 1) - kReserved + 16;
+}
+
 Status no_kernel(const GemmArgs& args, std::string_view name) {
   return error(ErrorCode::kUnsupported, "GEMM: no kernel {} for output {} and {} groups a block",
                name, dtype_name(args.y_type), args.shape.groups);
@@ -199,7 +210,8 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
         output_chunk(c.tokens / slices, static_cast<int>(element_bytes));  // EpilogueTile::kChunk
     params.out.y_map = make_box_map(args.y, args.y_type, args.tokens, args.rows, chunk);
   }
-  const int shared_bytes = entry.shared_bytes[group];
+  const int shared_bytes =
+      std::max(entry.shared_bytes[group], spread_bytes(c, params.plan.ctas * c.share));
   const void* function = entry.functions[group];
   ATOM_CUDA_CHECK(
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));

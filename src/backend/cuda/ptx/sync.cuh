@@ -56,6 +56,17 @@ __device__ inline void bulk_copy_to(uint16_t ctas, uint32_t to, const void* from
       "l"(from), "r"(bytes), "r"(barrier), "h"(ctas)
       : "memory");
 }
+// The same for bytes that are read once: they make room in L2 before all others.
+__device__ inline void bulk_copy_once(uint32_t to, const void* from, uint32_t bytes,
+                                      uint32_t barrier) {
+  asm volatile(
+      "{\n.reg .b64 policy;\n"
+      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], policy;\n}" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
 // --- bulk stores, shared to global: what the thread (and those it synchronised with) wrote before
 // fence_to_copies() is seen by copies issued after it
 __device__ inline void fence_to_copies() {
