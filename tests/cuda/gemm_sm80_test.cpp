@@ -1,9 +1,10 @@
 // The GEMMs by mma.sync. On chips from sm_90 on the INT4 products are emulated, exactly.
 #include "backend/cuda/gemm/gemm_sm80.h"
 
-#include "backend/cuda/gemm/w4a4_s4_layout.h"
+#include "backend/cuda/gemm/nvfp4_layout.h"
 #include "cuda/device_test.h"
 #include "cuda/gemm_cases.h"
+#include "tensor/quantized_linear.h"
 
 namespace atom::cuda {
 namespace {
@@ -15,9 +16,61 @@ struct Case {
   bool largest = false;  // every product as large as can be
 };
 
-// Body codes as nibbles, outliers as the other formats have them; garbage where no token is.
+// Powers of two, another for each of a few tokens.
+float unit_of(int64_t token) { return std::ldexp(1.0f, -6 - static_cast<int>(token % 5)); }
+
+// Grouped weights and activations of E2M1, all of whose scales are E4M3, the largest and the least
+// among them.
+PackedLinear random_nvfp4(int64_t rows, int64_t body, int64_t outliers, int64_t group,
+                          uint64_t seed, bool bias) {
+  PackedLinear p = random_fp4(rows, body, outliers, group, seed, bias);
+  Random random(seed + 2);
+  p.format.weight.scales = p.format.act.scales = GroupScales::kE4M3;
+  for (uint16_t& scale : p.scales) {
+    p.group_scales.push_back(static_cast<uint8_t>(random.below(kMostE4M3Bits + 1)));
+    scale = 0;
+  }
+  for (int64_t n = 0; n < rows; ++n) {
+    p.row_scales.push_back(f32_to_f16(std::ldexp(1.0f, -15 + static_cast<int>(n % 4))));
+  }
+  p.scales.clear();
+  return p;
+}
+void make_scales_e4m3(PlainActivations& x, uint64_t seed) {
+  Random random(seed);
+  for (int64_t i = 0; i < std::ssize(x.scales); ++i) {
+    x.scales[static_cast<size_t>(i)] =
+        e4m3_value(static_cast<uint8_t>(random.below(kMostE4M3Bits + 1))) * unit_of(i / x.groups);
+  }
+}
+// Bits of the scales, NaN where no token is and zero behind the body.
+std::vector<int8_t> lay_out_e4m3(const PlainActivations& x, const w4a8::Shape& shape,
+                                 int64_t capacity) {
+  std::vector<int8_t> out(static_cast<size_t>(shape.body_blocks * capacity * nvfp4::kBlockGroups),
+                          0x7f);
+  const int64_t body = x.cols - x.outliers, width = body / x.groups;
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    for (int64_t k = 0; k < shape.body_blocks * w4a8::kBlockCols; k += nvfp4::kGroup) {
+      const float scale =
+          k < body ? x.scales[static_cast<size_t>(t * x.groups + k / width)] / unit_of(t) : 0.0f;
+      out[static_cast<size_t>(k / w4a8::kBlockCols * capacity + t) * nvfp4::kBlockGroups +
+          static_cast<size_t>(k % w4a8::kBlockCols / nvfp4::kGroup)] =
+          static_cast<int8_t>(e4m3_bits(scale));
+    }
+  }
+  return out;
+}
+std::vector<float> lay_out_units(const PlainActivations& x, int64_t capacity) {
+  std::vector<float> units(static_cast<size_t>(capacity), NAN);
+  for (int64_t t = 0; t < x.tokens; ++t) units[static_cast<size_t>(t)] = unit_of(t);
+  return units;
+}
+
+// Body codes as nibbles, the scales of NVFP4 behind them, outliers as the other formats have them;
+// garbage where no token is.
 std::vector<int8_t> lay_out_nibbles(const PlainActivations& x, const w4a8::Shape& shape,
-                                    int64_t capacity, bool fp4) {
+                                    int64_t capacity, Sm80Format format) {
+  const bool fp4 = format != Sm80Format::kW4A4;
   const w4a8::Shape tail = {.body_blocks = 0, .outlier_blocks = shape.outlier_blocks};
   PlainActivations outliers = x;
   outliers.cols = x.outliers;
@@ -33,6 +86,10 @@ std::vector<int8_t> lay_out_nibbles(const PlainActivations& x, const w4a8::Shape
       byte = static_cast<int8_t>(k % 2 == 0 ? code : (byte & 15) | code << 4);
     }
     outliers.codes.insert(outliers.codes.end(), codes + body, codes + x.cols);
+  }
+  if (format == Sm80Format::kNvFp4) {
+    const std::vector<int8_t> scales = lay_out_e4m3(x, shape, capacity);
+    out.insert(out.end(), scales.begin(), scales.end());
   }
   const std::vector<int8_t> rest = lay_out(outliers, tail, capacity, GemmFormat::kW4A8);
   out.insert(out.end(), rest.begin(), rest.end());
@@ -54,11 +111,14 @@ std::vector<float> group_scales(const PlainActivations& x, const w4a8::Shape& sh
 }
 
 void check(Sm80Format format, const Case& c) {
-  const bool fp4 = format == Sm80Format::kFp4, nibbles = format != Sm80Format::kW4A8;
-  PackedLinear linear = (fp4       ? random_fp4
-                         : nibbles ? random_grouped
-                                   : random_two_level)(c.rows, c.body, c.outliers, c.group,
-                                                       static_cast<uint64_t>(1 + c.rows), c.bias);
+  const bool nvfp4 = format == Sm80Format::kNvFp4, fp4 = nvfp4 || format == Sm80Format::kFp4;
+  const bool nibbles = format != Sm80Format::kW4A8;
+  PackedLinear linear =
+      (nvfp4     ? random_nvfp4
+       : fp4     ? random_fp4
+       : nibbles ? random_grouped
+                 : random_two_level)(c.rows, c.body, c.outliers, nvfp4 ? c.group / 8 : c.group,
+                                     static_cast<uint64_t>(1 + c.rows), c.bias);
   const auto seed = static_cast<uint64_t>(7 + c.tokens);
   PlainActivations x =
       fp4 ? random_fp4_activations(c.tokens, c.body, c.outliers, seed, linear.groups())
@@ -72,7 +132,10 @@ void check(Sm80Format format, const Case& c) {
       x.codes[i] = static_cast<int8_t>(in_body ? (fp4 ? -12 : -8) : i % 7 == 0 ? 126 : 127);
     }
   }
-  std::vector<double> want = reference(linear, x);
+  if (nvfp4) make_scales_e4m3(x, seed);
+  PackedLinear plain = linear;
+  if (nvfp4) plain.scales = f16_scales(linear);
+  std::vector<double> want = reference(plain, x);
   std::vector<float> before;
   if (c.accumulate) {
     Random random(3);
@@ -81,17 +144,22 @@ void check(Sm80Format format, const Case& c) {
       w += before.back();
     }
   }
-  const GemmWeights packed = (nibbles ? pack_w4a4_s4 : pack_w4a8)(linear).value();
+  const GemmWeights packed = (nvfp4     ? pack_nvfp4
+                              : nibbles ? pack_w4a4_s4
+                                        : pack_w4a8)(linear)
+                                 .value();
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const int64_t capacity = (c.tokens + 255) / 256 * 256;
   std::vector<float> outlier_scales = x.outlier_scales;
   outlier_scales.resize(static_cast<size_t>(capacity), NAN);
   const auto weights = to_device(packed.blocks);
   const auto row_scales = to_device(packed.row_scales);
-  const auto acts = to_device(nibbles ? lay_out_nibbles(x, shape, capacity, fp4)
+  const auto acts = to_device(nibbles ? lay_out_nibbles(x, shape, capacity, format)
                                       : lay_out(x, shape, capacity, GemmFormat::kW4A8));
-  const auto x_scales = to_device(nibbles ? group_scales(x, shape, capacity)
-                                          : lay_out_scales(x, shape, capacity, GemmFormat::kW4A8));
+  const auto x_scales =
+      to_device(nvfp4     ? lay_out_units(x, capacity)
+                : nibbles ? group_scales(x, shape, capacity)
+                          : lay_out_scales(x, shape, capacity, GemmFormat::kW4A8));
   const auto x_outlier_scales = to_device(outlier_scales);
   const auto x_sums = to_device(body_sums(x, capacity));
   const auto bias = to_device(linear.bias);
@@ -133,11 +201,13 @@ TEST_P(GemmSm80, Accumulate) {
   check(GetParam(), {130, 256, 64, 128, 35, DType::kF32, true, true});
 }
 INSTANTIATE_TEST_SUITE_P(Formats, GemmSm80,
-                         testing::Values(Sm80Format::kW4A8, Sm80Format::kW4A4, Sm80Format::kFp4),
+                         testing::Values(Sm80Format::kW4A8, Sm80Format::kW4A4, Sm80Format::kFp4,
+                                         Sm80Format::kNvFp4),
                          [](const auto& format) {
                            return format.param == Sm80Format::kW4A8   ? "W4A8"
                                   : format.param == Sm80Format::kW4A4 ? "W4A4"
-                                                                      : "Fp4";
+                                  : format.param == Sm80Format::kFp4  ? "Fp4"
+                                                                      : "NvFp4";
                          });
 
 TEST(GemmSm80W4A8, Group64) { check(Sm80Format::kW4A8, {96, 320, 64, 64, 20}); }
@@ -150,6 +220,10 @@ TEST(GemmSm80W4A4, LargestSumsAreExact) {
 TEST(GemmSm80Fp4, LargestSumsAreExact) {
   check(Sm80Format::kFp4,
         {.rows = 64, .body = 256, .outliers = 128, .group = 128, .tokens = 9, .largest = true});
+}
+TEST(GemmSm80NvFp4, BodyNotWholeBlocks) { check(Sm80Format::kNvFp4, {96, 176, 32, 128, 20}); }
+TEST(GemmSm80NvFp4, RefusesOtherScales) {
+  EXPECT_EQ(pack_nvfp4(random_fp4(64, 128, 0, 16, 1)).status().code(), ErrorCode::kUnsupported);
 }
 TEST(GemmSm80Fp4, RefusesMixedGrids) {
   PackedLinear p = random_fp4(64, 128, 0, 128, 1);

@@ -142,6 +142,7 @@ std::vector<LinearFormat> expert_formats() {
           two_level_format(32, 5, OutlierKind::kFloat, act_format(4, 0)),
           mixed,
           half,
+          nvfp4_format(16, 32, OutlierKind::kInt8, nvfp4_acts()),
           LinearFormat{}};
 }
 

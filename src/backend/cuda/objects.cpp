@@ -47,6 +47,8 @@ Result<GemmWeights> pack(const PackedLinear& packed, LinearLayout layout) {
       return pack_w4a4_s4(packed);
     case LinearLayout::kW4A16:
       return pack_w4a16(packed);
+    case LinearLayout::kNvFp4:
+      return pack_nvfp4(packed);
     case LinearLayout::kRows:
       break;
   }
@@ -184,7 +186,7 @@ HostActivations CudaActivations::to_host(int64_t tokens) const {
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t g = 0; g < groups; ++g) {
       host.scales.push_back(
-          all_scales[static_cast<size_t>(places.scale_places(t, g, group, groups).first)]);
+          places.scale(all.data(), all_scales.data(), t, g * group, group, groups));
     }
     for (int64_t k = 0; k < channels_; ++k) {
       if (k >= body && !int_outliers) {

@@ -30,11 +30,17 @@ __global__ __launch_bounds__(kThreads) void gather_routed_kernel(
   if (p.from.codes != nullptr) {
     if (from.blocked()) {
       const int64_t outliers = (from.shape.outlier_blocks + 1) / 2 * int64_t{w4a8::kBlockCols};
-      copy_codes(p, token, row, 0, from.outlier_offset,
-                 from.layout == LinearLayout::kW4A4S4 ? 32 : 16);
+      copy_codes(p, token, row, 0, from.outlier_offset, takes_nibbles(from.layout) ? 32 : 16);
       copy_codes(p, token, row, from.outlier_offset, from.outlier_offset + outliers, 16);
     } else {
       copy_codes(p, token, row, 0, from.stride, 16);
+    }
+    if (from.layout == LinearLayout::kNvFp4) {
+      for (int b = thread; b < from.shape.body_blocks; b += kThreads) {
+        const int64_t column = int64_t{b} * w4a8::kBlockCols;
+        *reinterpret_cast<uint2*>(p.to.codes + to.scale_byte(row, column)) =
+            *reinterpret_cast<const uint2*>(p.from.codes + from.scale_byte(token, column));
+      }
     }
     const int64_t width = from.blocked() ? w4a8::kBlockCols / from.shape.groups : 1;
     for (int g = thread; g < p.scale_count; g += kThreads) {

@@ -45,8 +45,9 @@ void gather_routed(const CudaActivations& x, const CudaRouting& routing, int64_t
   const CodePlaces& places = x.places;
   const bool block_scales =
       places.layout == LinearLayout::kW4A4 || places.layout == LinearLayout::kW4A4S4;
-  const int64_t scales =
-      block_scales ? int64_t{places.shape.body_blocks} * places.shape.groups : x.groups;
+  const int64_t scales = places.layout == LinearLayout::kNvFp4 ? 1
+                         : block_scales ? int64_t{places.shape.body_blocks} * places.shape.groups
+                                        : x.groups;
   launch_gather_routed({.sources = routing.view().tokens,
                         .rows = static_cast<int>(rows),
                         .from = arrays_of(x),
@@ -77,7 +78,7 @@ Status grouped_linear(const GroupedLinearArgs& args, ChipKernels chip, ExpertTab
     const GemmArgs gemm = gemm_args(w, x, rows, y, workspace);
     const ExpertGroups groups = {
         .w = table, .offsets = routing.view().offsets, .count = count, .most_tokens = args.tokens};
-    if (!chip.hopper) {
+    if (!chip.hopper || multiplies_by_mma(w.layout)) {
       return launch_grouped_gemm_sm80(sm80_format(w), gemm, groups, stream);
     }
     return launch_grouped_gemm(gemm, groups, choose_grouped_gemm(gemm, groups), stream);

@@ -28,10 +28,11 @@ struct GemmArgs {
   int64_t tokens = 0;    // M
   int64_t capacity = 0;  // tokens the activation buffers are laid out for, a multiple of 256
   w4a8::Shape shape;     // K
-  const uint8_t* weights = nullptr;   // blocks, with the scales of groups
-  const float* row_scales = nullptr;  // [rows, padded to 64]; w4a4: of the outliers
-  const int8_t* x = nullptr;          // blocks; w4a16: of halves
-  // [capacity]; w4a4: [body blocks * groups][capacity]; w4a16: null.
+  const uint8_t* weights = nullptr;  // blocks, with the scales of groups
+  // [rows, padded to 64]; w4a4: of the outliers; nvfp4: units, then as many of the outliers
+  const float* row_scales = nullptr;
+  const int8_t* x = nullptr;  // blocks; w4a16: of halves
+  // [capacity] (nvfp4: units); w4a4: [body blocks * groups][capacity]; w4a16: null.
   const float* x_scales = nullptr;
   const float* x_outlier_scales = nullptr;  // [capacity], null without outliers
   const int32_t* x_sums = nullptr;          // w4a8, w8a8: [capacity] sum of a token's body codes

@@ -8,7 +8,7 @@ namespace {
 
 Status check(Sm80Format format, const GemmArgs& args) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
-  const bool whole_blocks_only = format != Sm80Format::kW4A8;
+  const bool whole_blocks_only = format == Sm80Format::kW4A4 || format == Sm80Format::kFp4;
   if ((args.y_type != DType::kF16 && args.y_type != DType::kF32) ||
       (whole_blocks_only && args.shape.groups != 1)) {
     return error(ErrorCode::kUnsupported,

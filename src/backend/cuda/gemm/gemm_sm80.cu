@@ -2,6 +2,7 @@
 //   w4a8   x s8 (w4a8_layout.h), w u4 in two levels   -> u8 x s8 products, s32 sums over all of K
 //   w4a4   x s4, w s4 (w4a4_s4_layout.h)              -> s4 x s4 products, f32 sums of groups
 //   fp4    x, w E2M1 (the same)                       -> E2M1 products, f32 sums of groups
+//   nvfp4  x, w E2M1 under E4M3 (nvfp4_layout.h)     -> products of numbers and scales, f32 sums
 //   all    INT8 outlier columns as the tail of the same kernel; y [M, N] f16 or f32
 // Work: a CTA a tile of 128 channels x kTokens tokens; a warp 32 channels x at most 64 tokens:
 //
@@ -9,7 +10,8 @@
 //          weights  --LDS.128--> A operands (w4a8: --and, multiply-add--> u8)
 //          x        --ldmatrix--> B operands, eight tokens at a time
 //
-// Products of E2M1 are one instruction on sm_120 and two of bytes elsewhere.
+// Products of E2M1 are one instruction on sm_120 and two of bytes elsewhere; those of NVFP4 are
+// one that scales as well (ptx/mma_nvfp4.cuh).
 // An integer sum becomes a float without a conversion, which runs at a quarter of the rate on
 // sm_80: tensor cores add to 1.5 * 2^23 as an integer, whose bits are then that float plus the sum.
 // Exact up to 2^22: 2^13 a group of INT4 products, 2^20 for 64 outlier columns.
@@ -19,9 +21,10 @@
 #include <type_traits>
 
 #include "backend/cuda/gemm/gemm_sm80_kernels.h"
-#include "backend/cuda/gemm/w4a4_s4_layout.h"
+#include "backend/cuda/gemm/nvfp4_layout.h"
 #include "backend/cuda/gemm/w4a8_codes.cuh"
 #include "backend/cuda/ptx/mma.cuh"
+#include "backend/cuda/ptx/mma_nvfp4.cuh"
 #include "backend/cuda/ptx/sync.cuh"
 #include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
@@ -63,7 +66,10 @@ struct Layout {
   static constexpr int kWeightBytes = kRows / w4a8::kBlockRows * kBlockBytes;
   static constexpr int kActBytes =
       kTokens * w4a8::kActBlockBytes;  // of outliers; nibbles: half of it
-  static constexpr int kScaleBytes = kNibbles ? kTokens * 4 : 0;
+  static constexpr bool kNvFp4 = kFormat == Sm80Format::kNvFp4;
+  static constexpr int kScaleBytes = kNvFp4     ? kTokens * nvfp4::kBlockGroups
+                                     : kNibbles ? kTokens * 4
+                                                : 0;
   static constexpr int kStageBytes = kWeightBytes + kActBytes + kScaleBytes;
   static constexpr int kBytes = kStages * kStageBytes;
 };
@@ -73,7 +79,7 @@ template <Sm80Format kFormat, int kGroups, int kTokens>
 class Tile {
   using L = Layout<kFormat, kGroups, kTokens>;
   static constexpr int kColumns = L::kWarpTokens / 8;  // of eight tokens
-  static constexpr bool kNibbles = L::kNibbles;
+  static constexpr bool kNibbles = L::kNibbles, kNvFp4 = L::kNvFp4;
   using Sum = std::conditional_t<kNibbles, float, int32_t>;
 
  public:
@@ -125,12 +131,19 @@ class Tile {
       const int8_t* x = a.x;
       int64_t block = s;  // of activations
       if (!body) block = (kNibbles ? 0 : shape_.body_blocks) + (s - shape_.body_blocks) / 2;
-      if (kNibbles && !body) x += w4a4_s4::outlier_start(shape_, a.capacity);
+      if (kNibbles && !body) {
+        x += kNvFp4 ? nvfp4::outlier_start(shape_, a.capacity)
+                    : w4a4_s4::outlier_start(shape_, a.capacity);
+      }
       // An expert's last tile may reach beyond the buffers.
       const int tokens = min(kTokens, static_cast<int>(a.capacity) - share_.token0);
       copy(to + L::kWeightBytes, x + (block * a.capacity + share_.token0) * token_bytes,
            tokens * token_bytes);
-      if (kNibbles && body) {
+      if (kNvFp4 && body) {
+        copy(to + L::kWeightBytes + L::kActBytes,
+             x + nvfp4::activation_scale_byte(shape_, block, share_.token0, 0, a.capacity),
+             tokens * nvfp4::kBlockGroups);
+      } else if (kNibbles && body) {
         copy(to + L::kWeightBytes + L::kActBytes, a.x_scales + block * a.capacity + share_.token0,
              tokens * 4);
       }
@@ -170,7 +183,9 @@ class Tile {
   // --- the body
 
   __device__ void add_body(const uint8_t* stage) {
-    if constexpr (kNibbles) {
+    if constexpr (kNvFp4) {
+      add_block_scaled(stage);
+    } else if constexpr (kNibbles) {
       add_groups(stage);
     } else {
       add_two_level(stage);
@@ -239,6 +254,43 @@ class Tile {
       }
     }
   }
+  __device__ void add_block_scaled(const uint8_t* stage) {
+    RowOperands a[kRowTiles];
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      const uint8_t* block = weight_block(stage, r);
+      const int thread = block_thread(r);
+      const int row = thread / 32 * 16 + lane_ / 4 + 8 * (lane_ % 2), step = lane_ / 2 % 2;
+      const uint32_t scales =
+          *reinterpret_cast<const uint32_t*>(block + nvfp4::weight_scale_place(row, 4 * step));
+      const uint4 codes[2] = {reinterpret_cast<const uint4*>(block)[thread],
+                              reinterpret_cast<const uint4*>(block + 2048)[thread]};
+      a[r].first.set(&codes[0].x, scales);
+      a[r].second.set(&codes[1].x, scales);
+    }
+    const auto* token_scales = reinterpret_cast<const uint32_t*>(
+        stage + L::kWeightBytes + L::kActBytes + (warp_token_ + lane_ / 4) * nvfp4::kBlockGroups);
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      uint32_t b[4];
+      load_tokens(stage, j, 0, true, b);
+      const uint32_t scales = token_scales[8 * j * nvfp4::kBlockGroups / 4 + lane_ % 2];
+      ptx::NvFp4Columns<0> first;
+      ptx::NvFp4Columns<1> second;
+      first.set(&b[0], scales);
+      second.set(&b[2], scales);
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+        ptx::mma_nvfp4(sums_[r][j], a[r].first, first);
+        ptx::mma_nvfp4(sums_[r][j], a[r].second, second);
+      }
+    }
+  }
+  // Of a block's two k-steps.
+  struct RowOperands {
+    ptx::NvFp4Rows<0> first;
+    ptx::NvFp4Rows<1> second;
+  };
   // The sums of a block's 128 columns.
   __device__ static void multiply_group(float (&sum)[4], const uint32_t (&a)[8],
                                         const uint32_t (&b)[4]) {
@@ -270,13 +322,22 @@ class Tile {
   __device__ int row(int r, int h) const {
     return row0_ + (row_warp_ * kRowTiles + r) * 16 + lane_ / 4 + 8 * h;
   }
+  __device__ int near_row(int r, int h) const {
+    return min(row(r, h), static_cast<int>(p_.args.rows) - 1);
+  }
   // What the body's sums stand for, up to the row scale where that comes last.
   __device__ void to_float(float (&v)[kRowTiles][kColumns][4]) const {
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        if constexpr (kNibbles) {
+        if constexpr (kNvFp4) {
+          // Codes are twice E2M1's numbers.
+          const float unit = 4.0f * p_.args.x_scales[near_token(j, e % 2)];
+          for (int r = 0; r < kRowTiles; ++r) {
+            v[r][j][e] = sums_[r][j][e] * (unit * share_.row_scales[near_row(r, e / 2)]);
+          }
+        } else if constexpr (kNibbles) {
           for (int r = 0; r < kRowTiles; ++r) v[r][j][e] = sums_[r][j][e];
         } else {
           const int t = near_token(j, e % 2);
@@ -303,8 +364,9 @@ class Tile {
       }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        row_scale[r][h] =
-            kNibbles && row(r, h) < p_.args.rows ? share_.row_scales[row(r, h)] : 1.0f;
+        const float* scales =
+            share_.row_scales + (kNvFp4 ? nvfp4::outlier_scale_offset(p_.args.rows) : 0);
+        row_scale[r][h] = kNibbles ? scales[near_row(r, h)] : 1.0f;
       }
     }
 #pragma unroll
@@ -413,6 +475,9 @@ void pick(const Params& p, int64_t tokens, cudaStream_t stream) {
 void pick(Sm80Format format, const Params& p, int64_t tokens, cudaStream_t stream) {
   if (format == Sm80Format::kW4A4) return pick<Sm80Format::kW4A4, 1>(p, tokens, stream);
   if (format == Sm80Format::kFp4) return pick<Sm80Format::kFp4, 1>(p, tokens, stream);
+  if (format == Sm80Format::kNvFp4) {
+    return pick<Sm80Format::kNvFp4, nvfp4::kShapeGroups>(p, tokens, stream);
+  }
   if (p.args.shape.groups == 1) return pick<Sm80Format::kW4A8, 1>(p, tokens, stream);
   if (p.args.shape.groups == 2) return pick<Sm80Format::kW4A8, 2>(p, tokens, stream);
   pick<Sm80Format::kW4A8, 4>(p, tokens, stream);

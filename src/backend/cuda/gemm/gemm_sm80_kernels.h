@@ -8,9 +8,10 @@
 namespace atom::cuda {
 
 enum class Sm80Format : uint8_t {
-  kW4A8,  // w4a8_layout.h
-  kW4A4,  // w4a4_s4_layout.h: one group a block. Chips from sm_90 on emulate its products, slowly
-  kFp4,   // the same of E2M1 on both sides
+  kW4A8,   // w4a8_layout.h
+  kW4A4,   // w4a4_s4_layout.h: one group a block. Chips from sm_90 on emulate its products, slowly
+  kFp4,    // the same of E2M1 on both sides
+  kNvFp4,  // nvfp4_layout.h
 };
 
 // The kernels alone, for what launch_gemm_sm80 lets through.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/cuda/gemm/nvfp4_layout.h"
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
@@ -127,7 +128,7 @@ void pack_grouped(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t*
   pack_group_scales(p, shape, n, row_blocks);
 }
 
-void pack_nibbles(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+void pack_codes(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
   const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
   const uint8_t* from = nibbles.data();
   for (int b = 0; b < shape.body_blocks; ++b) {
@@ -138,7 +139,22 @@ void pack_nibbles(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t*
                   from, 4);
     }
   }
+}
+
+void pack_nibbles(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+  pack_codes(p, shape, n, row_blocks);
   pack_group_scales(p, shape, n, row_blocks);
+}
+
+void pack_nvfp4_row(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+  pack_codes(p, shape, n, row_blocks);
+  for (int64_t k = 0; k < p.body(); k += nvfp4::kGroup) {
+    const auto group = static_cast<size_t>(n * p.groups() + k / p.format.weight.group);
+    row_blocks[k / kBlockCols * shape.block_bytes() +
+               nvfp4::weight_scale_place(static_cast<int>(n % kBlockRows),
+                                         static_cast<int>(k % kBlockCols / nvfp4::kGroup))] =
+        p.group_scales[group];
+  }
 }
 
 void pack_outliers(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
@@ -200,6 +216,7 @@ w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols) {
   shape.groups = format.group != 0 && format.group < kBlockCols
                      ? static_cast<int>(kBlockCols / format.group)
                      : 1;
+  if (format.scales == GroupScales::kE4M3) shape.groups = nvfp4::kShapeGroups;
   shape.wide = format.kind == WeightKind::kGrouped && format.bits == 8;
   return shape;
 }
@@ -251,6 +268,24 @@ Result<GemmWeights> pack_w4a4(const PackedLinear& p) {
 Result<GemmWeights> pack_w4a4_s4(const PackedLinear& p) {
   const bool alike = p.format.weight.grid == p.format.act.grid;
   return pack_w4a4_rows(p, alike && w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
+}
+
+Result<GemmWeights> pack_nvfp4(const PackedLinear& p) {
+  const WeightFormat& format = p.format.weight;
+  if (format.scales != GroupScales::kE4M3 || p.format.act.scales != GroupScales::kE4M3 ||
+      format.group == 0 || format.group % nvfp4::kGroup != 0 ||
+      format.outlier_kind == OutlierKind::kFloat) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': no NVFP4 kernel for weights {}",
+                 describe(p.format));
+  }
+  const Shape shape = w4a8_shape(format, p.cols);
+  GemmWeights packed = pack_rows(p, shape, p.row_scales, [&](int64_t n, uint8_t* row_blocks) {
+    pack_nvfp4_row(p, shape, n, row_blocks);
+  });
+  packed.row_scales.resize(2 * packed.row_scales.size());
+  const auto outliers = packed.row_scales.begin() + nvfp4::outlier_scale_offset(p.rows);
+  std::ranges::transform(p.outlier_scales, outliers, f16_to_f32);
+  return packed;
 }
 
 namespace {

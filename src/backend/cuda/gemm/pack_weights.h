@@ -12,7 +12,7 @@ namespace atom::cuda {
 
 // A packed linear ready to be copied to the GPU.
 struct GemmWeights {
-  std::vector<uint8_t> blocks;  // w4a8_layout.h, w4a4_layout.h, w4a4_s4_layout.h, w4a16_layout.h
+  std::vector<uint8_t> blocks;  // of one of the *_layout.h
   // [rows, padded to 64], 0 in the padding: of whole rows (w4a8, w8a8, w4a16) or of their outliers
   // (w4a4).
   std::vector<float> row_scales;
@@ -30,6 +30,9 @@ Result<GemmWeights> pack_w8a8(const PackedLinear& linear);
 Result<GemmWeights> pack_w4a4(const PackedLinear& linear);
 // The same in w4a4_s4_layout.h; groups of multiples of 128 only.
 Result<GemmWeights> pack_w4a4_s4(const PackedLinear& linear);
+// kGrouped weights and activations of E2M1 under E4M3 scales, groups of 16 or a multiple of it;
+// outliers as above. row_scales: units, then those of the outliers.
+Result<GemmWeights> pack_nvfp4(const PackedLinear& linear);
 // kGrouped weights of at most 4 bits without outliers that take float activations; groups as above.
 Result<GemmWeights> pack_w4a16(const PackedLinear& linear);
 

@@ -1,12 +1,28 @@
 #include "backend/cuda/linear/layout.h"
 
-#include "backend/cuda/gemm/w4a8_layout.h"
+#include "backend/cuda/gemm/nvfp4_layout.h"
 #include "backend/cuda/linear/linear_kernels.h"
 
 namespace atom::cuda {
 
+namespace {
+
+// NVFP4 on both sides, perhaps with longer groups.
+bool is_nvfp4(const LinearFormat& format) {
+  const WeightFormat& w = format.weight;
+  return w.kind == WeightKind::kGrouped && w.scales == GroupScales::kE4M3 && format.act.quantized &&
+         format.act.scales == GroupScales::kE4M3 && w.group % nvfp4::kGroup == 0 && w.group != 0 &&
+         w.outlier_kind != OutlierKind::kFloat;
+}
+
+}  // namespace
+
 LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip) {
   const WeightFormat& w = format.weight;
+  if (is_nvfp4(format)) return LinearLayout::kNvFp4;
+  if (w.scales == GroupScales::kE4M3 || format.act.scales == GroupScales::kE4M3) {
+    return LinearLayout::kRows;
+  }
   const bool whole_blocks = w.group % w4a8::kBlockCols == 0;  // one long group included
   if (w.outlier_kind == OutlierKind::kFloat || (w.group != 32 && w.group != 64 && !whole_blocks)) {
     return LinearLayout::kRows;

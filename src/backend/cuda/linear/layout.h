@@ -15,12 +15,20 @@ enum class LinearLayout : uint8_t {
   kW4A4,    // gemm/w4a4_layout.h
   kW4A4S4,  // gemm/w4a4_s4_layout.h, integers or E2M1
   kW4A16,   // gemm/w4a16_layout.h: activations are halves
+  kNvFp4,   // gemm/nvfp4_layout.h
 };
 
 // Whether activations are blocks of INT8 codes with one scale a token beside the outliers'.
 constexpr bool takes_int8_blocks(LinearLayout layout) {
   return layout == LinearLayout::kW4A8 || layout == LinearLayout::kW8A8;
 }
+
+// Whether body codes of activations are nibbles.
+constexpr bool takes_nibbles(LinearLayout layout) {
+  return layout == LinearLayout::kW4A4S4 || layout == LinearLayout::kNvFp4;
+}
+// Whether a layout's linears are multiplied by mma.sync on every chip.
+constexpr bool multiplies_by_mma(LinearLayout layout) { return takes_nibbles(layout); }
 
 // Kernels that not every chip has.
 struct ChipKernels {

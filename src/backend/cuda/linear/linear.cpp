@@ -17,7 +17,9 @@ void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* wo
   gemm.row_scales = w.row_scales;
   gemm.bias = w.bias;
   gemm.accumulate = args.accumulate;
-  if (kernels.hopper) return must(launch_gemm(gemm, choose_gemm(gemm), stream));
+  if (kernels.hopper && !multiplies_by_mma(w.layout)) {
+    return must(launch_gemm(gemm, choose_gemm(gemm), stream));
+  }
   must(launch_gemm_sm80(sm80_format(w), gemm, stream));
 }
 
@@ -43,6 +45,7 @@ GemmFormat gemm_format(const WeightView& w) {
     case LinearLayout::kW4A16:
       return GemmFormat::kW4A16;
     case LinearLayout::kW4A8:
+    case LinearLayout::kNvFp4:
     case LinearLayout::kRows:
       break;
   }
@@ -69,6 +72,7 @@ GemmArgs gemm_args(const WeightView& w, const CudaActivations& x, int64_t tokens
 }
 
 Sm80Format sm80_format(const WeightView& w) {
+  if (w.layout == LinearLayout::kNvFp4) return Sm80Format::kNvFp4;
   if (w.layout != LinearLayout::kW4A4S4) return Sm80Format::kW4A8;
   return w.format.grid == CodeGrid::kE2M1 ? Sm80Format::kFp4 : Sm80Format::kW4A4;
 }

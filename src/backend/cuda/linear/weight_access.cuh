@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "backend/cuda/gemm/nvfp4_layout.h"
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
@@ -68,6 +69,10 @@ __device__ inline float blocked_value(const WeightView& w, int n, int k) {
     const w4a4_s4::NibblePlace place = w4a4_s4::weight_place(row, in_block);
     const int nibble = block[place.byte] >> place.shift & 15;
     code = w.format.grid == CodeGrid::kE2M1 ? e2m1_code(nibble) : (nibble ^ 8) - 8;
+    if (w.layout == LinearLayout::kNvFp4) {
+      return static_cast<float>(code) *
+             e4m3_value(block[nvfp4::weight_scale_place(row, in_block / nvfp4::kGroup)]);
+    }
   }
   return static_cast<float>(code) * half_bits(*reinterpret_cast<const uint16_t*>(scale));
 }
@@ -90,6 +95,10 @@ __device__ inline float weight_value(const WeightView& w, int n, int k) {
   const bool two_level = w.format.kind == WeightKind::kTwoLevel;
   if (w.layout == LinearLayout::kW4A16) return w4a16_value(w, n, k);
   if (w.layout != LinearLayout::kRows) {
+    if (w.layout == LinearLayout::kNvFp4) {
+      const int64_t at = k < w.body ? n : n + nvfp4::outlier_scale_offset(w.rows);
+      return blocked_value(w, n, k) * w.row_scales[at];
+    }
     return blocked_value(w, n, k) *
            (two_level || w.shape.wide || k >= w.body ? w.row_scales[n] : 1.0f);
   }

@@ -39,6 +39,16 @@ __device__ inline void mma_s8(int32_t* d, const uint32_t* a, uint32_t b0, uint32
   }
 }
 
+// D[16, 8] += A[16, 16] * B[16, 8], signed bytes with s32 sums. Lane l = 4g + c holds
+//   a  (row g, columns 4c..+3), (g + 8, same)    b  (rows 4c..+3, column g)    d  as above
+__device__ inline void mma_s8_k16(int32_t (&d)[4], const uint32_t (&a)[2], uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+      "{%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
 // The same of signed bytes, D = A * B + c in every element.
 __device__ inline void mma_s8_onto(int32_t (&d)[4], int32_t c, const uint32_t (&a)[4], uint32_t b0,
                                    uint32_t b1) {

@@ -5,12 +5,15 @@
 //     kW4A8, kW8A8  a byte a code                         scales [capacity]
 //     kW4A4         a byte of sign and magnitude (body)   scales [block groups][capacity]
 //     kW4A4S4       a nibble a code (body)                scales [block groups][capacity]
+//     kNvFp4        the same                              units [capacity], and among the codes
+//                                                         E4M3 scales [block][capacity][8]
 //     kW4A16        no codes, but halves
 // Activations in halves are rows of `stride` of them, or blocks of 64 columns (kW4A16).
 #pragma once
 
 #include <cstdint>
 
+#include "backend/cuda/gemm/nvfp4_layout.h"
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
@@ -34,12 +37,13 @@ struct CodePlaces {
   constexpr int64_t byte(int64_t token, int64_t column) const {
     if (!blocked()) return token * stride + column;
     int64_t start = 0;
-    if (layout == LinearLayout::kW4A4S4) {
+    if (takes_nibbles(layout)) {
       if (column < outlier_offset) {
         return w4a4_s4::activation_byte(column / w4a8::kBlockCols, token, column % w4a8::kBlockCols,
                                         capacity);
       }
-      start = w4a4_s4::outlier_start(shape, capacity);
+      start = layout == LinearLayout::kNvFp4 ? nvfp4::outlier_start(shape, capacity)
+                                             : w4a4_s4::outlier_start(shape, capacity);
       column -= outlier_offset;
     }
     return start + w4a8::activation_offset(column / w4a8::kBlockCols, token,
@@ -49,11 +53,25 @@ struct CodePlaces {
     const int8_t stored = codes[byte(token, column)];
     if (column >= outlier_offset) return stored;
     if (layout == LinearLayout::kW4A4) return w4a4::code_of(static_cast<uint8_t>(stored));
-    if (layout == LinearLayout::kW4A4S4) {
+    if (takes_nibbles(layout)) {
       const int nibble = stored >> (column % 2 * 4) & 15;
       return grid == CodeGrid::kE2M1 ? e2m1_code(nibble) : (nibble ^ 8) - 8;
     }
     return stored;
+  }
+
+  // kNvFp4: byte of the E4M3 scale of a token's body column.
+  constexpr int64_t scale_byte(int64_t token, int64_t column) const {
+    return nvfp4::activation_scale_byte(shape, column / w4a8::kBlockCols, token,
+                                        static_cast<int>(column % w4a8::kBlockCols / nvfp4::kGroup),
+                                        capacity);
+  }
+  // The scale of a token's body column, of a group of `group` columns out of `groups`.
+  constexpr float scale(const int8_t* codes, const float* scales, int64_t token, int64_t column,
+                        int64_t group, int64_t groups) const {
+    const float stored = scales[scale_places(token, column / group, group, groups).first];
+    if (layout != LinearLayout::kNvFp4) return stored;
+    return e4m3_value(static_cast<uint8_t>(codes[scale_byte(token, column)])) * stored;
   }
 
   // Where a token's half stands. Runs of eight columns are together.
@@ -66,7 +84,7 @@ struct CodePlaces {
                                           : tokens * stride;
   }
 
-  // Where the scale of a token's group g stands: in `count` places, `step` apart.
+  // Where the scale of a token's group g, or its unit, stands: in `count` places, `step` apart.
   struct ScalePlaces {
     int64_t first, step;
     int count;
@@ -74,6 +92,7 @@ struct CodePlaces {
   // group: body columns of each of the `groups` groups.
   constexpr ScalePlaces scale_places(int64_t token, int64_t g, int64_t group,
                                      int64_t groups) const {
+    if (layout == LinearLayout::kNvFp4) return {.first = token, .step = 0, .count = 1};
     if (layout == LinearLayout::kRows || takes_int8_blocks(layout)) {
       return {.first = token * groups + g, .step = 0, .count = 1};
     }
@@ -90,14 +109,16 @@ struct CodePlaces {
   // Bytes and floats that `tokens` tokens of `groups` groups take.
   constexpr int64_t code_bytes(int64_t tokens) const {
     if (!blocked()) return tokens * stride;
-    const int64_t body =
-        layout == LinearLayout::kW4A4S4 ? w4a4_s4::kActBlockBytes : w4a8::kActBlockBytes;
+    const int64_t body = layout == LinearLayout::kNvFp4
+                             ? w4a4_s4::kActBlockBytes + nvfp4::kBlockGroups
+                         : takes_nibbles(layout) ? w4a4_s4::kActBlockBytes
+                                                 : w4a8::kActBlockBytes;
     return capacity * (shape.body_blocks * body +
                        (shape.outlier_blocks + 1) / 2 * int64_t{w4a8::kActBlockBytes});
   }
   constexpr int64_t scale_count(int64_t tokens, int64_t groups) const {
     if (layout == LinearLayout::kRows) return tokens * groups;
-    if (takes_int8_blocks(layout)) return capacity;
+    if (takes_int8_blocks(layout) || layout == LinearLayout::kNvFp4) return capacity;
     return capacity * shape.body_blocks * shape.groups;
   }
 };

@@ -29,7 +29,7 @@ __device__ void store_codes(const QuantizeParams& p, int token, int64_t column, 
                             const int (&code)[4]) {
   int8_t* to = p.codes + p.places.byte(token, column);
   const bool in_body = column < p.places.outlier_offset;
-  if (in_body && p.places.layout == LinearLayout::kW4A4S4) {
+  if (in_body && takes_nibbles(p.places.layout)) {
     uint32_t nibbles = 0;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
@@ -53,8 +53,16 @@ __device__ void store_codes(const QuantizeParams& p, int token, int64_t column, 
 }
 
 // The scale of a token's group g of the body.
-__device__ void store_scale(const QuantizeParams& p, int token, int g, float scale, int rank,
-                            int threads) {
+__device__ void store_scale(const QuantizeParams& p, int token, int g, float scale, float unit,
+                            int rank, int threads) {
+  if (p.places.layout == LinearLayout::kNvFp4) {
+    const uint8_t bits = e4m3_bits(scale / unit);
+    for (int k = rank * nvfp4::kGroup; k < p.group; k += threads * nvfp4::kGroup) {
+      p.codes[p.places.scale_byte(token, g * p.group + k)] = static_cast<int8_t>(bits);
+    }
+    if (g == 0 && rank == 0) p.scales[token] = unit;
+    return;
+  }
   const CodePlaces::ScalePlaces to = p.places.scale_places(token, g, p.group, p.body / p.group);
   for (int i = rank; i < to.count; i += threads) p.scales[to.first + i * to.step] = scale;
 }
@@ -264,7 +272,7 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const int column = g * p.group;
     const Quantized q = quantize_group(team, row + column, p.group, p.format, p.format.search, unit,
                                        p, token, column, at(decoded, column));
-    store_scale(p, token, g, q.scale, team.rank, team.kSize);
+    store_scale(p, token, g, q.scale, unit, team.rank, team.kSize);
     sum += q.sum;
   };
   if (p.group >= kLongGroup) {
@@ -310,10 +318,9 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
       continue;
     }
     const int64_t column = in_body ? k : p.places.outlier_offset + k - p.body;
-    const float scale =
-        in_body
-            ? p.scales[p.places.scale_places(token, k / p.group, p.group, p.body / p.group).first]
-            : p.outlier_scales[token];
+    const float scale = in_body
+                            ? p.places.scale(p.codes, p.scales, token, k, p.group, p.body / p.group)
+                            : p.outlier_scales[token];
     y[k] = static_cast<float>(p.places.code(p.codes, token, column)) * scale;
   }
 }
