@@ -39,8 +39,7 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
     const bool rows = w.group == 0 && w.outliers == 0 && format.act.group == 0;
     return rows && channels <= kMostSumChannels ? LinearLayout::kW8A8 : LinearLayout::kRows;
   }
-  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4 ||
-      w.scales != GroupScales::kFloat) {
+  if (w.kind != WeightKind::kGrouped || w.bits > 4 || format.act.bits > 4) {
     return LinearLayout::kRows;
   }
   if (chip.hopper) return LinearLayout::kW4A4;

@@ -229,6 +229,42 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
   __syncthreads();
 }
 
+// Whether groups are NVFP4's own, which a warp for each would leave half idle.
+__device__ bool has_short_groups(const QuantizeParams& p) {
+  return p.places.layout == LinearLayout::kNvFp4 && p.group == nvfp4::kGroup && !p.format.search;
+}
+// Four lanes a group of 16 columns, all groups of the CTA's warps at once.
+template <int kThreads>
+__device__ void quantize_short_groups(const QuantizeParams& p, int token, const float* row,
+                                      float unit) {
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int first = 0; first < p.body; first += 4 * kThreads) {
+    const int k = first + 4 * thread;
+    const bool real = k < p.body;
+    float4 v = {};
+    if (real) v = *reinterpret_cast<const float4*>(row + k);
+    float low = fminf(fminf(v.x, v.y), fminf(v.z, v.w));
+    float high = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
+#pragma unroll
+    for (int lanes = 1; lanes < 4; lanes *= 2) {
+      low = fminf(low, __shfl_xor_sync(0xffffffffu, low, lanes));
+      high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
+    }
+    if (!real) continue;
+    const numerics::GroupScale g = numerics::group_scale(low, high, p.format.bits, p.format.rule,
+                                                         p.format.clip, p.format.grid, unit);
+    int code[4] = {};
+    if (g.scale != 0.0f) {
+      code[0] = numerics::round_code(v.x, g);
+      code[1] = numerics::round_code(v.y, g);
+      code[2] = numerics::round_code(v.z, g);
+      code[3] = numerics::round_code(v.w, g);
+    }
+    store_codes(p, token, k, 4, code);
+    if (thread % 4 == 0) store_scale(p, token, k / nvfp4::kGroup, g.scale, unit, 0, 1);
+  }
+}
+
 template <int kThreads>
 __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     const __grid_constant__ QuantizeParams p) {
@@ -275,7 +311,9 @@ __global__ __launch_bounds__(kThreads) void quantize_rows_kernel(
     store_scale(p, token, g, q.scale, unit, team.rank, team.kSize);
     sum += q.sum;
   };
-  if (p.group >= kLongGroup) {
+  if (has_short_groups(p)) {
+    quantize_short_groups<kThreads>(p, token, row, unit);
+  } else if (p.group >= kLongGroup) {
     for (int g = 0; g < groups; ++g) quantize_body(BlockTeam<kThreads>{scratch, thread, warp}, g);
   } else {
     for (int g = warp; g < groups; g += kWarps) {
