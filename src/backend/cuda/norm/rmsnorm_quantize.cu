@@ -65,12 +65,13 @@ __device__ float halving_sum(float (&v)[kCount]) {
   return v[0];
 }
 
-// This lane's eight lanes of numerics::rms_factor's group, added.
-template <class In>
+// This lane's eight lanes of numerics::rms_factor's group, added. kChannels: of the row, where the
+// compiler is to know them; else 0.
+template <class In, int kChannels>
 __device__ float eight_lanes(const uint8_t* row, int channels, int group, int lane) {
+  constexpr int kStep = kLaneGroups * 256;
   float lanes[8] = {};
-#pragma unroll 2
-  for (int at = (group * 32 + lane) * 8; at < channels; at += kLaneGroups * 256) {
+  const auto add = [&](int at) {
     uint4 raw[sizeof(In) / 2];
 #pragma unroll
     for (int i = 0; i < static_cast<int>(sizeof(In) / 2); ++i) {
@@ -81,6 +82,14 @@ __device__ float eight_lanes(const uint8_t* row, int channels, int group, int la
       const auto v = static_cast<float>(reinterpret_cast<const In*>(raw)[e]);
       lanes[e] = __fadd_rn(lanes[e], __fmul_rn(v, v));
     }
+  };
+  const int first = (group * 32 + lane) * 8;
+  if constexpr (kChannels > 0 && kChannels % kStep == 0) {
+#pragma unroll
+    for (int at = 0; at < kChannels; at += kStep) add(first + at);
+  } else {
+#pragma unroll 2
+    for (int at = first; at < channels; at += kStep) add(at);
   }
   return halving_sum(lanes);
 }
@@ -132,7 +141,8 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
   extern __shared__ __align__(128) uint8_t rows[];
   __shared__ Shared<kWarps, kRows> s;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const int channels = kWhole ? kWarps * kBlocks * 128 : p.channels;
+  constexpr int kChannels = kWhole ? kWarps * kBlocks * 128 : 0;
+  const int channels = kWhole ? kChannels : p.channels;
   const int body = channels - p.outliers;
   const int row_bytes = channels * static_cast<int>(sizeof(In));
   const int first = static_cast<int>(blockIdx.x), step = static_cast<int>(gridDim.x);
@@ -201,6 +211,9 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
   }
   __syncthreads();
 
+  // Where this lane's codes of row 0 go, but for the swizzle, and from block to block.
+  int8_t* own_codes = p.codes + static_cast<int64_t>(warp) * p.capacity * 128 + lane % 4 * 4;
+  const int64_t block_step = kWarps * p.capacity * 128;
   const auto finish_sums = [&](int run, int stage) {
     const int token = run * kRows + thread;
     if (thread >= kRows || token >= p.tokens) return;
@@ -222,7 +235,7 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
         float squares[kRows];
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          squares[r] = eight_lanes<In>(stage_rows + r * kPitch, channels, group, lane);
+          squares[r] = eight_lanes<In, kChannels>(stage_rows + r * kPitch, channels, group, lane);
         }
         const float sum = warp_sums<kRows>(squares, lane);
         if (lane % (32 / kRows) == 0) s.squares[stage][lane * kRows / 32][group] = sum;
@@ -299,15 +312,14 @@ __global__ __launch_bounds__(kThreads, resident(kThreads, kBlocks)) void rmsnorm
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const int64_t row = static_cast<int64_t>(run) * kRows + r;
+      const int row = run * kRows + r;
       if (row >= p.tokens) break;
       const float body_inverse = __shfl_sync(0xffffffffu, scale.y, 2 * r);
       const float outlier_inverse = __shfl_sync(0xffffffffu, scale.y, 2 * r + 1);
       int sum = 0;
-      int8_t* to = p.codes + (static_cast<int64_t>(warp) * p.capacity + row) * 128 +
-                   ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
+      int8_t* to = own_codes + int64_t{row} * 128 + ((lane / 4) ^ (row & 7)) * 16;
 #pragma unroll
-      for (int i = 0; i < kBlocks; ++i, to += kWarps * p.capacity * 128) {
+      for (int i = 0; i < kBlocks; ++i, to += block_step) {
         if (!kWhole && block(i) >= p.blocks) break;
         const float inverse = in_body(i) ? body_inverse : outlier_inverse;
         const uint32_t word = quantize4(v[r][i], inverse, inverse == 0.0f ? 0.0f : 127.0f);
