@@ -163,6 +163,18 @@ TEST(Linear, EveryShapeAgreesWithRef) {
   }
 }
 
+// Output layers: sizes around those of a GPU's tiles, and rows that end within a stage.
+TEST(Linear, BytesInGroupsAgreeWithRefForAnyTokens) {
+  LinearCase c = {.format = grouped_format(8, 32, 0, OutlierKind::kNone, act_format(8, 32))};
+  for (const int64_t tokens : {9, 33, 71, 96, 200}) {
+    for (const int64_t cols : {576, 608}) {
+      c.cols = cols;
+      c.shape = {tokens, 150};
+      compare_with_ref(c);
+    }
+  }
+}
+
 TEST(Linear, FloatFormatsAgreeWithRef) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const int64_t cols : {1, 7, 33, 107, 700}) {
