@@ -45,7 +45,7 @@ class Consumer {
   __device__ void run() {
     ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
-      if (work.finishes) fetch_token_values(first_token<C>(work));
+      if (work.finishes) fetch_end_values(work);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -100,7 +100,14 @@ class Consumer {
   }
   // [scales][outlier scales][sums] of the tile's tokens.
   __device__ uint8_t* token_values() const {
-    return shared_memory() + L::kTokens + group_ * L::kTokenBytes;
+    return shared_memory() + L::kTokens + group_ * L::kEndBytes;
+  }
+  // [scales][biases] of the warpgroup's rows.
+  __device__ float* row_values() const {
+    return reinterpret_cast<float*>(token_values() + L::kTokenBytes);
+  }
+  __device__ int first_row(const Work& work) const {
+    return (work.tile_w * C::warpgroups + group_) * kRows * 64;
   }
 
  private:
@@ -162,57 +169,83 @@ class Consumer {
     }
   }
 
-  // Sums of every slice go to the CTA of the cluster that finishes it, [from CTA][...] there.
+  // Sums of every slice go to the CTA of the cluster that finishes it: [from other CTA][...] there.
   __device__ void give_slices() const {
     constexpr int kEach = C::slice_tokens / 8;
     ptx::cluster_wait();  // the others have started
     const int rank = cta_ % C::cluster;
-    const uint32_t mine = shared() + L::kGifts + rank * L::kGiftBytes + thread_ * 16;
 #pragma unroll
     for (int slice = 0; slice < C::slices; ++slice) {
-      const uint32_t there = ptx::address_in(mine, slice);
+      if (slice == rank) continue;
+      const int gift = rank < slice ? rank : rank - 1;
+      const uint32_t there =
+          ptx::address_in(shared() + L::kGifts + gift * L::kGiftBytes + thread_ * 16, slice);
+      const uint32_t given = ptx::address_in(shared() + L::kGiven, slice);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int i = 0; i < kEach; ++i) {
           const Acc* s = &sums_[r][4 * (slice * kEach + i)];
           ptx::store_there(there + ((group_ * kRows + r) * kEach + i) * 2048,
-                           make_int4(bits(s[0]), bits(s[1]), bits(s[2]), bits(s[3])));
+                           make_int4(bits(s[0]), bits(s[1]), bits(s[2]), bits(s[3])), given);
         }
-      }
-      __syncwarp();
-      if (thread_ % 32 == 0) {
-        ptx::barrier_arrive_there(ptx::address_in(shared() + L::kGiven, slice));
       }
     }
   }
-  // The sums of this CTA's slice, added in the order of the cluster's CTAs.
+  // The sums of this CTA's slice: its own, then the others' in the order of the cluster's CTAs.
   __device__ void take_slice(Acc (&slice)[kRows][kSliceAcc]) const {
     constexpr int kEach = C::slice_tokens / 8;
+    const int rank = cta_ % C::cluster;
+#pragma unroll
+    for (int s = 0; s < C::slices; ++s) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kSliceAcc; ++i) {
+          if (s == 0 || s == rank) slice[r][i] = sums_[r][s * kSliceAcc + i];
+        }
+      }
+    }
     ptx::barrier_wait_cluster(shared() + L::kGiven, 0);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
 #pragma unroll
-        for (int from = 0; from < C::cluster; ++from) {
+        for (int gift = 0; gift < C::cluster - 1; ++gift) {
           const int4 v = *reinterpret_cast<const int4*>(
-              shared_memory() + L::kGifts + from * L::kGiftBytes +
+              shared_memory() + L::kGifts + gift * L::kGiftBytes +
               ((group_ * kRows + r) * kEach + i) * 2048 + thread_ * 16);
           Acc* s = &slice[r][4 * i];
-          const int all[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            s[e] = from == 0 ? from_bits(all[e]) : s[e] + from_bits(all[e]);
-          }
+          s[0] += from_bits(v.x);
+          s[1] += from_bits(v.y);
+          s[2] += from_bits(v.z);
+          s[3] += from_bits(v.w);
         }
       }
     }
   }
 
-  // Starts to bring what the tile's end needs of its tokens; the previous tile has used its own.
-  __device__ void fetch_token_values(int token0) const {
+  // Starts to bring what the tile's end needs; the previous tile has used its own.
+  __device__ void fetch_end_values(const Work& work) const {
     ptx::named_sync(1 + group_, 128);
+    const float *row_scales = p_.row_scales, *biases = p_.out.bias;
+    if constexpr (K::experts) {
+      row_scales = p_.experts.w[work.expert].row_scales;
+      biases = p_.experts.w[work.expert].bias;
+    }
+    for (int r = thread_; r < 64 * kRows; r += 128) {
+      const int row = first_row(work) + r;
+      if (row >= p_.out.rows) break;
+      float* to = row_values() + r;
+      ptx::copy4(ptx::shared_address(to), row_scales + row);
+      if (biases != nullptr) {
+        ptx::copy4(ptx::shared_address(to + 64 * kRows), biases + row);
+      } else {
+        to[64 * kRows] = 0.0f;
+      }
+    }
+    const int token0 = first_token<C>(work);
     const void* from[3] = {K::Format::kTokenGroupScales ? nullptr : p_.x_scales,
                            p_.x_outlier_scales, p_.x_sums};
     const uint32_t to = ptx::shared_address(token_values());
@@ -230,27 +263,22 @@ class Consumer {
   // Scales the sums, adds the outlier blocks and stores the tile.
   __device__ void finish(const Acc (&sums)[kRows][kSliceAcc], const Work& work) {
     const int token0 = first_token<C>(work);
-    const int row0 = (work.tile_w * C::warpgroups + group_) * kRows * 64;
+    const int row0 = first_row(work);
     ptx::copy16_wait();
-    ptx::named_sync(1 + group_, 128);  // the tokens' values are here
+    ptx::named_sync(1 + group_, 128);  // the end's values are here
     float v[kRows][kSliceAcc], row_scale[kRows][2], bias[kRows][2];
     math().to_float(sums, v);
-    const float *row_scales = p_.row_scales, *biases = p_.out.bias;
     TokenRange range = {0, p_.out.tokens};
     if constexpr (K::experts) {
-      const WeightView& w = p_.experts.w[work.expert];
-      row_scales = w.row_scales;
-      biases = w.bias;
       range = {p_.experts.offsets[work.expert], p_.experts.offsets[work.expert + 1]};
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const int row = row0 + r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4 + 8 * h;
-        const bool real = row < p_.out.rows;
-        row_scale[r][h] = real ? row_scales[row] : 0.0f;
-        bias[r][h] = real && biases != nullptr ? biases[row] : 0.0f;
+        const int row = r * 64 + thread_ / 32 * 16 + thread_ % 32 / 4 + 8 * h;
+        row_scale[r][h] = row_values()[row];
+        bias[r][h] = row_values()[64 * kRows + row];
       }
     }
     if constexpr (K::Format::kOutliers) {
@@ -416,7 +444,10 @@ __global__ __launch_bounds__(K::C::warpgroups * 128 + (K::C::ctas == 1 ? 128 : 3
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
       ptx::barrier_init(shared + L::kEmpty + s * 8, C::share * kMathThreads / 32);
     }
-    ptx::barrier_init(shared + L::kGiven, C::cluster * kMathThreads / 32);
+    ptx::barrier_init(shared + L::kGiven, 1);
+    if constexpr (C::cluster > 1) {
+      ptx::barrier_expect(shared + L::kGiven, (C::cluster - 1) * L::kGiftBytes);
+    }
     ptx::barrier_init_fence();
   }
   __syncthreads();

@@ -76,14 +76,17 @@ struct Layout {
   static constexpr int kTokenScales = kWeights + C::stages * kWeightBytes;
   static constexpr int kStaging =
       (kTokenScales + C::stages * kTokenScaleBytes + 1023) / 1024 * 1024;
-  // The tokens' scales, outlier scales and sums, for each warpgroup.
+  // What a tile's end needs, for each warpgroup: its tokens' scales, outlier scales and sums; its
+  // rows' scales and biases.
   static constexpr int kTokenBytes = 3 * C::slice_tokens * 4;
-  // Sums from one CTA of the cluster, for a slice: [warpgroup][row block][8 tokens][thread] int4.
+  static constexpr int kEndBytes = kTokenBytes + 2 * C::row_blocks * 64 * 4;
+  // Sums from one other CTA of the cluster, for a slice: [warpgroup][row block][8 tokens][thread]
+  // int4.
   static constexpr int kGiftBytes = C::tile_blocks * C::slice_tokens / 8 * 2048;
   static constexpr int kTokens =
       kStaging + C::warpgroups * EpilogueTile<typename K::Out, C::slice_tokens>::kBytes;
-  static constexpr int kGifts = (kTokens + C::warpgroups * kTokenBytes + 15) / 16 * 16;
-  static constexpr int kFull = kGifts + (C::cluster > 1 ? C::cluster * kGiftBytes : 0);
+  static constexpr int kGifts = (kTokens + C::warpgroups * kEndBytes + 15) / 16 * 16;
+  static constexpr int kFull = kGifts + (C::cluster - 1) * kGiftBytes;
   static constexpr int kEmpty = kFull + C::stages * 8;
   static constexpr int kGiven = kEmpty + C::stages * 8;  // all gifts are here
   static constexpr int kFirstTiles = kGiven + 8;         // of each expert

@@ -30,11 +30,13 @@ struct Work {
 // Tile `tile` of a matrix with `tiles_t` tiles over its tokens. Tiles are visited in bands of token
 // tiles.
 __device__ inline int locate_tile(const SchedulePlan& plan, int tiles_t, int tile, Work& work) {
-  const int per_band = plan.band * plan.tiles_w;
-  const int first = tile / per_band * plan.band, in_band = tile % per_band;
-  const int width = tiles_t - first < plan.band ? tiles_t - first : plan.band;
-  work.tile_w = in_band / width;
-  return first + in_band % width;
+  // Unsigned divisions take half as long, and every CTA's first copies wait for them.
+  const unsigned per_band = plan.band * plan.tiles_w, number = tile;
+  const int first = static_cast<int>(number / per_band) * plan.band;
+  const unsigned in_band = number % per_band;
+  const unsigned width = min(tiles_t - first, plan.band);
+  work.tile_w = static_cast<int>(in_band / width);
+  return first + static_cast<int>(in_band % width);
 }
 
 // The tiles of one matrix. kShare: neighbouring channels' tiles, which as many CTAs of a cluster do
@@ -61,8 +63,13 @@ template <class Tiles>
 class Schedule {
  public:
   __device__ Schedule(const Tiles& tiles, int cta) : tiles_(tiles), whole_(cta) {
-    begin_ = share_begin(cta);
-    end_ = share_begin(cta + 1);
+    const unsigned blocks = (tiles.count() - tiles.whole()) * tiles.blocks();
+    const unsigned ctas = tiles.ctas();
+    share_ = static_cast<int>(blocks / ctas);
+    longer_ = static_cast<int>(blocks % ctas);
+    // Of a mixture's CTAs, those behind the last share have none.
+    begin_ = share_begin(min(cta, tiles.ctas()));
+    end_ = share_begin(min(cta + 1, tiles.ctas()));
   }
 
   __device__ bool next(Work& work) {
@@ -86,14 +93,9 @@ class Schedule {
   }
 
   // First block of a CTA's share, counted over the split tiles.
-  __device__ int share_begin(int cta) const {
-    return static_cast<int>(static_cast<int64_t>(split_blocks()) * cta / tiles_.ctas());
-  }
+  __device__ int share_begin(int cta) const { return share_ * cta + min(cta, longer_); }
 
  private:
-  __device__ int split_blocks() const {
-    return (tiles_.count() - tiles_.whole()) * tiles_.blocks();
-  }
   __device__ bool take_split(Work& work) {
     const int tile = (end_ - 1) / tiles_.blocks();
     work.first = tile * tiles_.blocks();
@@ -106,6 +108,7 @@ class Schedule {
   }
 
   Tiles tiles_;
+  int share_, longer_;  // blocks of a CTA's share; so many CTAs have one more
   int begin_, end_;
   int whole_;
   int stage_ = 0;

@@ -52,7 +52,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
       ring_.advance();
     }
     ptx::wgmma_wait<0>();
-    release(before);
+    if (before >= 0) release(before);
   }
 
   template <int kCount>
@@ -77,7 +77,7 @@ struct Format {
   static constexpr bool kTokenGroupScales = false, kRowScaleLast = true;
   static constexpr int kTokenStep = token_step(GemmFormat::kW8A8);
   static constexpr int kRowBlocks = 1, kActBlocks = 1;
-  static constexpr bool kOutliers = true, kBodyOfNone = false;
+  static constexpr bool kOutliers = true, kBodyOfNone = true;
   template <int kTokens>
   static constexpr int parts() {
     return 1;

@@ -199,19 +199,17 @@ __device__ inline uint32_t address_in(uint32_t address, int rank) {
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
 }
-__device__ inline void store_there(uint32_t address, int4 v) {
-  asm volatile("st.shared::cluster.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x),
-               "r"(v.y), "r"(v.z), "r"(v.w)
-               : "memory");
+// A store there, 16 of the bytes that the barrier there expects; who waits for that sees it.
+__device__ inline void store_there(uint32_t address, int4 v, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(address),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier)
+      : "memory");
 }
 // An arrival that orders nothing but this thread's own reads, and costs no fence.
 __device__ inline void barrier_tell(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-// What this thread (and those it synchronised with) stored there is seen by who waits here.
-__device__ inline void barrier_arrive_there(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
-               : "memory");
 }
 __device__ inline void barrier_wait_cluster(uint32_t barrier, uint32_t parity) {
   asm volatile(
