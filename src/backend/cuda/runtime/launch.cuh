@@ -22,7 +22,8 @@ __device__ inline uint8_t* dynamic_shared() {
 //   - wait_for_previous(), before it touches anything that other kernels write or read: whatever
 //     came before in the stream is then complete and visible;
 //   - let_next_start(): the next kernel may start once all CTAs came here. Not before the wait, so
-//     that never more than two kernels share the chip.
+//     that no more than two kernels share the chip (but for start_beside_previous()): more of them
+//     crowd some multiprocessors and leave others empty.
 __device__ inline void let_next_start() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
