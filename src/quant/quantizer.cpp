@@ -14,6 +14,7 @@
 #include "ops/device_quantizer.h"
 #include "quant/calibration_stream.h"
 #include "quant/key_value_probe.h"
+#include "quant/layer_transforms.h"
 #include "quant/site_statistics.h"
 #include "quant/transforms.h"
 #include "tensor/quantized_linear.h"
@@ -201,8 +202,8 @@ class ModelQuantizer {
     }
     {
       const Timer timer(seconds.transform);
-      if (recipe_.balance > 0) balance(layer, statistics);
-      if (recipe_.reorder) reorder(layer, statistics);
+      if (recipe_.balance > 0) balance_layer(layer, statistics, recipe_.balance);
+      if (recipe_.reorder) reorder_layer(layer, statistics);
     }
     if (quantized_stream_) {
       const Timer timer(seconds.calibrate);
@@ -281,67 +282,6 @@ class ModelQuantizer {
     float_stream_->set_prefix(keys, layer.prefix_v);
     if (!recipe_.kv.pre_rope) layer.prefix_k = std::move(keys);
     return {};
-  }
-
-  // Moves range from activations to weights, or back, at the sites whose input can be scaled for
-  // nothing: by the norm in front of it, or by up_proj's rows. Where the router reads that norm,
-  // its columns take the factors too.
-  void balance(PackedLayer& layer, LayerStatistics& statistics) {
-    const auto multiply = [&](std::span<PackedLinear* const> linears,
-                              std::span<const float> energy) {
-      const std::vector<const PackedLinear*> readers(linears.begin(), linears.end());
-      std::vector<float> factors = balance_factors(energy, readers, recipe_.balance);
-      for (PackedLinear* linear : linears) multiply_columns(*linear, factors);
-      return factors;
-    };
-    const auto divide = [](std::span<float> norm, std::span<const float> factors) {
-      for (size_t k = 0; k < norm.size(); ++k) norm[k] /= factors[k];
-    };
-    PackedLinear* const qkv[] = {&layer.q, &layer.k, &layer.v};
-    std::vector<float> factors = multiply(qkv, statistics.qkv.energy);
-    statistics.qkv.divide(factors);
-    divide(layer.attention_norm, factors);
-
-    std::vector<PackedLinear*> gate_up;
-    for (PackedMlp& mlp : layer.mlps) gate_up.insert(gate_up.end(), {&mlp.gate, &mlp.up});
-    factors = multiply(gate_up, statistics.gate_up_energy());
-    for (MlpStatistics& mlp : statistics.mlps) mlp.gate_up.divide(factors);
-    divide(layer.mlp_norm, factors);
-    for (size_t i = 0; i < layer.router.size(); ++i) {
-      layer.router[i] *= factors[i % factors.size()];
-    }
-    for (size_t e = 0; e < layer.mlps.size(); ++e) {
-      PackedLinear* const down[] = {&layer.mlps[e].down};
-      factors = multiply(down, statistics.mlps[e].down.energy);
-      statistics.mlps[e].down.divide(factors);
-      divide_rows(layer.mlps[e].up, factors);
-    }
-  }
-
-  // One order for the input that experts share; for down's an order an expert, since their hidden
-  // channels have nothing in common and the rows of gate and up take any order for nothing.
-  void reorder(PackedLayer& layer, LayerStatistics& statistics) {
-    layer.qkv_perm = order_by_salience(statistics.qkv.energy);
-    layer.o_perm = order_by_salience(statistics.o.energy);
-    layer.gate_up_perm = order_by_salience(statistics.gate_up_energy());
-    statistics.qkv.permute(layer.qkv_perm);
-    statistics.o.permute(layer.o_perm);
-    for (PackedLinear* linear : {&layer.q, &layer.k, &layer.v}) {
-      permute_columns(*linear, layer.qkv_perm);
-    }
-    permute_columns(layer.o, layer.o_perm);
-    for (size_t e = 0; e < layer.mlps.size(); ++e) {
-      PackedMlp& mlp = layer.mlps[e];
-      MlpStatistics& of_mlp = statistics.mlps[e];
-      const std::vector<int32_t> down = order_by_salience(of_mlp.down.energy);
-      of_mlp.gate_up.permute(layer.gate_up_perm);
-      of_mlp.down.permute(down);
-      for (PackedLinear* linear : {&mlp.gate, &mlp.up}) {
-        permute_columns(*linear, layer.gate_up_perm);
-        permute_rows(*linear, down);  // so that down_proj's input comes out in its order
-      }
-      permute_columns(mlp.down, down);
-    }
   }
 
   // Experts that the text hardly reached: gate and up are fitted to what the others were given, and

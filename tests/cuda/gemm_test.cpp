@@ -181,90 +181,71 @@ TEST(GemmW8A8, F32) { check_w8a8(320, 512, 70, DType::kF32); }
 TEST(GemmW8A8, Bias) { check_w8a8(321, 512, 70, DType::kF16, true); }
 TEST(GemmW8A8, Accumulate) { check_w8a8(328, 512, 70, DType::kF32, true, true); }
 
-// As above, w4a4.
-void check_w4a4(Case c) {
-  c.format = GemmFormat::kW4A4;
-  check(c);
-}
-TEST(GemmW4A4, WholeBlocks) { check_w4a4({256, 1024, 128, 128, 256}); }
-TEST(GemmW4A4, NoOutliers) { check_w4a4({384, 512, 0, 128, 64}); }
-TEST(GemmW4A4, OneToken) { check_w4a4({512, 2048, 64, 128, 1}); }
-TEST(GemmW4A4, ThreeTokens) { check_w4a4({328, 640, 128, 128, 3}); }
-TEST(GemmW4A4, SeventeenTokens) { check_w4a4({1000, 1408, 64, 128, 17}); }
-TEST(GemmW4A4, RaggedEverything) { check_w4a4({777, 1152, 96, 128, 129}); }
-TEST(GemmW4A4, ManyTokens) { check_w4a4({520, 768, 128, 128, 1025}); }
-TEST(GemmW4A4, SeveralTilesOfManyBlocks) { check_w4a4({4096, 2432, 128, 128, 256}); }
-TEST(GemmW4A4, ThreeOutlierBlocks) { check_w4a4({320, 512, 192, 128, 150}); }
-TEST(GemmW4A4, WideGroup) { check_w4a4({256, 1024, 64, 256, 40}); }
-TEST(GemmW4A4, WholeBodyGroup) { check_w4a4({256, 640, 64, 0, 40}); }
-TEST(GemmW4A4, Group64) { check_w4a4({576, 512, 64, 64, 65}); }
-TEST(GemmW4A4, Group32BodyNotWholeBlocks) { check_w4a4({192, 544, 32, 32, 20}); }
-TEST(GemmW4A4, AsymmetricGroup32) {
-  check_w4a4(
-      {.rows = 320, .body = 544, .outliers = 32, .group = 32, .tokens = 70, .asymmetric = true});
-}
-TEST(GemmW4A4, OneScaleAToken) {
-  check_w4a4(
+// As above, formats whose body has a scale a group on both sides.
+class GemmGroups : public ::testing::TestWithParam<GemmFormat> {
+ protected:
+  void check_groups(Case c) const {
+    c.format = GetParam();
+    check(c);
+  }
+};
+TEST_P(GemmGroups, WholeBlocks) { check_groups({256, 1024, 128, 128, 256}); }
+TEST_P(GemmGroups, NoOutliers) { check_groups({384, 512, 0, 128, 64}); }
+TEST_P(GemmGroups, OneToken) { check_groups({512, 2048, 64, 128, 1}); }
+TEST_P(GemmGroups, ThreeTokens) { check_groups({328, 640, 128, 128, 3}); }
+TEST_P(GemmGroups, SeventeenTokens) { check_groups({1000, 1408, 64, 128, 17}); }
+TEST_P(GemmGroups, RaggedEverything) { check_groups({777, 1152, 96, 128, 129}); }
+TEST_P(GemmGroups, ManyTokens) { check_groups({520, 768, 128, 128, 1025}); }
+TEST_P(GemmGroups, SeveralTilesOfManyBlocks) { check_groups({4096, 2432, 128, 128, 256}); }
+TEST_P(GemmGroups, ThreeOutlierBlocks) { check_groups({320, 512, 192, 128, 150}); }
+TEST_P(GemmGroups, WideGroup) { check_groups({256, 1024, 64, 256, 40}); }
+TEST_P(GemmGroups, WholeBodyGroup) { check_groups({256, 640, 64, 0, 40}); }
+TEST_P(GemmGroups, Group64) { check_groups({576, 512, 64, 64, 65}); }
+TEST_P(GemmGroups, Group32BodyNotWholeBlocks) { check_groups({192, 544, 32, 32, 20}); }
+TEST_P(GemmGroups, OneScaleAToken) {
+  check_groups(
       {.rows = 320, .body = 512, .outliers = 64, .group = 128, .tokens = 70, .token_scales = true});
 }
-TEST(GemmW4A4, LargestSumsAreExact) {
-  check_w4a4({.rows = 192,
-              .body = 384,
-              .outliers = 0,
-              .group = 128,
-              .tokens = 200,
-              .type = DType::kF32,
-              .largest = true});
+TEST_P(GemmGroups, LargestSumsAreExact) {
+  check_groups({.rows = 192,
+                .body = 384,
+                .outliers = 0,
+                .group = 128,
+                .tokens = 200,
+                .type = DType::kF32,
+                .largest = true});
 }
-TEST(GemmW4A4, F32) { check_w4a4({320, 512, 64, 128, 200, DType::kF32}); }
-TEST(GemmW4A4, Bias) { check_w4a4({321, 512, 64, 128, 70, DType::kF16, true}); }
-TEST(GemmW4A4, Accumulate) { check_w4a4({328, 512, 64, 128, 70, DType::kF32, true, true}); }
-TEST(GemmW4A4, AccumulateRaggedHalf) {
-  check_w4a4({333, 512, 64, 128, 35, DType::kF16, false, true});
+TEST_P(GemmGroups, F32) { check_groups({320, 512, 64, 128, 200, DType::kF32}); }
+TEST_P(GemmGroups, Bias) { check_groups({321, 512, 64, 128, 70, DType::kF16, true}); }
+TEST_P(GemmGroups, Accumulate) { check_groups({328, 512, 64, 128, 70, DType::kF32, true, true}); }
+TEST_P(GemmGroups, AccumulateRaggedHalf) {
+  check_groups({333, 512, 64, 128, 35, DType::kF16, false, true});
 }
+INSTANTIATE_TEST_SUITE_P(Formats, GemmGroups,
+                         ::testing::Values(GemmFormat::kW4A4, GemmFormat::kFp4),
+                         [](const auto& info) {
+                           return info.param == GemmFormat::kFp4 ? "Fp4" : "W4A4";
+                         });
 
-// As above, E2M1.
-void check_fp4(Case c) {
-  c.format = GemmFormat::kFp4;
-  check(c);
-}
-TEST(GemmFp4, WholeBlocks) { check_fp4({256, 1024, 128, 128, 256}); }
-TEST(GemmFp4, NoOutliers) { check_fp4({384, 512, 0, 128, 64}); }
-TEST(GemmFp4, OneToken) { check_fp4({512, 2048, 64, 128, 1}); }
-TEST(GemmFp4, ThreeTokens) { check_fp4({328, 640, 128, 128, 3}); }
-TEST(GemmFp4, SeventeenTokens) { check_fp4({1000, 1408, 64, 128, 17}); }
-TEST(GemmFp4, RaggedEverything) { check_fp4({777, 1152, 96, 128, 129}); }
-TEST(GemmFp4, ManyTokens) { check_fp4({520, 768, 128, 128, 1025}); }
-TEST(GemmFp4, SeveralTilesOfManyBlocks) { check_fp4({4096, 2432, 128, 128, 256}); }
-TEST(GemmFp4, Group64) { check_fp4({576, 512, 64, 64, 65}); }
-TEST(GemmFp4, Group32BodyNotWholeBlocks) { check_fp4({192, 544, 32, 32, 20}); }
-TEST(GemmFp4, WideGroup) { check_fp4({256, 1024, 64, 256, 40}); }
-TEST(GemmFp4, WholeBodyGroup) { check_fp4({256, 640, 64, 0, 40}); }
-TEST(GemmFp4, OneScaleAToken) {
-  check_fp4(
-      {.rows = 320, .body = 512, .outliers = 64, .group = 128, .tokens = 70, .token_scales = true});
+TEST(GemmW4A4, AsymmetricGroup32) {
+  check({.rows = 320,
+         .body = 544,
+         .outliers = 32,
+         .group = 32,
+         .tokens = 70,
+         .format = GemmFormat::kW4A4,
+         .asymmetric = true});
 }
 TEST(GemmFp4, EveryPairOfCodesInEveryColumn) {
-  check_fp4({.rows = 256,
-             .body = 128,
-             .outliers = 0,
-             .group = 128,
-             .tokens = 32,
-             .type = DType::kF32,
-             .pairs = true});
+  check({.rows = 256,
+         .body = 128,
+         .outliers = 0,
+         .group = 128,
+         .tokens = 32,
+         .type = DType::kF32,
+         .format = GemmFormat::kFp4,
+         .pairs = true});
 }
-TEST(GemmFp4, LargestSumsAreExact) {
-  check_fp4({.rows = 192,
-             .body = 384,
-             .outliers = 0,
-             .group = 128,
-             .tokens = 200,
-             .type = DType::kF32,
-             .largest = true});
-}
-TEST(GemmFp4, F32) { check_fp4({320, 512, 64, 128, 200, DType::kF32}); }
-TEST(GemmFp4, Bias) { check_fp4({321, 512, 64, 128, 70, DType::kF16, true}); }
-TEST(GemmFp4, Accumulate) { check_fp4({328, 512, 64, 128, 70, DType::kF32, true, true}); }
 
 TEST(Gemm, NoTokensIsNoWork) {
   GemmArgs args;
