@@ -342,8 +342,9 @@ class Consumer {
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
     // Tokens; the sums of two pieces live beside the values.
-    constexpr int kPiece = C::slice_tokens % 32 == 0 ? 32 : 16;
+    constexpr int kPiece = C::slice_tokens % 32 == 0 ? 32 : C::slice_tokens % 16 == 0 ? 16 : 8;
     constexpr int kPieces = C::slice_tokens / kPiece;
+    static_assert(kPieces * kPiece == C::slice_tokens);
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {

@@ -21,12 +21,13 @@ std::array<KernelEntry, 4> large_tiles() {
 }
 
 template <class Out>
-std::array<KernelEntry, 13> medium_tiles() {
+std::array<KernelEntry, 14> medium_tiles() {
   return {entry<Format, Tile<3, 1, 160, 4, 1>, Out>("192x160", 1160, 10000),
           entry<Format, Tile<3, 1, 128, 5, 1>, Out>("192x128", 980, 5200),
           entry<Format, Tile<3, 1, 96, 6, 1>, Out>("192x96", 860, 4000),
           entry<Format, Tile<3, 1, 96, 4, 1, 2>, Out>("192x96 k2", 820, 10000),
           entry<Format, Tile<3, 1, 80, 7, 1>, Out>("192x80", 800, 4400),
+          entry<Format, Tile<3, 1, 80, 6, 1, 2>, Out>("192x80 k2", 740, 9200),
           entry<Format, Tile<3, 1, 64, 7, 1>, Out>("192x64", 740, 2800),
           entry<Format, Tile<3, 1, 64, 6, 1, 2>, Out>("192x64 k2", 660, 8400),
           entry<Format, Tile<2, 1, 96, 8, 1>, Out>("128x96", 620, 4000),

@@ -25,6 +25,21 @@ template <int kN>
 struct WgmmaF16;  // f32 += f16 * f16
 
 template <>
+struct WgmmaS8<8> {
+  using Acc = int32_t;
+  static constexpr int kRegs = 4;
+  // clang-format off
+  __device__ static void issue(int32_t (&d)[4], const uint32_t* a, uint64_t b, int accumulate) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %9, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n8k32.s32.s8.s8 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, %8, p;\n}"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
+  }
+  // clang-format on
+};
+
+template <>
 struct WgmmaS8<16> {
   using Acc = int32_t;
   static constexpr int kRegs = 8;
