@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend/cuda/gemm/gemm.h"
+#include "backend/cuda/gemm/gemm_args.h"
 #include "backend/cuda/gemm/pack_weights.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "base/random.h"

@@ -30,7 +30,8 @@ Result<std::unique_ptr<T>> as_base(auto made) {
 ChipKernels kernels_for(const CudaOptions& options) {
   const DeviceInfo& device = device_info();
   return {.hopper = device.hopper() && !options.portable,
-          .int4_mma = device.major == 8 || options.portable};
+          .int4_mma = device.major == 8 || options.portable,
+          .tcgen05 = device.major == 10 && device.minor == 0 && !options.portable};
 }
 
 class CudaBackend final : public Backend {

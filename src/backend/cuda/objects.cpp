@@ -49,6 +49,8 @@ Result<GemmWeights> pack(const PackedLinear& packed, LinearLayout layout) {
       return pack_w4a16(packed);
     case LinearLayout::kNvFp4:
       return pack_nvfp4(packed);
+    case LinearLayout::kNvFp4Sm100a:
+      return pack_nvfp4_sm100a(packed);
     case LinearLayout::kRows:
       break;
   }

@@ -35,11 +35,12 @@ __global__ __launch_bounds__(kThreads) void gather_routed_kernel(
     } else {
       copy_codes(p, token, row, 0, from.stride, 16);
     }
-    if (from.layout == LinearLayout::kNvFp4) {
-      for (int b = thread; b < from.shape.body_blocks; b += kThreads) {
-        const int64_t column = int64_t{b} * w4a8::kBlockCols;
-        *reinterpret_cast<uint2*>(p.to.codes + to.scale_byte(row, column)) =
-            *reinterpret_cast<const uint2*>(p.from.codes + from.scale_byte(token, column));
+    if (has_e4m3_scales(from.layout)) {
+      constexpr int kWordCols = 4 * nvfp4::kGroup;
+      for (int i = thread; i < from.outlier_offset / kWordCols; i += kThreads) {
+        const int64_t column = int64_t{i} * kWordCols;
+        *reinterpret_cast<uint32_t*>(p.to.codes + to.scale_byte(row, column)) =
+            *reinterpret_cast<const uint32_t*>(p.from.codes + from.scale_byte(token, column));
       }
     }
     const int64_t width = from.blocked() ? w4a8::kBlockCols / from.shape.groups : 1;

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/experts/expert_kernels.h"
 #include "backend/cuda/experts/grouped_gemm.h"
+#include "backend/cuda/gemm/nvfp4_sm100a.h"
 #include "backend/cuda/linear/linear.h"
 #include "backend/cuda/linear/linear_kernels.h"
 
@@ -45,7 +46,7 @@ void gather_routed(const CudaActivations& x, const CudaRouting& routing, int64_t
   const CodePlaces& places = x.places;
   const bool block_scales =
       places.layout == LinearLayout::kW4A4 || places.layout == LinearLayout::kW4A4S4;
-  const int64_t scales = places.layout == LinearLayout::kNvFp4 ? 1
+  const int64_t scales = has_e4m3_scales(places.layout) ? 1
                          : block_scales ? int64_t{places.shape.body_blocks} * places.shape.groups
                                         : x.groups;
   launch_gather_routed({.sources = routing.view().tokens,
@@ -78,6 +79,10 @@ Status grouped_linear(const GroupedLinearArgs& args, ChipKernels chip, ExpertTab
     const GemmArgs gemm = gemm_args(w, x, rows, y, workspace);
     const ExpertGroups groups = {
         .w = table, .offsets = routing.view().offsets, .count = count, .most_tokens = args.tokens};
+    if (w.layout == LinearLayout::kNvFp4Sm100a) {
+      launch_grouped_nvfp4_sm100a(gemm, groups, stream);
+      return {};
+    }
     if (!chip.hopper || multiplies_by_mma(w.layout)) {
       return launch_grouped_gemm_sm80(sm80_format(w), gemm, groups, stream);
     }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "backend/cuda/gemm/nvfp4_layout.h"
+#include "backend/cuda/gemm/nvfp4_sm100a_layout.h"
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
@@ -270,7 +271,9 @@ Result<GemmWeights> pack_w4a4_s4(const PackedLinear& p) {
   return pack_w4a4_rows(p, alike && w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
 }
 
-Result<GemmWeights> pack_nvfp4(const PackedLinear& p) {
+namespace {
+
+Status check_nvfp4(const PackedLinear& p) {
   const WeightFormat& format = p.format.weight;
   if (format.scales != GroupScales::kE4M3 || p.format.act.scales != GroupScales::kE4M3 ||
       format.group == 0 || format.group % nvfp4::kGroup != 0 ||
@@ -278,13 +281,71 @@ Result<GemmWeights> pack_nvfp4(const PackedLinear& p) {
     return error(ErrorCode::kUnsupported, "device 'cuda': no NVFP4 kernel for weights {}",
                  describe(p.format));
   }
-  const Shape shape = w4a8_shape(format, p.cols);
-  GemmWeights packed = pack_rows(p, shape, p.row_scales, [&](int64_t n, uint8_t* row_blocks) {
+  return {};
+}
+
+// Units, and the scales of outliers behind them.
+std::vector<float> nvfp4_row_scales(const PackedLinear& p) {
+  const int64_t outliers = nvfp4::outlier_scale_offset(p.rows);
+  std::vector<float> scales(static_cast<size_t>(2 * outliers), 0.0f);
+  std::ranges::transform(p.row_scales, scales.begin(), f16_to_f32);
+  std::ranges::transform(p.outlier_scales, scales.begin() + outliers, f16_to_f32);
+  return scales;
+}
+
+// Row n into the blocks of its 128 rows.
+void pack_sm100a_row(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* blocks) {
+  namespace layout = nvfp4_sm100a;
+  const auto row = static_cast<int>(n % layout::kBlockRows);
+  const auto place = [&](int64_t block, const uint8_t* codes, int64_t count) {
+    for (int64_t at = 0; at < count; at += layout::kPieceBytes) {
+      std::memcpy(
+          blocks + block * layout::kBlockBytes + layout::row_byte(row, static_cast<int>(at)),
+          codes + at, static_cast<size_t>(std::min<int64_t>(layout::kPieceBytes, count - at)));
+    }
+  };
+  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
+  for (int b = 0; b < shape.body_blocks; ++b) {
+    place(b, nibbles.data() + int64_t{b} * layout::kRowBytes, layout::kRowBytes);
+  }
+  for (int64_t k = 0; k < p.body(); k += nvfp4::kGroup) {
+    const auto group = static_cast<size_t>(n * p.groups() + k / p.format.weight.group);
+    const auto in_block = static_cast<int>(k % kBlockCols / nvfp4::kGroup);
+    blocks[k / kBlockCols * layout::kBlockBytes + layout::kCodeBytes +
+           layout::scale_byte(row, in_block)] = p.group_scales[group];
+  }
+  const int64_t outliers = p.format.weight.outliers;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(p.outlier_codes.data()) + n * outliers;
+  for (int64_t k = 0; k < outliers; k += layout::kRowBytes) {
+    place(shape.body_blocks + k / layout::kRowBytes, bytes + k,
+          std::min<int64_t>(layout::kRowBytes, outliers - k));
+  }
+}
+
+}  // namespace
+
+Result<GemmWeights> pack_nvfp4(const PackedLinear& p) {
+  ATOM_TRY(check_nvfp4(p));
+  const Shape shape = w4a8_shape(p.format.weight, p.cols);
+  GemmWeights packed = pack_rows(p, shape, {}, [&](int64_t n, uint8_t* row_blocks) {
     pack_nvfp4_row(p, shape, n, row_blocks);
   });
-  packed.row_scales.resize(2 * packed.row_scales.size());
-  const auto outliers = packed.row_scales.begin() + nvfp4::outlier_scale_offset(p.rows);
-  std::ranges::transform(p.outlier_scales, outliers, f16_to_f32);
+  packed.row_scales = nvfp4_row_scales(p);
+  return packed;
+}
+
+Result<GemmWeights> pack_nvfp4_sm100a(const PackedLinear& p) {
+  ATOM_TRY(check_nvfp4(p));
+  const Shape shape = w4a8_shape(p.format.weight, p.cols);
+  const int64_t row_blocks = (p.rows + nvfp4_sm100a::kBlockRows - 1) / nvfp4_sm100a::kBlockRows;
+  const int64_t stride = int64_t{shape.blocks()} * nvfp4_sm100a::kBlockBytes;
+  GemmWeights packed;
+  packed.blocks.assign(static_cast<size_t>(row_blocks * stride), 0);
+  packed.row_scales = nvfp4_row_scales(p);
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < p.rows; ++n) {
+    pack_sm100a_row(p, shape, n, packed.blocks.data() + n / nvfp4_sm100a::kBlockRows * stride);
+  }
   return packed;
 }
 

@@ -33,6 +33,8 @@ Result<GemmWeights> pack_w4a4_s4(const PackedLinear& linear);
 // kGrouped weights and activations of E2M1 under E4M3 scales, groups of 16 or a multiple of it;
 // outliers as above. row_scales: units, then those of the outliers.
 Result<GemmWeights> pack_nvfp4(const PackedLinear& linear);
+// The same in nvfp4_sm100a_layout.h.
+Result<GemmWeights> pack_nvfp4_sm100a(const PackedLinear& linear);
 // kGrouped weights of at most 4 bits without outliers that take float activations; groups as above.
 Result<GemmWeights> pack_w4a16(const PackedLinear& linear);
 

@@ -19,7 +19,7 @@ bool is_nvfp4(const LinearFormat& format) {
 
 LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip) {
   const WeightFormat& w = format.weight;
-  if (is_nvfp4(format)) return LinearLayout::kNvFp4;
+  if (is_nvfp4(format)) return chip.tcgen05 ? LinearLayout::kNvFp4Sm100a : LinearLayout::kNvFp4;
   if (w.scales == GroupScales::kE4M3 || format.act.scales == GroupScales::kE4M3) {
     return LinearLayout::kRows;
   }

@@ -2,6 +2,7 @@
 
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/gemm/gemm_sm80.h"
+#include "backend/cuda/gemm/nvfp4_sm100a.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/vendor_linear.h"
 #include "backend/cuda/objects.h"
@@ -17,6 +18,7 @@ void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* wo
   gemm.row_scales = w.row_scales;
   gemm.bias = w.bias;
   gemm.accumulate = args.accumulate;
+  if (w.layout == LinearLayout::kNvFp4Sm100a) return launch_nvfp4_sm100a(gemm, stream);
   if (kernels.hopper && !multiplies_by_mma(w.layout)) {
     return must(launch_gemm(gemm, choose_gemm(gemm), stream));
   }
@@ -46,6 +48,7 @@ GemmFormat gemm_format(const WeightView& w) {
       return GemmFormat::kW4A16;
     case LinearLayout::kW4A8:
     case LinearLayout::kNvFp4:
+    case LinearLayout::kNvFp4Sm100a:
     case LinearLayout::kRows:
       break;
   }

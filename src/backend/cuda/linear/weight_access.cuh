@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "backend/cuda/gemm/nvfp4_layout.h"
+#include "backend/cuda/gemm/nvfp4_sm100a_layout.h"
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
@@ -30,6 +31,22 @@ __device__ inline float w4a16_value(const WeightView& w, int n, int k) {
                          w4a8::scale_place(row % w4a8::kBlockRows);
   return static_cast<float>(code) * half_bits(*reinterpret_cast<const uint16_t*>(scale)) *
          (w.row_scales[n] * w4a16::kLowUnit);
+}
+
+// What weight (n, k)'s code and its scale stand for, out of the blocks of nvfp4_sm100a.
+__device__ inline float nvfp4_sm100a_value(const WeightView& w, int n, int k) {
+  using namespace nvfp4_sm100a;
+  const int row = n % kBlockRows;
+  const bool in_body = k < w.body;
+  const int at = in_body ? k : k - w.body, width = in_body ? w4a8::kBlockCols : w4a8::kOutlierCols;
+  const int in_block = at % width;
+  const int block = at / width + (in_body ? 0 : w.shape.body_blocks);
+  const uint8_t* bytes =
+      w.codes + (static_cast<int64_t>(n / kBlockRows) * w.shape.blocks() + block) * kBlockBytes;
+  if (!in_body) return static_cast<int8_t>(bytes[row_byte(row, in_block)]);
+  const int nibble = bytes[row_byte(row, in_block / 2)] >> (in_block % 2 * 4) & 15;
+  return static_cast<float>(e2m1_code(nibble)) *
+         e4m3_value(bytes[kCodeBytes + scale_byte(row, in_block / nvfp4::kGroup)]);
 }
 
 // Weight (n, k) out of the other blocks of a GEMM: what the codes and their scales stand for, an
@@ -95,9 +112,11 @@ __device__ inline float weight_value(const WeightView& w, int n, int k) {
   const bool two_level = w.format.kind == WeightKind::kTwoLevel;
   if (w.layout == LinearLayout::kW4A16) return w4a16_value(w, n, k);
   if (w.layout != LinearLayout::kRows) {
-    if (w.layout == LinearLayout::kNvFp4) {
+    if (has_e4m3_scales(w.layout)) {
       const int64_t at = k < w.body ? n : n + nvfp4::outlier_scale_offset(w.rows);
-      return blocked_value(w, n, k) * w.row_scales[at];
+      return (w.layout == LinearLayout::kNvFp4 ? blocked_value(w, n, k)
+                                               : nvfp4_sm100a_value(w, n, k)) *
+             w.row_scales[at];
     }
     return blocked_value(w, n, k) *
            (two_level || w.shape.wide || k >= w.body ? w.row_scales[n] : 1.0f);

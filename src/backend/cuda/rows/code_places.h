@@ -7,6 +7,7 @@
 //     kW4A4S4       a nibble a code (body)                scales [block groups][capacity]
 //     kNvFp4        the same                              units [capacity], and among the codes
 //                                                         E4M3 scales [block][capacity][8]
+//     kNvFp4Sm100a  the same; outliers in blocks of 64    the same in blocks of 128 tokens
 //     kW4A16        no codes, but halves
 // Activations in halves are rows of `stride` of them, or blocks of 64 columns (kW4A16).
 #pragma once
@@ -14,6 +15,7 @@
 #include <cstdint>
 
 #include "backend/cuda/gemm/nvfp4_layout.h"
+#include "backend/cuda/gemm/nvfp4_sm100a_layout.h"
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
@@ -36,6 +38,7 @@ struct CodePlaces {
   // Byte of a token's code. column: of the body, or outlier_offset + that of an outlier.
   constexpr int64_t byte(int64_t token, int64_t column) const {
     if (!blocked()) return token * stride + column;
+    if (layout == LinearLayout::kNvFp4Sm100a) return sm100a_byte(token, column);
     int64_t start = 0;
     if (takes_nibbles(layout)) {
       if (column < outlier_offset) {
@@ -60,17 +63,19 @@ struct CodePlaces {
     return stored;
   }
 
-  // kNvFp4: byte of the E4M3 scale of a token's body column.
+  // Byte of the E4M3 scale of a token's body column; those of 64 columns are together.
   constexpr int64_t scale_byte(int64_t token, int64_t column) const {
-    return nvfp4::activation_scale_byte(shape, column / w4a8::kBlockCols, token,
-                                        static_cast<int>(column % w4a8::kBlockCols / nvfp4::kGroup),
-                                        capacity);
+    const int64_t block = column / w4a8::kBlockCols;
+    const auto g = static_cast<int>(column % w4a8::kBlockCols / nvfp4::kGroup);
+    return layout == LinearLayout::kNvFp4Sm100a
+               ? nvfp4_sm100a::activation_scale_byte(shape, block, token, g, capacity)
+               : nvfp4::activation_scale_byte(shape, block, token, g, capacity);
   }
   // The scale of a token's body column, of a group of `group` columns out of `groups`.
   constexpr float scale(const int8_t* codes, const float* scales, int64_t token, int64_t column,
                         int64_t group, int64_t groups) const {
     const float stored = scales[scale_places(token, column / group, group, groups).first];
-    if (layout != LinearLayout::kNvFp4) return stored;
+    if (!has_e4m3_scales(layout)) return stored;
     return e4m3_value(static_cast<uint8_t>(codes[scale_byte(token, column)])) * stored;
   }
 
@@ -92,7 +97,7 @@ struct CodePlaces {
   // group: body columns of each of the `groups` groups.
   constexpr ScalePlaces scale_places(int64_t token, int64_t g, int64_t group,
                                      int64_t groups) const {
-    if (layout == LinearLayout::kNvFp4) return {.first = token, .step = 0, .count = 1};
+    if (has_e4m3_scales(layout)) return {.first = token, .step = 0, .count = 1};
     if (layout == LinearLayout::kRows || takes_int8_blocks(layout)) {
       return {.first = token * groups + g, .step = 0, .count = 1};
     }
@@ -109,8 +114,7 @@ struct CodePlaces {
   // Bytes and floats that `tokens` tokens of `groups` groups take.
   constexpr int64_t code_bytes(int64_t tokens) const {
     if (!blocked()) return tokens * stride;
-    const int64_t body = layout == LinearLayout::kNvFp4
-                             ? w4a4_s4::kActBlockBytes + nvfp4::kBlockGroups
+    const int64_t body = has_e4m3_scales(layout) ? w4a4_s4::kActBlockBytes + nvfp4::kBlockGroups
                          : takes_nibbles(layout) ? w4a4_s4::kActBlockBytes
                                                  : w4a8::kActBlockBytes;
     return capacity * (shape.body_blocks * body +
@@ -118,8 +122,21 @@ struct CodePlaces {
   }
   constexpr int64_t scale_count(int64_t tokens, int64_t groups) const {
     if (layout == LinearLayout::kRows) return tokens * groups;
-    if (takes_int8_blocks(layout) || layout == LinearLayout::kNvFp4) return capacity;
+    if (takes_int8_blocks(layout) || has_e4m3_scales(layout)) return capacity;
     return capacity * shape.body_blocks * shape.groups;
+  }
+
+ private:
+  constexpr int64_t sm100a_byte(int64_t token, int64_t column) const {
+    if (column < outlier_offset) {
+      return nvfp4_sm100a::activation_byte(column / w4a8::kBlockCols, token,
+                                           static_cast<int>(column % w4a8::kBlockCols / 2),
+                                           capacity);
+    }
+    column -= outlier_offset;
+    return nvfp4_sm100a::outlier_start(shape, capacity) +
+           nvfp4_sm100a::activation_byte(column / w4a8::kOutlierCols, token,
+                                         static_cast<int>(column % w4a8::kOutlierCols), capacity);
   }
 };
 

@@ -55,7 +55,7 @@ __device__ void store_codes(const QuantizeParams& p, int token, int64_t column, 
 // The scale of a token's group g of the body.
 __device__ void store_scale(const QuantizeParams& p, int token, int g, float scale, float unit,
                             int rank, int threads) {
-  if (p.places.layout == LinearLayout::kNvFp4) {
+  if (has_e4m3_scales(p.places.layout)) {
     const uint8_t bits = e4m3_bits(scale / unit);
     for (int k = rank * nvfp4::kGroup; k < p.group; k += threads * nvfp4::kGroup) {
       p.codes[p.places.scale_byte(token, g * p.group + k)] = static_cast<int8_t>(bits);
@@ -231,7 +231,7 @@ __device__ void make_row(const QuantizeParams& p, int token, float* row, Scratch
 
 // Whether groups are NVFP4's own, which a warp for each would leave half idle.
 __device__ bool has_short_groups(const QuantizeParams& p) {
-  return p.places.layout == LinearLayout::kNvFp4 && p.group == nvfp4::kGroup && !p.format.search;
+  return has_e4m3_scales(p.places.layout) && p.group == nvfp4::kGroup && !p.format.search;
 }
 // Four lanes a group of 16 columns, all groups of the CTA's warps at once.
 template <int kThreads>
