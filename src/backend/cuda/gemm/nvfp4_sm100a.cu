@@ -13,7 +13,8 @@
 // been fetched: with columns of their own two CTAs would not fit into tensor memory. Products read
 // their scales in no order with later copies of scales, hence the stage's own columns, which are
 // free when its products are done, as the stage is.
-// Rounds: to y's type once, at the end. Bound: tensor cores; HBM for few tokens.
+// Rounds: to y's type once, at the end. Bound: L2, from which a block's products want 18 KB; HBM
+// for few tokens.
 #include "backend/cuda/gemm/nvfp4_sm100a.h"
 #include "backend/cuda/gemm/nvfp4_sm100a_layout.h"
 #include "backend/cuda/ptx/sync.cuh"
