@@ -21,6 +21,7 @@
 #include "backend/cuda/ptx/tcgen05.cuh"
 #include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
+#include "base/check.h"
 
 namespace atom::cuda {
 namespace {
