@@ -6,10 +6,12 @@
 
 #include "base/check.h"
 #include "emulator/cta.h"
+#include "emulator/small_floats.h"
 
 namespace atom::emulator {
 namespace {
 
+constexpr size_t kMostThreads = 1024;
 constexpr int kOperandBytes = 32;  // of a row, along K, in one product
 
 // Bits first .. last of a word.
@@ -41,22 +43,9 @@ struct Matrix {
   }
 };
 
-// | sign | exponent 2 | mantissa |
-float e2m1(int bits) {
-  constexpr float kMagnitudes[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-  return (bits & 8) != 0 ? -kMagnitudes[bits & 7] : kMagnitudes[bits & 7];
-}
-// | 0 | exponent 4, bias 7 | mantissa 3 |
-float ue4m3(uint32_t bits) {
-  const auto exponent = static_cast<int>(bits >> 3 & 15), mantissa = static_cast<int>(bits & 7);
-  ATOM_CHECK(bits < 128, "a scale with a sign");
-  if (bits == 127) return NAN;
-  return exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                       : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-}
 // Element k of a row under its word of four scales.
 float scaled(const uint8_t* row, int k, uint32_t scales) {
-  return e2m1(row[k / 2] >> (k % 2 * 4) & 15) * ue4m3(scales >> (k / 16 * 8) & 255);
+  return e2m1(uint32_t{row[k / 2]} >> (k % 2 * 4) & 15) * ue4m3(scales >> (k / 16 * 8) & 255);
 }
 
 }  // namespace
@@ -66,7 +55,8 @@ AsyncUnit::AsyncUnit(uint8_t* shared, int64_t shared_bytes, uint64_t seed)
       shared_bytes_(shared_bytes),
       random_(seed),
       tensor_memory_(static_cast<size_t>(kLanes * kColumns), std::bit_cast<uint32_t>(NAN)),
-      order_(1024) {}
+      order_(kMostThreads),
+      copies_(kMostThreads, {{}}) {}
 
 // --- what happens when
 
@@ -185,6 +175,28 @@ void AsyncUnit::bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_
                  bytes > 0 && to + bytes <= shared_bytes_,
              "places and size of a bulk copy");
   issue({.kind = Kind::kBulkCopy, .to = to, .global = from, .bytes = bytes, .barrier = barrier});
+}
+
+// A copy comes at once or at the last moment.
+void AsyncUnit::copy16(uint32_t to, const void* from) {
+  ATOM_CHECK(
+      to % 16 == 0 && reinterpret_cast<uintptr_t>(from) % 16 == 0 && to + 16 <= shared_bytes_,
+      "places of a copy");
+  if (random_.below(2) == 0) {
+    std::memcpy(shared_ + to, from, 16);
+  } else {
+    copies_[thread_index().x].back().push_back({to, from});
+  }
+}
+
+void AsyncUnit::commit_copies() { copies_[thread_index().x].emplace_back(); }
+
+void AsyncUnit::wait_for_copies(int pending) {
+  auto& groups = copies_[thread_index().x];
+  while (std::ssize(groups) - 1 > pending) {
+    for (const Copy16& copy : groups.front()) std::memcpy(shared_ + copy.to, copy.from, 16);
+    groups.pop_front();
+  }
 }
 
 // --- tensor memory

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <vector>
 
@@ -29,7 +30,12 @@ class AsyncUnit {
   void wait(uint32_t barrier, uint32_t parity);
   void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier);
 
-  // --- tensor memory and the tensor cores
+  // --- the running thread's plain copies of 16 bytes
+  void copy16(uint32_t to, const void* from);
+  void commit_copies();
+  void wait_for_copies(int pending);  // until all but so many groups are here
+
+  // --- tensor memory and sm_100's tensor cores
   void allocate(uint32_t to, int columns);  // one thread
   void free(uint32_t columns, int count);
   void fence_before();
@@ -60,6 +66,10 @@ class AsyncUnit {
     uint32_t product = 0, a_scales = 0, b_scales = 0;
     bool add = false;
   };
+  struct Copy16 {
+    uint32_t to;
+    const void* from;
+  };
   // A thread's use of tensor memory, on both sides of a wait.
   struct Order {
     bool waited = false;  // since its last fence_after()
@@ -86,7 +96,8 @@ class AsyncUnit {
   std::map<uint32_t, Barrier> barriers_;
   std::vector<Operation> operations_;  // in the order of issue
   std::vector<uint32_t> tensor_memory_;
-  std::vector<Order> order_;  // of each thread
+  std::vector<Order> order_;                             // of each thread
+  std::vector<std::deque<std::vector<Copy16>>> copies_;  // of each thread, groups, the last open
   uint32_t first_column_ = 0;
   int columns_ = 0;  // allocated
 };

@@ -2,7 +2,8 @@
 
 #include <ucontext.h>
 
-#include <cstdlib>
+#include <array>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
@@ -28,6 +29,12 @@ struct Fiber {
 struct Gathering {
   int here = 0;
   int64_t passed = 0;
+};
+
+struct Warp {
+  Gathering gathering;
+  // What lanes exchange, for even and for odd exchanges: a lane may be one ahead of another.
+  std::array<std::vector<uint8_t>, 2> slots;
 };
 
 class Cta {
@@ -91,13 +98,22 @@ class Cta {
     wait_until([&at, before] { return at.passed != before; });
   }
 
+  const void* exchange(const void* mine, size_t bytes) {
+    Warp& w = warp();
+    std::vector<uint8_t>& slots = w.slots[static_cast<size_t>(w.gathering.passed % 2)];
+    slots.resize(kWarp * bytes);
+    std::memcpy(slots.data() + static_cast<size_t>(thread_ % kWarp) * bytes, mine, bytes);
+    gather(w.gathering, kWarp);
+    return slots.data();
+  }
+
   int threads() const { return static_cast<int>(fibers_.size()); }
   int thread() const { return thread_; }
   Index block() const { return block_; }
   uint8_t* shared() const { return shared_; }
   int64_t shared_bytes() const { return shared_bytes_; }
   Gathering& everybody() { return everybody_; }
-  Gathering& warp() { return warps_[static_cast<size_t>(thread_ / kWarp)]; }
+  Warp& warp() { return warps_[static_cast<size_t>(thread_ / kWarp)]; }
   AsyncUnit& async() { return async_; }
 
  private:
@@ -111,7 +127,7 @@ class Cta {
   ucontext_t scheduler_ = {};
   int thread_ = 0;
   Gathering everybody_;
-  std::vector<Gathering> warps_;
+  std::vector<Warp> warps_;
   AsyncUnit async_;
 };
 
@@ -144,7 +160,8 @@ uint8_t* shared_memory() { return current->shared(); }
 int64_t shared_bytes() { return current->shared_bytes(); }
 void wait_until(std::function<bool()> condition) { current->wait_until(std::move(condition)); }
 void sync_threads() { current->gather(current->everybody(), current->threads()); }
-void sync_warp() { current->gather(current->warp(), kWarp); }
+void sync_warp() { current->gather(current->warp().gathering, kWarp); }
+const void* exchange(const void* mine, size_t bytes) { return current->exchange(mine, bytes); }
 AsyncUnit& async_unit() { return current->async(); }
 
 }  // namespace atom::emulator

@@ -2,6 +2,7 @@
 // waits, so that a kernel needs no locks here and a test is the same every time.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 
@@ -25,5 +26,11 @@ void wait_until(std::function<bool()> condition);
 // All threads of the CTA, or of the warp, come here.
 void sync_threads();
 void sync_warp();
+// The values of all lanes of the warp, which come here; they stay until a lane is two such further.
+const void* exchange(const void* mine, size_t bytes);
+template <class T>
+const T* exchange(const T& mine) {
+  return static_cast<const T*>(exchange(&mine, sizeof(T)));
+}
 
 }  // namespace atom::emulator

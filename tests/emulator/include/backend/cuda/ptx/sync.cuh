@@ -23,6 +23,12 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity) { async_unit().wait(
 inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
   async_unit().bulk_copy(to, from, bytes, barrier);
 }
+inline void copy16(uint32_t to, const void* from) { async_unit().copy16(to, from); }
+inline void copy16_commit() { async_unit().commit_copies(); }
+template <int kPending>
+void copy16_wait_for() {
+  async_unit().wait_for_copies(kPending);
+}
 inline bool elect_one() {
   emulator::sync_warp();
   return threadIdx.x % 32 == 0;
