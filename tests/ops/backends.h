@@ -23,5 +23,8 @@ bool attends_in_halves(const Backend& backend);
 // True where the inputs of a format's linears are rounded to F16, those of F16 weights and, on
 // Hopper, of 4-bit groups, which are rounded to F16 too: a relative error of 2^-12 each.
 bool takes_halves(const Backend& backend, const LinearFormat& format);
+// True where bytes in groups of 32 on both sides are multiplied as halves: on Hopper, for so many
+// tokens. Each is rounded to F16 once, a relative error of 2^-11 at most.
+bool multiplies_halves(const Backend& backend, const LinearFormat& format, int64_t tokens);
 
 }  // namespace atom

@@ -61,7 +61,8 @@ void compare_with_ref(const LinearCase& c) {
   for (Backend* backend : other_backends()) {
     SCOPED_TRACE(backend->detail());
     // Rounding to F16 is off by 2^-11 of an element at most.
-    const bool halves = c.precision == Precision::kHalf || takes_halves(*backend, c.format);
+    const bool halves = c.precision == Precision::kHalf || takes_halves(*backend, c.format) ||
+                        multiplies_halves(*backend, c.format, c.shape.tokens);
     expect_close(run(*backend, c, packed, x, y), want, halves ? 0x1p-21 : kLinearLimit);
   }
 }

@@ -77,6 +77,14 @@ bool takes_halves(const Backend& backend, const LinearFormat& format) {
          w.outliers == 0 && (w.group == 32 || w.group == 64 || w.group % 128 == 0);
 }
 
+bool multiplies_halves(const Backend& backend, const LinearFormat& format, int64_t tokens) {
+  const WeightFormat& w = format.weight;
+  const ActFormat& act = format.act;
+  return backend.name() == "cuda" && backend.detail().find("portable") == std::string::npos &&
+         tokens > 32 && w.kind == WeightKind::kGrouped && w.bits == 8 && w.group == 32 &&
+         w.outliers == 0 && act.quantized && act.bits == 8 && act.group == 32;
+}
+
 // --- data
 
 Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed, bool outliers) {

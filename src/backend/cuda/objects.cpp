@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <initializer_list>
 
 #include "backend/cuda/gemm/pack_weights.h"
+#include "backend/cuda/linear/half_groups.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "tensor/packing.h"
 #include "tensor/quantized_linear.h"
@@ -250,6 +252,15 @@ std::vector<uint8_t> code_bytes(const PackedLinear& packed) {
   return bytes;
 }
 
+// What half_groups_sm90a.cu multiplies a row's scales by.
+std::vector<float> row_powers(const PackedLinear& packed) {
+  std::vector<float> powers(static_cast<size_t>(packed.rows));
+  for (int64_t n = 0; n < packed.rows; ++n) {
+    powers[static_cast<size_t>(n)] = std::ldexp(1.0f, scale_exponent(packed, n));
+  }
+  return powers;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packed,
@@ -290,6 +301,7 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
   }
   std::vector<float> row_scales;
   for (const uint16_t scale : packed.row_scales) row_scales.push_back(f16_to_f32(scale));
+  if (has_half_groups(packed.format, chip)) row_scales = row_powers(packed);
   std::vector<float> outlier_scales;
   for (const uint16_t scale : packed.outlier_scales) outlier_scales.push_back(f16_to_f32(scale));
   if (format.grid == CodeGrid::kE2M1) {

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <span>
 
 #include "backend/cuda/gemm/gemm_args.h"
 #include "base/status.h"
@@ -18,6 +19,8 @@ struct GemmChoice {
 
 // Scratch that any launch may need.
 int64_t gemm_workspace_bytes();
+// Its part that launches leave in any state, for what else needs scratch on their stream.
+std::span<uint8_t> gemm_scratch(void* workspace);
 
 // Kernels in the format's table, and a short name of each ("128x256": channels x tokens of a tile).
 int gemm_kernel_count(GemmFormat format);

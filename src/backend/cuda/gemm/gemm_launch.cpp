@@ -86,6 +86,11 @@ int64_t gemm_workspace_bytes() {
   return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
 }
 
+std::span<uint8_t> gemm_scratch(void* workspace) {
+  return {static_cast<uint8_t*>(workspace) + kFlagBytes,
+          static_cast<size_t>(gemm_workspace_bytes() - kFlagBytes)};
+}
+
 int gemm_kernel_count(GemmFormat format) { return table(format, DType::kF16).size(); }
 const char* gemm_kernel_name(GemmFormat format, int kernel) {
   return table(format, DType::kF16)[kernel].name;

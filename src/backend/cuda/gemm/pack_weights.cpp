@@ -349,9 +349,6 @@ Result<GemmWeights> pack_nvfp4_sm100a(const PackedLinear& p) {
   return packed;
 }
 
-namespace {
-
-// The power of two that takes the row's largest scale to kMostScale / 2 or more, below kMostScale.
 int scale_exponent(const PackedLinear& p, int64_t n) {
   float most = 0;
   for (int64_t g = n * p.groups(); g < (n + 1) * p.groups(); ++g) {
@@ -359,6 +356,8 @@ int scale_exponent(const PackedLinear& p, int64_t n) {
   }
   return most > 0 && std::isfinite(most) ? std::ilogb(w4a16::kMostScale) - 1 - std::ilogb(most) : 0;
 }
+
+namespace {
 
 // Row n into the blocks of its 128 rows.
 void pack_half_operands(const PackedLinear& p, const Shape& shape, int64_t n, int exponent,

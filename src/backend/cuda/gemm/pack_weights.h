@@ -21,6 +21,10 @@ struct GemmWeights {
 // Blocks along K of a linear with `cols` input channels.
 w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols);
 
+// The power of two that takes the largest scale of a row to 2^14 or more, below 2^15. REQUIRES:
+// kGrouped.
+int scale_exponent(const PackedLinear& linear, int64_t row);
+
 // kTwoLevel weights with a group of 32, 64 or a multiple of 128, outliers none or INT8.
 Result<GemmWeights> pack_w4a8(const PackedLinear& linear);
 // kGrouped weights of 8 bits with one scale a row and no outliers.

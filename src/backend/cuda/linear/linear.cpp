@@ -3,6 +3,7 @@
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/gemm/gemm_sm80.h"
 #include "backend/cuda/gemm/nvfp4_sm100a.h"
+#include "backend/cuda/linear/half_groups.h"
 #include "backend/cuda/linear/linear_kernels.h"
 #include "backend/cuda/linear/vendor_linear.h"
 #include "backend/cuda/objects.h"
@@ -121,7 +122,10 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const Ven
                                       .halves = y.halves(),
                                       .tokens = tokens,
                                       .accumulate = args.accumulate};
-  if (launch_byte_groups(params, stream)) return;
+  if (launch_half_groups(params, gemm_scratch(gemm_workspace), stream) ||
+      launch_byte_groups(params, stream)) {
+    return;
+  }
   launch_integer_linear(params, stream);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
     launch_float_linear({.w = w,

@@ -1,0 +1,30 @@
+// Linears of bytes in groups of 32 on both sides, for many tokens on Hopper: as products of halves.
+// They take the weights of byte_groups.cu, and a power of two for each row.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <span>
+
+#include "backend/cuda/linear/layout.h"
+#include "backend/cuda/linear/linear_kernels.h"
+#include "tensor/format_types.h"
+
+namespace atom::cuda {
+
+// Whether the linears of a format are such, so that their view needs row_scales.
+constexpr bool has_half_groups(const LinearFormat& format, ChipKernels chip) {
+  const WeightFormat& w = format.weight;
+  const ActFormat& act = format.act;
+  return chip.hopper && w.kind == WeightKind::kGrouped && w.bits == 8 && w.group == 32 &&
+         w.scales == GroupScales::kFloat && w.outliers == 0 && act.quantized && act.bits == 8 &&
+         act.group == 32;
+}
+
+// scratch: GPU memory, at least of 128 tokens' half_operands::bytes(). False: not served, nothing
+// launched; few tokens are left to the exact sums of byte_groups.cu.
+bool launch_half_groups(const IntegerLinearParams& params, std::span<uint8_t> scratch,
+                        cudaStream_t stream);
+
+}  // namespace atom::cuda

@@ -1,0 +1,441 @@
+// half_groups_sm90a: y = dequant(x8 * w8^T) of byte_groups.cu for many tokens, by halves on
+// Hopper's tensor cores: a group's sum costs no scaling then.
+//   x    f16 [K/64][capacity][64] and f32 units [T] (half_operands.h)
+//   w    [N, K] s8, f16 scales [N, K/32], f32 powers of two [N] that take a row's largest scale to
+//        2^14 or more, below 2^15
+//   y    [T, N] f32 or f16
+// Work: a CTA takes 256 rows x 32 to 128 tokens, each of its four warpgroups 64 rows. Two CTAs of
+// neighbouring rows are a cluster, each of which brings half of the tokens to both. One thread
+// fills a ring of stages of 64 columns:
+//
+//   x     [token] 128 bytes, swizzled, as wgmma takes its B operand
+//   codes [row] 64 bytes; lane 4g + c of a warp loads the 16 of piece c of rows g and g + 8, which
+//         meet no other lane's bank
+//
+// A piece is half a group. Its word s is the lane's part of k-step s of wgmma's A operand, the
+// columns of x being in that order:
+//
+//   byte of word s      0        1        2        3
+//   k of the step      2c     2c + 8   2c + 1   2c + 9
+//
+// Plus 128 and masked out, two codes are two subnormal halves, q * 2^-24, which one multiply-add
+// makes (q - 128) * scale: ten instructions for eight weights. Rounds: weights to f16 once (2^-11
+// of each at most), as x was; sums are the tensor cores' f32 over all of K, and the powers of two
+// come last.   Requires: K a multiple of 32; sm_90a.   Bound: HBM up to about 64 tokens, then the
+// tensor cores.
+#include <cuda_fp16.h>
+
+#include "backend/cuda/gemm/pipeline.cuh"
+#include "backend/cuda/linear/half_groups.h"
+#include "backend/cuda/linear/half_operands.h"
+#include "backend/cuda/ptx/fetch.cuh"
+#include "backend/cuda/ptx/wgmma.cuh"
+#include "backend/cuda/runtime/cluster_launch.cuh"
+#include "backend/cuda/runtime/tensor_map.h"
+
+namespace atom::cuda {
+namespace {
+
+using gemm::Ring, gemm::shared_memory, half_operands::kCols, half_operands::kRowBytes;
+
+constexpr int kWarpgroups = 4, kRows = 64 * kWarpgroups, kCluster = 2;
+constexpr int kMathThreads = 128 * kWarpgroups;
+constexpr int kGroup = 32, kPiece = 16;
+constexpr float kCodeUnit = 0x1p-24f;  // of a code in the low bits of a half
+constexpr int kBias = 128;
+
+struct HalfGroupParams {
+  CUtensorMap codes;  // in boxes of kRows x kCols bytes
+  const uint16_t* scales;
+  const float* row_powers;
+  const uint16_t* x;
+  const float* units;
+  OutputArgs out;
+  int groups, blocks;         // of 32, and of 64 columns
+  int capacity, token_tiles;  // of x
+};
+
+// 128 tokens' sums need more registers than an even share: they are moved from a producer
+// warpgroup.
+constexpr bool moves_registers(int tokens) { return tokens > 96; }
+constexpr int threads(int tokens) { return kMathThreads + (moves_registers(tokens) ? 128 : 32); }
+
+// Shared memory of a CTA, in bytes from its 1024-aligned start.
+template <int kTokens>
+struct Layout {
+  static constexpr int kActBytes = kTokens * kRowBytes, kCodeBytes = kRows * kCols;
+  static constexpr int kStageBytes = kActBytes + kCodeBytes;
+  static constexpr int kStages = (192 << 10) / kStageBytes;
+  static constexpr int kCodes = kStages * kActBytes;
+  static constexpr int kUnits = kStages * kStageBytes;
+  static constexpr int kFull = kUnits + kTokens * 4;
+  static constexpr int kEmpty = kFull + kStages * 8;
+  static constexpr int kBytes = kEmpty + kStages * 8;
+  // The tile leaves through the ring when that is empty.
+  static_assert(kWarpgroups * EpilogueTile<float, kTokens>::kBytes <= kUnits);
+};
+
+// Where a CTA's tile begins. Tiles of tokens that read the same weights run at the same time.
+struct Tile {
+  int row0, token0;
+
+  template <int kTokens>
+  __device__ static Tile mine(const HalfGroupParams& p) {
+    const int pair = static_cast<int>(blockIdx.x) / kCluster;
+    const int rank = static_cast<int>(blockIdx.x) % kCluster;
+    return {.row0 = (pair / p.token_tiles * kCluster + rank) * kRows,
+            .token0 = pair % p.token_tiles * kTokens};
+  }
+};
+
+// One thread.
+template <int kTokens>
+class Producer {
+  using L = Layout<kTokens>;
+
+ public:
+  __device__ explicit Producer(const HalfGroupParams& p)
+      : p_(p), tile_(Tile::mine<kTokens>(p)), shared_(ptx::shared_address(shared_memory())) {
+    constexpr int kStep = half_operands::kTokenStep;
+    const int rest = (p.out.tokens + kStep - 1) / kStep * kStep - tile_.token0;
+    tokens_ = min(kTokens, rest);
+    // What this CTA brings of them.
+    const int part = (tokens_ + kCluster * kStep - 1) / (kCluster * kStep) * kStep;
+    first_ = static_cast<int>(blockIdx.x) % kCluster * part;
+    count_ = min(part, tokens_ - first_);
+  }
+
+  // A ring full of codes, which no kernel writes, before the kernel that makes x has ended.
+  __device__ void start() const {
+    for (int b = 0; b < min(p_.blocks, L::kStages); ++b) bring_codes(b, b);
+  }
+  __device__ void run() const {
+    wait_for_previous();
+    Ring<L::kStages> ring;
+#pragma unroll 1
+    for (int b = 0; b < p_.blocks; ++b) {
+      if (b >= L::kStages) {
+        ptx::barrier_wait(shared_ + L::kEmpty + ring.stage * 8, ring.phase ^ 1);
+        bring_codes(b, ring.stage);
+      }
+      if (count_ > 0) {
+        ptx::bulk_copy_to(
+            (1 << kCluster) - 1, shared_ + ring.stage * L::kActBytes + first_ * kRowBytes,
+            p_.x + (static_cast<int64_t>(b) * p_.capacity + tile_.token0 + first_) * kCols,
+            static_cast<uint32_t>(count_ * kRowBytes), full(ring.stage));
+      }
+      ring.advance();
+    }
+  }
+
+ private:
+  __device__ uint32_t full(int stage) const { return shared_ + L::kFull + stage * 8; }
+  __device__ void bring_codes(int block, int stage) const {
+    ptx::barrier_expect(full(stage), L::kCodeBytes + tokens_ * kRowBytes);
+    ptx::box_load(shared_ + L::kCodes + stage * L::kCodeBytes, &p_.codes, block * kCols, tile_.row0,
+                  full(stage));
+  }
+
+  const HalfGroupParams& p_;
+  Tile tile_;
+  uint32_t shared_;
+  int tokens_, first_, count_;
+};
+
+// Of one row and group, twice each in a word.
+struct RowScale {
+  __half2 scale, zero;  // zero: what code 0 makes, negative
+
+  __device__ void set(uint16_t bits, float power) {
+    const float s = __half2float(__ushort_as_half(bits)) * power;
+    scale = __floats2half2_rn(s, s);
+    const float z = s * (-kBias * kCodeUnit);
+    zero = __floats2half2_rn(z, z);
+  }
+  // Bytes 0 and 2 of the word.
+  __device__ uint32_t expand(uint32_t codes) const {
+    const uint32_t biased = (codes ^ 0x00800080u) & 0x00ff00ffu;
+    const __half2 w = __hfma2(*reinterpret_cast<const __half2*>(&biased), scale, zero);
+    return *reinterpret_cast<const uint32_t*>(&w);
+  }
+};
+
+// One warpgroup's 64 rows.
+template <int kTokens, class Out>
+class Math {
+  using L = Layout<kTokens>;
+  using Mma = ptx::WgmmaF16<kTokens>;
+
+ public:
+  __device__ explicit Math(const HalfGroupParams& p)
+      : p_(p),
+        tile_(Tile::mine<kTokens>(p)),
+        group_(static_cast<int>(threadIdx.x) / 128),
+        thread_(static_cast<int>(threadIdx.x) % 128) {
+    const int lane = thread_ % 32, last = p.out.rows - 1;
+    const int warp_row = group_ * 64 + thread_ / 32 * 16;
+    first_ = warp_row + lane / 4;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = min(tile_.row0 + first_ + 8 * h, last);
+      power_[h] = p.row_powers[row];
+      scales_[h] = p.scales + int64_t{row} * p.groups;
+    }
+    // The scales of the warp's 16 rows are one run of memory.
+    const int begin = min(tile_.row0 + warp_row, last + 1), end = min(begin + 16, last + 1);
+    const auto* from = reinterpret_cast<const uint8_t*>(p.scales + int64_t{begin} * p.groups);
+    for (int i = lane * 128; i < (end - begin) * p.groups * 2; i += 32 * 128) {
+      ptx::prefetch_line(from + i);
+    }
+  }
+
+  // The units of the tile's tokens, for the end.
+  __device__ void fetch_units() const {
+    const int t = static_cast<int>(threadIdx.x);
+    if (t < kTokens && tile_.token0 + t < p_.out.tokens) {
+      units()[t] = p_.units[tile_.token0 + t];
+    }
+  }
+
+  // Sums of all of K: the next stage's codes are on their way while the products run, and other
+  // warpgroups unpack theirs.
+  __device__ void multiply() {
+    uint16_t bits[2];
+    fetch_scales(bits, 0);
+    uint4 codes[2];
+    wait_full();
+    load(codes);
+    pin_sums();
+#pragma unroll 1
+    for (int b = 0; b < p_.blocks; ++b) {
+      uint32_t a[16];
+      unpack(codes, bits, a);
+      ptx::keep(a);
+      fetch_scales(bits, b + 1);
+      const uint64_t x = ptx::swizzled_descriptor(shared() + ring_.stage * L::kActBytes);
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        Mma::issue(sums_, &a[4 * k], x + static_cast<uint64_t>(2 * k), 1);
+      }
+      ptx::wgmma_commit();
+      const int stage = ring_.stage;
+      ring_.advance();
+      if (b + 1 < p_.blocks) {
+        wait_full();
+        load(codes);
+      }
+      ptx::wgmma_wait<0>();
+      release(stage);
+    }
+    pin_sums();
+  }
+
+  __device__ void finish() {
+    // Nobody reads the ring any more, and the units are there.
+    ptx::named_sync(1 + kWarpgroups, kMathThreads);
+    float factor[2], bias[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = tile_.row0 + first_ + 8 * h;
+      factor[h] = 1.0f / kCodeUnit / power_[h];
+      bias[h] = p_.out.bias != nullptr && row < p_.out.rows ? p_.out.bias[row] : 0.0f;
+    }
+    const auto* pairs = reinterpret_cast<const float2*>(units()) + thread_ % 4;
+#pragma unroll
+    for (int j = 0; j < kTokens / 8; ++j) {
+      const float2 unit = pairs[4 * j];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        float& v = sums_[4 * j + e];
+        v = fmaf(v * factor[e / 2], e % 2 ? unit.y : unit.x, bias[e / 2]);
+      }
+    }
+    store_tile<Out, kTokens, false>(
+        sums_, shared_memory() + group_ * EpilogueTile<Out, kTokens>::kBytes, p_.out,
+        {0, p_.out.tokens}, tile_.row0 + group_ * 64, tile_.token0, thread_, 1 + group_);
+    ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
+  }
+
+ private:
+  __device__ static uint32_t shared() { return ptx::shared_address(shared_memory()); }
+  __device__ static float* units() { return reinterpret_cast<float*>(shared_memory() + L::kUnits); }
+  __device__ void wait_full() const {
+    ptx::barrier_wait(shared() + L::kFull + ring_.stage * 8, ring_.phase);
+  }
+  // This warp has read the stage: both CTAs fill it.
+  __device__ void release(int stage) const {
+    __syncwarp();
+    if (thread_ % 32 < kCluster) {
+      ptx::barrier_tell(ptx::address_in(shared() + L::kEmpty + stage * 8, thread_ % 32));
+    }
+  }
+  // Of the lane's piece of the block, or of the last group there is.
+  __device__ void fetch_scales(uint16_t (&bits)[2], int block) const {
+    const int group = min(block * (kCols / kGroup) + thread_ % 4 * kPiece / kGroup, p_.groups - 1);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) bits[h] = scales_[h][group];
+  }
+  __device__ void load(uint4 (&codes)[2]) const {
+    const uint8_t* from = shared_memory() + L::kCodes + ring_.stage * L::kCodeBytes +
+                          first_ * kCols + thread_ % 4 * kPiece;
+    codes[0] = *reinterpret_cast<const uint4*>(from);
+    codes[1] = *reinterpret_cast<const uint4*>(from + 8 * kCols);
+  }
+  __device__ void unpack(const uint4 (&codes)[2], const uint16_t (&bits)[2],
+                         uint32_t (&a)[16]) const {
+    RowScale scale[2];
+    scale[0].set(bits[0], power_[0]);
+    scale[1].set(bits[1], power_[1]);
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const uint4& q = codes[h];
+        const uint32_t word = s == 0 ? q.x : s == 1 ? q.y : s == 2 ? q.z : q.w;
+        a[4 * s + h] = scale[h].expand(word);
+        a[4 * s + 2 + h] = scale[h].expand(word >> 8);
+      }
+    }
+  }
+  // Products write the sums behind the compiler's back: what reads or defines them stays outside.
+  __device__ void pin_sums() {
+#pragma unroll
+    for (int i = 0; i < Mma::kRegs; ++i) ptx::keep(sums_[i]);
+  }
+
+  const HalfGroupParams& p_;
+  Tile tile_;
+  int group_, thread_;
+  int first_;  // of the lane's two rows, in the tile
+  float power_[2];
+  const uint16_t* scales_[2];
+  Ring<L::kStages> ring_;
+  float sums_[Mma::kRegs] = {};
+};
+
+template <int kTokens, class Out>
+__global__ __launch_bounds__(threads(kTokens),
+                             1) void half_groups_kernel(const __grid_constant__ HalfGroupParams p) {
+  using L = Layout<kTokens>;
+  const uint32_t shared = ptx::shared_address(shared_memory());
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < L::kStages; ++s) {
+      ptx::barrier_init(shared + L::kFull + s * 8, 1);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, kCluster * kMathThreads / 32);
+    }
+    ptx::barrier_init_fence();
+  }
+  __syncthreads();
+  ptx::cluster_arrive();
+  if (threadIdx.x >= kMathThreads) {
+    if constexpr (moves_registers(kTokens)) ptx::give_registers<32>();
+    if (threadIdx.x < kMathThreads + 32) {
+      const Producer<kTokens> producer(p);
+      if (ptx::elect_one()) producer.start();
+      __syncwarp();
+      ptx::cluster_wait();  // the other has its barriers
+      if (ptx::elect_one()) producer.run();
+      __syncwarp();
+    } else {
+      ptx::cluster_wait();
+    }
+  } else {
+    if constexpr (moves_registers(kTokens)) ptx::take_registers<112>();
+    Math<kTokens, Out> math(p);
+    wait_for_previous();
+    let_next_start();
+    ptx::cluster_wait();
+    math.fetch_units();
+    math.multiply();
+    math.finish();
+  }
+  // A CTA's barriers must outlive the other's last arrivals.
+  ptx::cluster_arrive();
+  ptx::cluster_wait();
+}
+
+template <int kTokens, class Out>
+void start(HalfGroupParams& p, cudaStream_t stream) {
+  constexpr DType kType = sizeof(Out) == 2 ? DType::kF16 : DType::kF32;
+  p.token_tiles = (p.out.tokens + kTokens - 1) / kTokens;
+  p.out.by_copy = p.out.rows * sizeof(Out) % 16 == 0;
+  if (p.out.by_copy) {
+    p.out.y_map =
+        make_box_map(p.out.y, kType, p.out.tokens, p.out.rows, EpilogueTile<Out, kTokens>::kChunk);
+  }
+  const unsigned pairs = blocks_for(p.out.rows, int64_t{kCluster} * kRows);
+  launch_clusters(half_groups_kernel<kTokens, Out>,
+                  dim3(pairs * static_cast<unsigned>(kCluster * p.token_tiles)), threads(kTokens),
+                  Layout<kTokens>::kBytes, kCluster, p, stream);
+}
+
+// Shares of the tokens as equal as tiles allow.
+template <class Out>
+void start_tiles(HalfGroupParams& p, cudaStream_t stream) {
+  constexpr int kMost = 128;
+  const int shares = (p.out.tokens + kMost - 1) / kMost;
+  const int tokens = (p.out.tokens + shares - 1) / shares;
+  if (tokens <= 32) return start<32, Out>(p, stream);
+  if (tokens <= 64) return start<64, Out>(p, stream);
+  if (tokens <= 96) return start<96, Out>(p, stream);
+  start<kMost, Out>(p, stream);
+}
+
+}  // namespace
+
+bool launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch,
+                        cudaStream_t stream) {
+  constexpr int kFewTokens = 32;  // for which byte_groups.cu is as fast, and exact
+  const WeightView& w = p.w;
+  const bool served = w.format.kind == WeightKind::kGrouped && w.format.bits == 8 &&
+                      w.group == kGroup && p.x_groups == w.body / kGroup &&
+                      w.format.outliers == 0 && w.row_scales != nullptr && p.x_stride % 16 == 0 &&
+                      p.tokens > kFewTokens;
+  if (!served) return false;
+  // As many tokens at a time as there is room for.
+  constexpr int kStep = 128;
+  const auto room = static_cast<int>(
+      std::min<int64_t>(static_cast<int64_t>(scratch.size()) / half_operands::bytes(w.body, kStep),
+                        INT32_MAX / kStep) *
+      kStep);
+  if (room == 0) return false;
+  const int element_bytes = p.halves ? 2 : 4;
+  for (int first = 0; first < p.tokens; first += room) {
+    const int tokens = std::min(room, p.tokens - first);
+    const int capacity = (tokens + kStep - 1) / kStep * kStep;
+    auto* x = reinterpret_cast<uint16_t*>(scratch.data());
+    auto* units =
+        reinterpret_cast<float*>(x + int64_t{half_operands::blocks(w.body)} * capacity * kCols);
+    half_operands::launch({.codes = p.x + first * p.x_stride,
+                           .stride = p.x_stride,
+                           .scales = p.x_scales + int64_t{first} * p.x_groups,
+                           .tokens = tokens,
+                           .channels = w.body,
+                           .x = x,
+                           .capacity = capacity,
+                           .units = units},
+                          stream);
+    HalfGroupParams params = {
+        .codes = make_byte_map(w.codes, w.rows, w.body, kRows, kCols),
+        .scales = w.scales,
+        .row_powers = w.row_scales,
+        .x = x,
+        .units = units,
+        .out = {.y_map = {},
+                .by_copy = false,
+                .y = static_cast<uint8_t*>(p.y) + int64_t{first} * w.rows * element_bytes,
+                .bias = w.bias,
+                .rows = w.rows,
+                .tokens = tokens,
+                .accumulate = p.accumulate},
+        .groups = p.x_groups,
+        .blocks = half_operands::blocks(w.body),
+        .capacity = capacity,
+        .token_tiles = 0};
+    p.halves ? start_tiles<__half>(params, stream) : start_tiles<float>(params, stream);
+  }
+  return true;
+}
+
+}  // namespace atom::cuda
