@@ -154,7 +154,9 @@ struct RowScale {
   }
   // Bytes 0 and 2 of the word.
   __device__ uint32_t expand(uint32_t codes) const {
-    const uint32_t biased = (codes ^ 0x00800080u) & 0x00ff00ffu;
+    // One instruction, which the compiler would make two of.
+    uint32_t biased;
+    asm("lop3.b32 %0, %1, 0x00ff00ff, %2, 0x6a;" : "=r"(biased) : "r"(codes), "r"(0x00800080u));
     const __half2 w = __hfma2(*reinterpret_cast<const __half2*>(&biased), scale, zero);
     return *reinterpret_cast<const uint32_t*>(&w);
   }
@@ -197,38 +199,42 @@ class Math {
     }
   }
 
-  // Sums of all of K: the next stage's codes are on their way while the products run, and other
-  // warpgroups unpack theirs.
+  // Sums of all of K. Half a stage is unpacked while the products of the half before run: all
+  // warpgroups wait for the same stages, and would else unpack and multiply in step.
   __device__ void multiply() {
     uint16_t bits[2];
-    fetch_scales(bits, 0);
+    RowScale scales[2];
     uint4 codes[2];
+    uint32_t a[2][8];  // of either half
+    fetch_scales(bits, 0);
     wait_full();
     load(codes);
+    set(scales, bits);
+    unpack<0>(codes, scales, a[0]);
+    int before = -1;  // the previous block's stage
     pin_sums();
 #pragma unroll 1
     for (int b = 0; b < p_.blocks; ++b) {
-      uint32_t a[16];
-      unpack(codes, bits, a);
-      ptx::keep(a);
       fetch_scales(bits, b + 1);
-      const uint64_t x = ptx::swizzled_descriptor(shared() + ring_.stage * L::kActBytes);
-      ptx::wgmma_fence();
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        Mma::issue(sums_, &a[4 * k], x + static_cast<uint64_t>(2 * k), 1);
-      }
-      ptx::wgmma_commit();
       const int stage = ring_.stage;
+      const uint64_t x = ptx::swizzled_descriptor(shared() + stage * L::kActBytes);
+      issue(a[0], x);
+      ptx::wgmma_wait<1>();
+      if (before >= 0) release(before);
+      unpack<1>(codes, scales, a[1]);
+      issue(a[1], x + 4);
+      before = stage;
       ring_.advance();
-      if (b + 1 < p_.blocks) {
-        wait_full();
-        load(codes);
-      }
-      ptx::wgmma_wait<0>();
-      release(stage);
+      if (b + 1 == p_.blocks) break;
+      wait_full();
+      load(codes);
+      set(scales, bits);
+      ptx::wgmma_wait<1>();
+      unpack<0>(codes, scales, a[0]);
     }
+    ptx::wgmma_wait<0>();
     pin_sums();
+    release(before);
   }
 
   __device__ void finish() {
@@ -282,21 +288,32 @@ class Math {
     codes[0] = *reinterpret_cast<const uint4*>(from);
     codes[1] = *reinterpret_cast<const uint4*>(from + 8 * kCols);
   }
-  __device__ void unpack(const uint4 (&codes)[2], const uint16_t (&bits)[2],
-                         uint32_t (&a)[16]) const {
-    RowScale scale[2];
-    scale[0].set(bits[0], power_[0]);
-    scale[1].set(bits[1], power_[1]);
+  __device__ void set(RowScale (&scales)[2], const uint16_t (&bits)[2]) const {
 #pragma unroll
-    for (int s = 0; s < 4; ++s) {
+    for (int h = 0; h < 2; ++h) scales[h].set(bits[h], power_[h]);
+  }
+  // The A fragments of two k-steps.
+  template <int kHalf>
+  __device__ static void unpack(const uint4 (&codes)[2], const RowScale (&scales)[2],
+                                uint32_t (&a)[8]) {
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const uint4& q = codes[h];
-        const uint32_t word = s == 0 ? q.x : s == 1 ? q.y : s == 2 ? q.z : q.w;
-        a[4 * s + h] = scale[h].expand(word);
-        a[4 * s + 2 + h] = scale[h].expand(word >> 8);
+        const uint32_t word = kHalf == 0 ? (s == 0 ? q.x : q.y) : (s == 0 ? q.z : q.w);
+        a[4 * s + h] = scales[h].expand(word);
+        a[4 * s + 2 + h] = scales[h].expand(word >> 8);
       }
     }
+    ptx::keep(a);
+  }
+  // Starts their products with the operand that x describes.
+  __device__ void issue(const uint32_t (&a)[8], uint64_t x) {
+    ptx::wgmma_fence();
+    Mma::issue(sums_, &a[0], x, 1);
+    Mma::issue(sums_, &a[4], x + 2, 1);
+    ptx::wgmma_commit();
   }
   // Products write the sums behind the compiler's back: what reads or defines them stays outside.
   __device__ void pin_sums() {
@@ -386,7 +403,7 @@ void start_tiles(HalfGroupParams& p, cudaStream_t stream) {
 
 bool launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch,
                         cudaStream_t stream) {
-  constexpr int kFewTokens = 32;  // for which byte_groups.cu is as fast, and exact
+  constexpr int kFewTokens = 8;  // for which byte_groups.cu is as fast, and exact
   const WeightView& w = p.w;
   const bool served = w.format.kind == WeightKind::kGrouped && w.format.bits == 8 &&
                       w.group == kGroup && p.x_groups == w.body / kGroup &&
