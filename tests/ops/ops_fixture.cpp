@@ -81,7 +81,7 @@ bool multiplies_halves(const Backend& backend, const LinearFormat& format, int64
   const WeightFormat& w = format.weight;
   const ActFormat& act = format.act;
   return backend.name() == "cuda" && backend.detail().find("portable") == std::string::npos &&
-         tokens > 8 && w.kind == WeightKind::kGrouped && w.bits == 8 && w.group == 32 &&
+         tokens > 16 && w.kind == WeightKind::kGrouped && w.bits == 8 && w.group == 32 &&
          w.outliers == 0 && act.quantized && act.bits == 8 && act.group == 32;
 }
 

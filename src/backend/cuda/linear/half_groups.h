@@ -22,9 +22,11 @@ constexpr bool has_half_groups(const LinearFormat& format, ChipKernels chip) {
          act.group == 32;
 }
 
-// scratch: GPU memory, at least of 128 tokens' half_operands::bytes(). False: not served, nothing
-// launched; few tokens are left to the exact sums of byte_groups.cu.
-bool launch_half_groups(const IntegerLinearParams& params, std::span<uint8_t> scratch,
+// Up to so many tokens byte_groups.cu is as fast, and exact.
+inline constexpr int kFewHalfTokens = 16;
+
+// REQUIRES: such weights. scratch: GPU memory, for half_operands::bytes() of eight tokens at least.
+void launch_half_groups(const IntegerLinearParams& params, std::span<uint8_t> scratch,
                         cudaStream_t stream);
 
 }  // namespace atom::cuda

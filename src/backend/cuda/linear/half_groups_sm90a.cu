@@ -41,6 +41,7 @@ using gemm::Ring, gemm::shared_memory, half_operands::kCols, half_operands::kRow
 constexpr int kWarpgroups = 4, kRows = 64 * kWarpgroups, kCluster = 2;
 constexpr int kMathThreads = 128 * kWarpgroups;
 constexpr int kGroup = 32, kPiece = 16;
+constexpr int kMostTokens = 128;       // of a tile
 constexpr float kCodeUnit = 0x1p-24f;  // of a code in the low bits of a half
 constexpr int kBias = 128;
 
@@ -390,33 +391,28 @@ void start(HalfGroupParams& p, cudaStream_t stream) {
 // Shares of the tokens as equal as tiles allow.
 template <class Out>
 void start_tiles(HalfGroupParams& p, cudaStream_t stream) {
-  constexpr int kMost = 128;
-  const int shares = (p.out.tokens + kMost - 1) / kMost;
+  const int shares = (p.out.tokens + kMostTokens - 1) / kMostTokens;
   const int tokens = (p.out.tokens + shares - 1) / shares;
   if (tokens <= 32) return start<32, Out>(p, stream);
   if (tokens <= 64) return start<64, Out>(p, stream);
   if (tokens <= 96) return start<96, Out>(p, stream);
-  start<kMost, Out>(p, stream);
+  start<kMostTokens, Out>(p, stream);
 }
 
 }  // namespace
 
-bool launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch,
+void launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch,
                         cudaStream_t stream) {
-  constexpr int kFewTokens = 8;  // for which byte_groups.cu is as fast, and exact
   const WeightView& w = p.w;
-  const bool served = w.format.kind == WeightKind::kGrouped && w.format.bits == 8 &&
-                      w.group == kGroup && p.x_groups == w.body / kGroup &&
-                      w.format.outliers == 0 && w.row_scales != nullptr && p.x_stride % 16 == 0 &&
-                      p.tokens > kFewTokens;
-  if (!served) return false;
-  // As many tokens at a time as there is room for.
-  constexpr int kStep = 128;
-  const auto room = static_cast<int>(
-      std::min<int64_t>(static_cast<int64_t>(scratch.size()) / half_operands::bytes(w.body, kStep),
-                        INT32_MAX / kStep) *
-      kStep);
-  if (room == 0) return false;
+  ATOM_CHECK(w.group == kGroup && p.x_groups == w.body / kGroup && w.row_scales != nullptr &&
+                 p.x_stride % 16 == 0,
+             "half_groups: operands do not fit together");
+  // As many tokens at a time as there is room for, in whole tiles if it is large.
+  constexpr int kStep = half_operands::kTokenStep;
+  const int64_t fit = static_cast<int64_t>(scratch.size()) / half_operands::bytes(w.body, kStep);
+  auto room = static_cast<int>(std::min<int64_t>(fit * kStep, 1 << 20));
+  if (room >= kMostTokens) room = room / kMostTokens * kMostTokens;
+  ATOM_CHECK(room > 0, "half_groups: scratch for eight tokens");
   const int element_bytes = p.halves ? 2 : 4;
   for (int first = 0; first < p.tokens; first += room) {
     const int tokens = std::min(room, p.tokens - first);
@@ -452,7 +448,6 @@ bool launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch
         .token_tiles = 0};
     p.halves ? start_tiles<__half>(params, stream) : start_tiles<float>(params, stream);
   }
-  return true;
 }
 
 }  // namespace atom::cuda

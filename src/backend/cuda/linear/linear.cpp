@@ -122,10 +122,10 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const Ven
                                       .halves = y.halves(),
                                       .tokens = tokens,
                                       .accumulate = args.accumulate};
-  if (launch_half_groups(params, gemm_scratch(gemm_workspace), stream) ||
-      launch_byte_groups(params, stream)) {
-    return;
+  if (has_half_groups(format, kernels) && tokens > kFewHalfTokens) {
+    return launch_half_groups(params, gemm_scratch(gemm_workspace), stream);
   }
+  if (launch_byte_groups(params, stream)) return;
   launch_integer_linear(params, stream);
   if (format.weight.outlier_kind == OutlierKind::kFloat) {
     launch_float_linear({.w = w,
