@@ -4,8 +4,7 @@
 //   w    [N, K] s8, f16 scales [N, K/32], f32 powers of two [N] that take a row's largest scale to
 //        2^14 or more, below 2^15
 //   y    [T, N] f32 or f16
-// Work: a CTA takes 256 rows x 32 to 128 tokens, each of its four warpgroups 64 rows. Two CTAs of
-// neighbouring rows are a cluster, each of which brings half of the tokens to both. One thread
+// Work: a CTA takes 256 rows x 32 to 128 tokens, each of its four warpgroups 64 rows. One thread
 // fills a ring of stages of 64 columns:
 //
 //   x     [token] 128 bytes, swizzled, as wgmma takes its B operand
@@ -30,7 +29,7 @@
 #include "backend/cuda/linear/half_operands.h"
 #include "backend/cuda/ptx/fetch.cuh"
 #include "backend/cuda/ptx/wgmma.cuh"
-#include "backend/cuda/runtime/cluster_launch.cuh"
+#include "backend/cuda/runtime/launch.cuh"
 #include "backend/cuda/runtime/tensor_map.h"
 
 namespace atom::cuda {
@@ -38,12 +37,13 @@ namespace {
 
 using gemm::Ring, gemm::shared_memory, half_operands::kCols, half_operands::kRowBytes;
 
-constexpr int kWarpgroups = 4, kRows = 64 * kWarpgroups, kCluster = 2;
+constexpr int kWarpgroups = 4, kRows = 64 * kWarpgroups;
 constexpr int kMathThreads = 128 * kWarpgroups;
 constexpr int kGroup = 32, kPiece = 16;
 constexpr int kMostTokens = 128;       // of a tile
 constexpr float kCodeUnit = 0x1p-24f;  // of a code in the low bits of a half
 constexpr int kBias = 128;
+constexpr int kChunkBlocks = 4, kChunkGroups = kChunkBlocks * kCols / kGroup;  // of scales
 
 struct HalfGroupParams {
   CUtensorMap codes;  // in boxes of kRows x kCols bytes
@@ -56,9 +56,9 @@ struct HalfGroupParams {
   int capacity, token_tiles;  // of x
 };
 
-// 128 tokens' sums need more registers than an even share: they are moved from a producer
+// The sums of many tokens need more registers than an even share: they are moved from a producer
 // warpgroup.
-constexpr bool moves_registers(int tokens) { return tokens > 96; }
+constexpr bool moves_registers(int tokens) { return tokens > 64; }
 constexpr int threads(int tokens) { return kMathThreads + (moves_registers(tokens) ? 128 : 32); }
 
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
@@ -82,10 +82,8 @@ struct Tile {
 
   template <int kTokens>
   __device__ static Tile mine(const HalfGroupParams& p) {
-    const int pair = static_cast<int>(blockIdx.x) / kCluster;
-    const int rank = static_cast<int>(blockIdx.x) % kCluster;
-    return {.row0 = (pair / p.token_tiles * kCluster + rank) * kRows,
-            .token0 = pair % p.token_tiles * kTokens};
+    const int number = static_cast<int>(blockIdx.x);
+    return {.row0 = number / p.token_tiles * kRows, .token0 = number % p.token_tiles * kTokens};
   }
 };
 
@@ -99,11 +97,7 @@ class Producer {
       : p_(p), tile_(Tile::mine<kTokens>(p)), shared_(ptx::shared_address(shared_memory())) {
     constexpr int kStep = half_operands::kTokenStep;
     const int rest = (p.out.tokens + kStep - 1) / kStep * kStep - tile_.token0;
-    tokens_ = min(kTokens, rest);
-    // What this CTA brings of them.
-    const int part = (tokens_ + kCluster * kStep - 1) / (kCluster * kStep) * kStep;
-    first_ = static_cast<int>(blockIdx.x) % kCluster * part;
-    count_ = min(part, tokens_ - first_);
+    act_bytes_ = static_cast<uint32_t>(min(kTokens, rest) * kRowBytes);
   }
 
   // A ring full of codes, which no kernel writes, before the kernel that makes x has ended.
@@ -119,12 +113,9 @@ class Producer {
         ptx::barrier_wait(shared_ + L::kEmpty + ring.stage * 8, ring.phase ^ 1);
         bring_codes(b, ring.stage);
       }
-      if (count_ > 0) {
-        ptx::bulk_copy_to(
-            (1 << kCluster) - 1, shared_ + ring.stage * L::kActBytes + first_ * kRowBytes,
-            p_.x + (static_cast<int64_t>(b) * p_.capacity + tile_.token0 + first_) * kCols,
-            static_cast<uint32_t>(count_ * kRowBytes), full(ring.stage));
-      }
+      ptx::bulk_copy(shared_ + ring.stage * L::kActBytes,
+                     p_.x + (static_cast<int64_t>(b) * p_.capacity + tile_.token0) * kCols,
+                     act_bytes_, full(ring.stage));
       ring.advance();
     }
   }
@@ -132,15 +123,14 @@ class Producer {
  private:
   __device__ uint32_t full(int stage) const { return shared_ + L::kFull + stage * 8; }
   __device__ void bring_codes(int block, int stage) const {
-    ptx::barrier_expect(full(stage), L::kCodeBytes + tokens_ * kRowBytes);
+    ptx::barrier_expect(full(stage), L::kCodeBytes + act_bytes_);
     ptx::box_load(shared_ + L::kCodes + stage * L::kCodeBytes, &p_.codes, block * kCols, tile_.row0,
                   full(stage));
   }
 
   const HalfGroupParams& p_;
   Tile tile_;
-  uint32_t shared_;
-  int tokens_, first_, count_;
+  uint32_t shared_, act_bytes_;
 };
 
 // Of one row and group, twice each in a word.
@@ -203,20 +193,20 @@ class Math {
   // Sums of all of K. Half a stage is unpacked while the products of the half before run: all
   // warpgroups wait for the same stages, and would else unpack and multiply in step.
   __device__ void multiply() {
-    uint16_t bits[2];
     RowScale scales[2];
     uint4 codes[2];
     uint32_t a[2][8];  // of either half
-    fetch_scales(bits, 0);
+    uint32_t chunk[2], next[2];
+    fetch(chunk, 0);
+    fetch(next, 1);
     wait_full();
     load(codes);
-    set(scales, bits);
+    set(scales, chunk, 0);
     unpack<0>(codes, scales, a[0]);
     int before = -1;  // the previous block's stage
     pin_sums();
 #pragma unroll 1
     for (int b = 0; b < p_.blocks; ++b) {
-      fetch_scales(bits, b + 1);
       const int stage = ring_.stage;
       const uint64_t x = ptx::swizzled_descriptor(shared() + stage * L::kActBytes);
       issue(a[0], x);
@@ -227,9 +217,14 @@ class Math {
       before = stage;
       ring_.advance();
       if (b + 1 == p_.blocks) break;
+      if ((b + 1) % kChunkBlocks == 0) {
+        chunk[0] = next[0];
+        chunk[1] = next[1];
+        fetch(next, (b + 1) / kChunkBlocks + 1);
+      }
+      set(scales, chunk, b + 1);
       wait_full();
       load(codes);
-      set(scales, bits);
       ptx::wgmma_wait<1>();
       unpack<0>(codes, scales, a[0]);
     }
@@ -270,28 +265,41 @@ class Math {
   __device__ void wait_full() const {
     ptx::barrier_wait(shared() + L::kFull + ring_.stage * 8, ring_.phase);
   }
-  // This warp has read the stage: both CTAs fill it.
+  // This warp has read the stage.
   __device__ void release(int stage) const {
     __syncwarp();
-    if (thread_ % 32 < kCluster) {
-      ptx::barrier_tell(ptx::address_in(shared() + L::kEmpty + stage * 8, thread_ % 32));
+    if (thread_ % 32 == 0) ptx::barrier_arrive(shared() + L::kEmpty + stage * 8);
+  }
+  // Scales of the lane's rows, four blocks at a time: the lane keeps two of their eight groups, so
+  // that a load brings more than the block's own and is long on its way.
+  __device__ void fetch(uint32_t (&to)[2], int chunk) const {
+    const int first = chunk * kChunkGroups + thread_ % 4 * 2, groups = p_.groups;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const uint16_t* from = scales_[h] + first;
+      to[h] = 0;
+      if (groups % 2 == 0) {
+        if (first < groups) to[h] = *reinterpret_cast<const uint32_t*>(from);
+      } else {
+        if (first < groups) to[h] = from[0];
+        if (first + 1 < groups) to[h] |= static_cast<uint32_t>(from[1]) << 16;
+      }
     }
   }
-  // Of the lane's piece of the block, or of the last group there is.
-  __device__ void fetch_scales(uint16_t (&bits)[2], int block) const {
-    const int group = min(block * (kCols / kGroup) + thread_ % 4 * kPiece / kGroup, p_.groups - 1);
+  // Those of the lane's piece of a block.
+  __device__ void set(RowScale (&scales)[2], const uint32_t (&chunk)[2], int block) const {
+    const int lane = thread_ % 32, from = (lane & ~3) | block % kChunkBlocks;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) bits[h] = scales_[h][group];
+    for (int h = 0; h < 2; ++h) {
+      const uint32_t pair = __shfl_sync(0xffffffffu, chunk[h], from);
+      scales[h].set(static_cast<uint16_t>(lane % 4 < 2 ? pair : pair >> 16), power_[h]);
+    }
   }
   __device__ void load(uint4 (&codes)[2]) const {
     const uint8_t* from = shared_memory() + L::kCodes + ring_.stage * L::kCodeBytes +
                           first_ * kCols + thread_ % 4 * kPiece;
     codes[0] = *reinterpret_cast<const uint4*>(from);
     codes[1] = *reinterpret_cast<const uint4*>(from + 8 * kCols);
-  }
-  __device__ void set(RowScale (&scales)[2], const uint16_t (&bits)[2]) const {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) scales[h].set(bits[h], power_[h]);
   }
   // The A fragments of two k-steps.
   template <int kHalf>
@@ -340,37 +348,27 @@ __global__ __launch_bounds__(threads(kTokens),
   if (threadIdx.x == 0) {
     for (int s = 0; s < L::kStages; ++s) {
       ptx::barrier_init(shared + L::kFull + s * 8, 1);
-      ptx::barrier_init(shared + L::kEmpty + s * 8, kCluster * kMathThreads / 32);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, kMathThreads / 32);
     }
     ptx::barrier_init_fence();
   }
   __syncthreads();
-  ptx::cluster_arrive();
   if (threadIdx.x >= kMathThreads) {
     if constexpr (moves_registers(kTokens)) ptx::give_registers<32>();
-    if (threadIdx.x < kMathThreads + 32) {
+    if (threadIdx.x < kMathThreads + 32 && ptx::elect_one()) {
       const Producer<kTokens> producer(p);
-      if (ptx::elect_one()) producer.start();
-      __syncwarp();
-      ptx::cluster_wait();  // the other has its barriers
-      if (ptx::elect_one()) producer.run();
-      __syncwarp();
-    } else {
-      ptx::cluster_wait();
+      producer.start();
+      producer.run();
     }
   } else {
     if constexpr (moves_registers(kTokens)) ptx::take_registers<112>();
     Math<kTokens, Out> math(p);
     wait_for_previous();
     let_next_start();
-    ptx::cluster_wait();
     math.fetch_units();
     math.multiply();
     math.finish();
   }
-  // A CTA's barriers must outlive the other's last arrivals.
-  ptx::cluster_arrive();
-  ptx::cluster_wait();
 }
 
 template <int kTokens, class Out>
@@ -382,10 +380,10 @@ void start(HalfGroupParams& p, cudaStream_t stream) {
     p.out.y_map =
         make_box_map(p.out.y, kType, p.out.tokens, p.out.rows, EpilogueTile<Out, kTokens>::kChunk);
   }
-  const unsigned pairs = blocks_for(p.out.rows, int64_t{kCluster} * kRows);
-  launch_clusters(half_groups_kernel<kTokens, Out>,
-                  dim3(pairs * static_cast<unsigned>(kCluster * p.token_tiles)), threads(kTokens),
-                  Layout<kTokens>::kBytes, kCluster, p, stream);
+  const unsigned row_tiles = blocks_for(p.out.rows, kRows);
+  launch_chained(half_groups_kernel<kTokens, Out>,
+                 dim3(row_tiles * static_cast<unsigned>(p.token_tiles)), threads(kTokens),
+                 Layout<kTokens>::kBytes, p, stream);
 }
 
 // Shares of the tokens as equal as tiles allow.
