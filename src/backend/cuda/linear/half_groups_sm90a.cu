@@ -1,18 +1,18 @@
 // half_groups_sm90a: y = dequant(x8 * w8^T) of byte_groups.cu for many tokens, by halves on
 // Hopper's tensor cores: a group's sum costs no scaling then.
-//   x    f16 [K/64][capacity][64] and f32 units [T] (half_operands.h)
+//   x    f16 [K/128][2][capacity][64] and f32 units [T] (half_operands.h)
 //   w    [N, K] s8, f16 scales [N, K/32], f32 powers of two [N] that take a row's largest scale to
 //        2^14 or more, below 2^15
 //   y    [T, N] f32 or f16
 // Work: a CTA takes 256 rows x 32 to 128 tokens, each of its four warpgroups 64 rows. One thread
-// fills a ring of stages of 64 columns:
+// fills a ring of stages of 128 columns:
 //
-//   x     [token] 128 bytes, swizzled, as wgmma takes its B operand
-//   codes [row] 64 bytes; lane 4g + c of a warp loads the 16 of piece c of rows g and g + 8, which
-//         meet no other lane's bank
+//   x     [half][token] 128 bytes, swizzled, as wgmma takes its B operand
+//   codes [row] 128 bytes, the 16 of piece p at p ^ (row % 8)
 //
-// A piece is half a group. Its word s is the lane's part of k-step s of wgmma's A operand, the
-// columns of x being in that order:
+// Lane 4g + c of a warp has pieces 2c and 2c + 1 of rows g and g + 8, which are one group; lanes
+// that load at a time, two rows', meet in no bank. Word s of piece 2c + h is the lane's part of
+// k-step s of wgmma's A operand against half h of x, whose columns are in that order:
 //
 //   byte of word s      0        1        2        3
 //   k of the step      2c     2c + 8   2c + 1   2c + 9
@@ -35,24 +35,24 @@
 namespace atom::cuda {
 namespace {
 
-using gemm::Ring, gemm::shared_memory, half_operands::kCols, half_operands::kRowBytes;
+using gemm::Ring, gemm::shared_memory;
+using half_operands::kBlockCols, half_operands::kHalves, half_operands::kRowBytes;
 
 constexpr int kWarpgroups = 4, kRows = 64 * kWarpgroups;
 constexpr int kMathThreads = 128 * kWarpgroups;
-constexpr int kGroup = 32, kPiece = 16;
-constexpr int kMostTokens = 128;       // of a tile
+constexpr int kMostTokens = 128;  // of a tile
+constexpr int kGroup = 32, kBlockGroups = kBlockCols / kGroup;
 constexpr float kCodeUnit = 0x1p-24f;  // of a code in the low bits of a half
 constexpr int kBias = 128;
-constexpr int kChunkBlocks = 4, kChunkGroups = kChunkBlocks * kCols / kGroup;  // of scales
 
 struct HalfGroupParams {
-  CUtensorMap codes;  // in boxes of kRows x kCols bytes
+  CUtensorMap codes;  // in boxes of kRows x kBlockCols bytes
   const uint16_t* scales;
   const float* row_powers;
   const uint16_t* x;
   const float* units;
   OutputArgs out;
-  int groups, blocks;         // of 32, and of 64 columns
+  int groups, blocks;         // along K
   int capacity, token_tiles;  // of x
 };
 
@@ -64,9 +64,10 @@ constexpr int threads(int tokens) { return kMathThreads + (moves_registers(token
 // Shared memory of a CTA, in bytes from its 1024-aligned start.
 template <int kTokens>
 struct Layout {
-  static constexpr int kActBytes = kTokens * kRowBytes, kCodeBytes = kRows * kCols;
+  static constexpr int kHalfBytes = kTokens * kRowBytes;  // of x
+  static constexpr int kActBytes = kHalves * kHalfBytes, kCodeBytes = kRows * kBlockCols;
   static constexpr int kStageBytes = kActBytes + kCodeBytes;
-  static constexpr int kStages = (192 << 10) / kStageBytes;
+  static constexpr int kStages = (208 << 10) / kStageBytes;
   static constexpr int kCodes = kStages * kActBytes;
   static constexpr int kUnits = kStages * kStageBytes;
   static constexpr int kFull = kUnits + kTokens * 4;
@@ -97,7 +98,7 @@ class Producer {
       : p_(p), tile_(Tile::mine<kTokens>(p)), shared_(ptx::shared_address(shared_memory())) {
     constexpr int kStep = half_operands::kTokenStep;
     const int rest = (p.out.tokens + kStep - 1) / kStep * kStep - tile_.token0;
-    act_bytes_ = static_cast<uint32_t>(min(kTokens, rest) * kRowBytes);
+    half_bytes_ = static_cast<uint32_t>(min(kTokens, rest) * kRowBytes);
   }
 
   // A ring full of codes, which no kernel writes, before the kernel that makes x has ended.
@@ -113,9 +114,12 @@ class Producer {
         ptx::barrier_wait(shared_ + L::kEmpty + ring.stage * 8, ring.phase ^ 1);
         bring_codes(b, ring.stage);
       }
-      ptx::bulk_copy(shared_ + ring.stage * L::kActBytes,
-                     p_.x + (static_cast<int64_t>(b) * p_.capacity + tile_.token0) * kCols,
-                     act_bytes_, full(ring.stage));
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        ptx::bulk_copy(shared_ + ring.stage * L::kActBytes + half * L::kHalfBytes,
+                       p_.x + half_operands::place(b, half, tile_.token0, p_.capacity), half_bytes_,
+                       full(ring.stage));
+      }
       ring.advance();
     }
   }
@@ -123,14 +127,14 @@ class Producer {
  private:
   __device__ uint32_t full(int stage) const { return shared_ + L::kFull + stage * 8; }
   __device__ void bring_codes(int block, int stage) const {
-    ptx::barrier_expect(full(stage), L::kCodeBytes + act_bytes_);
-    ptx::box_load(shared_ + L::kCodes + stage * L::kCodeBytes, &p_.codes, block * kCols, tile_.row0,
-                  full(stage));
+    ptx::barrier_expect(full(stage), L::kCodeBytes + kHalves * half_bytes_);
+    ptx::box_load(shared_ + L::kCodes + stage * L::kCodeBytes, &p_.codes, block * kBlockCols,
+                  tile_.row0, full(stage));
   }
 
   const HalfGroupParams& p_;
   Tile tile_;
-  uint32_t shared_, act_bytes_;
+  uint32_t shared_, half_bytes_;
 };
 
 // Of one row and group, twice each in a word.
@@ -172,7 +176,7 @@ class Math {
     for (int h = 0; h < 2; ++h) {
       const int row = min(tile_.row0 + first_ + 8 * h, last);
       power_[h] = p.row_powers[row];
-      scales_[h] = p.scales + int64_t{row} * p.groups;
+      scales_[h] = (row - tile_.row0) * p.groups;
     }
     // The scales of the warp's 16 rows are one run of memory.
     const int begin = min(tile_.row0 + warp_row, last + 1), end = min(begin + 16, last + 1);
@@ -188,53 +192,56 @@ class Math {
     if (t < kTokens && tile_.token0 + t < p_.out.tokens) {
       units()[t] = p_.units[tile_.token0 + t];
     }
+    // The compiler knows besides that warps are whole here, and keeps what they share in uniform
+    // registers.
+    ptx::named_sync(1 + kWarpgroups, kMathThreads);
   }
 
-  // Sums of all of K. Half a stage is unpacked while the products of the half before run: all
+  // Sums of all of K. Two k-steps are unpacked while the products of the two before run: all
   // warpgroups wait for the same stages, and would else unpack and multiply in step.
   __device__ void multiply() {
+    uint16_t bits[2];
     RowScale scales[2];
-    uint4 codes[2];
-    uint32_t a[2][8];  // of either half
-    uint32_t chunk[2], next[2];
-    fetch(chunk, 0);
-    fetch(next, 1);
+    uint4 codes[2];    // of a half
+    uint32_t a[2][8];  // of two k-steps
+    fetch_scales(bits, 0);
+    set(scales, bits);
     wait_full();
-    load(codes);
-    set(scales, chunk, 0);
+    load(codes, 0);
     unpack<0>(codes, scales, a[0]);
     int before = -1;  // the previous block's stage
     pin_sums();
+    const int halves = kHalves * p_.blocks;
 #pragma unroll 1
-    for (int b = 0; b < p_.blocks; ++b) {
+    for (int i = 0;; ++i) {
+      const bool first = i % kHalves == 0;
       const int stage = ring_.stage;
-      const uint64_t x = ptx::swizzled_descriptor(shared() + stage * L::kActBytes);
+      const uint64_t x =
+          ptx::swizzled_descriptor(shared() + stage * L::kActBytes + (first ? 0 : L::kHalfBytes));
+      if (first) fetch_scales(bits, i / kHalves + 1);
       issue(a[0], x);
       ptx::wgmma_wait<1>();
-      if (before >= 0) release(before);
+      if (first && before >= 0) release(before);
       unpack<1>(codes, scales, a[1]);
       issue(a[1], x + 4);
-      before = stage;
-      ring_.advance();
-      if (b + 1 == p_.blocks) break;
-      if ((b + 1) % kChunkBlocks == 0) {
-        chunk[0] = next[0];
-        chunk[1] = next[1];
-        fetch(next, (b + 1) / kChunkBlocks + 1);
+      if (i + 1 == halves) break;
+      if (!first) {
+        before = stage;
+        ring_.advance();
+        set(scales, bits);
       }
-      set(scales, chunk, b + 1);
-      wait_full();
-      load(codes);
+      wait_full();  // of a first half at once
+      load(codes, first ? 1 : 0);
       ptx::wgmma_wait<1>();
       unpack<0>(codes, scales, a[0]);
     }
     ptx::wgmma_wait<0>();
     pin_sums();
-    release(before);
+    // The last stage is nobody's any more.
   }
 
   __device__ void finish() {
-    // Nobody reads the ring any more, and the units are there.
+    // Nobody reads the ring any more.
     ptx::named_sync(1 + kWarpgroups, kMathThreads);
     float factor[2], bias[2];
 #pragma unroll
@@ -270,49 +277,37 @@ class Math {
     __syncwarp();
     if (thread_ % 32 == 0) ptx::barrier_arrive(shared() + L::kEmpty + stage * 8);
   }
-  // Scales of the lane's rows, four blocks at a time: the lane keeps two of their eight groups, so
-  // that a load brings more than the block's own and is long on its way.
-  __device__ void fetch(uint32_t (&to)[2], int chunk) const {
-    const int first = chunk * kChunkGroups + thread_ % 4 * 2, groups = p_.groups;
+  // Of the lane's group of the block, or of the last group there is.
+  __device__ void fetch_scales(uint16_t (&bits)[2], int block) const {
+    const uint16_t* tile_scales = p_.scales + int64_t{tile_.row0} * p_.groups;
+    const int group = min(block * kBlockGroups + thread_ % 4, p_.groups - 1);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const uint16_t* from = scales_[h] + first;
-      to[h] = 0;
-      if (groups % 2 == 0) {
-        if (first < groups) to[h] = *reinterpret_cast<const uint32_t*>(from);
-      } else {
-        if (first < groups) to[h] = from[0];
-        if (first + 1 < groups) to[h] |= static_cast<uint32_t>(from[1]) << 16;
-      }
-    }
+    for (int h = 0; h < 2; ++h) bits[h] = tile_scales[scales_[h] + group];
   }
-  // Those of the lane's piece of a block.
-  __device__ void set(RowScale (&scales)[2], const uint32_t (&chunk)[2], int block) const {
-    const int lane = thread_ % 32, from = (lane & ~3) | block % kChunkBlocks;
+  __device__ void set(RowScale (&scales)[2], const uint16_t (&bits)[2]) const {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const uint32_t pair = __shfl_sync(0xffffffffu, chunk[h], from);
-      scales[h].set(static_cast<uint16_t>(lane % 4 < 2 ? pair : pair >> 16), power_[h]);
-    }
+    for (int h = 0; h < 2; ++h) scales[h].set(bits[h], power_[h]);
   }
-  __device__ void load(uint4 (&codes)[2]) const {
+  // The lane's pieces of a half.
+  __device__ void load(uint4 (&codes)[2], int half) const {
+    const int piece = (2 * (thread_ % 4) + half) ^ (first_ % 8);
     const uint8_t* from = shared_memory() + L::kCodes + ring_.stage * L::kCodeBytes +
-                          first_ * kCols + thread_ % 4 * kPiece;
+                          first_ * kBlockCols + piece * 16;
     codes[0] = *reinterpret_cast<const uint4*>(from);
-    codes[1] = *reinterpret_cast<const uint4*>(from + 8 * kCols);
+    codes[1] = *reinterpret_cast<const uint4*>(from + 8 * kBlockCols);
   }
   // The A fragments of two k-steps.
-  template <int kHalf>
+  template <int kPart>
   __device__ static void unpack(const uint4 (&codes)[2], const RowScale (&scales)[2],
                                 uint32_t (&a)[8]) {
 #pragma unroll
-    for (int s = 0; s < 2; ++s) {
+    for (int h = 0; h < 2; ++h) {
+      const uint4& q = codes[h];
+      const uint32_t words[2] = {kPart == 0 ? q.x : q.z, kPart == 0 ? q.y : q.w};
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const uint4& q = codes[h];
-        const uint32_t word = kHalf == 0 ? (s == 0 ? q.x : q.y) : (s == 0 ? q.z : q.w);
-        a[4 * s + h] = scales[h].expand(word);
-        a[4 * s + 2 + h] = scales[h].expand(word >> 8);
+      for (int s = 0; s < 2; ++s) {
+        a[4 * s + h] = scales[h].expand(words[s]);
+        a[4 * s + 2 + h] = scales[h].expand(words[s] >> 8);
       }
     }
     ptx::keep(a);
@@ -335,7 +330,7 @@ class Math {
   int group_, thread_;
   int first_;  // of the lane's two rows, in the tile
   float power_[2];
-  const uint16_t* scales_[2];
+  int scales_[2];  // where theirs begin in those of the tile
   Ring<L::kStages> ring_;
   float sums_[Mma::kRegs] = {};
 };
@@ -411,13 +406,12 @@ void launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch
   auto room = static_cast<int>(std::min<int64_t>(fit * kStep, 1 << 20));
   if (room >= kMostTokens) room = room / kMostTokens * kMostTokens;
   ATOM_CHECK(room > 0, "half_groups: scratch for eight tokens");
-  const int element_bytes = p.halves ? 2 : 4;
+  const int element_bytes = p.halves ? 2 : 4, blocks = half_operands::blocks(w.body);
   for (int first = 0; first < p.tokens; first += room) {
     const int tokens = std::min(room, p.tokens - first);
     const int capacity = (tokens + kStep - 1) / kStep * kStep;
     auto* x = reinterpret_cast<uint16_t*>(scratch.data());
-    auto* units =
-        reinterpret_cast<float*>(x + int64_t{half_operands::blocks(w.body)} * capacity * kCols);
+    auto* units = reinterpret_cast<float*>(x + half_operands::place(blocks, 0, 0, capacity));
     half_operands::launch({.codes = p.x + first * p.x_stride,
                            .stride = p.x_stride,
                            .scales = p.x_scales + int64_t{first} * p.x_groups,
@@ -428,7 +422,7 @@ void launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch
                            .units = units},
                           stream);
     HalfGroupParams params = {
-        .codes = make_byte_map(w.codes, w.rows, w.body, kRows, kCols),
+        .codes = make_byte_map(w.codes, w.rows, w.body, kRows),
         .scales = w.scales,
         .row_powers = w.row_scales,
         .x = x,
@@ -441,7 +435,7 @@ void launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch
                 .tokens = tokens,
                 .accumulate = p.accumulate},
         .groups = p.x_groups,
-        .blocks = half_operands::blocks(w.body),
+        .blocks = blocks,
         .capacity = capacity,
         .token_tiles = 0};
     p.halves ? start_tiles<__half>(params, stream) : start_tiles<float>(params, stream);

@@ -11,7 +11,7 @@
 namespace atom::cuda::half_operands {
 namespace {
 
-constexpr int kThreads = 256, kPiece = 16, kGroup = 32;
+constexpr int kThreads = 256, kPiece = 16, kGroup = 32, kBlockPieces = kBlockCols / kPiece;
 
 // 2^exponent with the largest scale times it in 2^7 .. 2^8, as far as floats and their inverses go.
 __device__ inline int exponent_for(float largest) {
@@ -37,7 +37,7 @@ __global__ __launch_bounds__(kThreads) void half_operands_kernel(const __grid_co
   const float power = power_of_two(exponent);
   if (thread == 0) p.units[token] = power_of_two(-exponent);
   const int8_t* codes = p.codes + token * p.stride;
-  for (int piece = thread; piece < blocks(p.channels) * (kCols / kPiece); piece += kThreads) {
+  for (int piece = thread; piece < blocks(p.channels) * kBlockPieces; piece += kThreads) {
     uint4 raw = {};
     float scale = 0;
     if (piece * kPiece < p.channels) {
@@ -45,9 +45,8 @@ __global__ __launch_bounds__(kThreads) void half_operands_kernel(const __grid_co
       scale = scales[piece * kPiece / kGroup] * power;
     }
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-    const int block = piece / 4, c = piece % 4;
-    uint8_t* row = reinterpret_cast<uint8_t*>(p.x) +
-                   (static_cast<int64_t>(block) * p.capacity + token) * kRowBytes + 4 * c;
+    const int block = piece / kBlockPieces, half = piece % 2, c = piece % kBlockPieces / 2;
+    auto* row = reinterpret_cast<uint8_t*>(p.x + place(block, half, token, p.capacity)) + 4 * c;
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
 #pragma unroll

@@ -1,15 +1,15 @@
 // The activations of half_groups_sm90a.cu: bytes times their scales, as halves.
 //
-//   x      f16 in blocks of 64 columns, [K/64][capacity][64], zeros behind the last column
-//   units  f32 [T], powers of two
+//   x      f16 in blocks of 128 columns, [K/128][half 2][capacity][64], zeros behind the last
+//   column units  f32 [T], powers of two
 //
 //   A value is its half times its token's unit, which keeps the token's largest scale times 127
-//   between 2^14 and 2^15: no value leaves F16's range, and those of groups whose scales are 2^-21
+//   between 2^13 and 2^15: no value leaves F16's range, and those of groups whose scales are 2^-21
 //   of the largest still are normal numbers. Rounds to f16 once.
 //
 //   Columns stand in the order in which wgmma's A operand wants them from a lane that holds 16 in a
-//   row: column 16c + 4s + 2e + h of a block is its k 16s + 8h + 2c + e. The 16-byte pieces of a
-//   token's 128 bytes are swizzled: piece i stands at i ^ (token % 8).
+//   row: column 32c + 16half + 4s + 2e + h of a block is k 16s + 8h + 2c + e of the half. The
+//   16-byte pieces of a token's 128 bytes are swizzled: piece i stands at i ^ (token % 8).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -18,9 +18,9 @@
 
 namespace atom::cuda::half_operands {
 
-inline constexpr int kCols = 64;       // of a block
-inline constexpr int kRowBytes = 128;  // of a token in a block
-inline constexpr int kTokenStep = 8;   // that capacities and tiles are multiples of
+inline constexpr int kBlockCols = 128, kHalves = 2;  // of a block
+inline constexpr int kRowBytes = 128;                // of a token in half a block
+inline constexpr int kTokenStep = 8;                 // that capacities and tiles are multiples of
 
 struct Params {
   const int8_t* codes = nullptr;  // [T, stride]
@@ -33,9 +33,13 @@ struct Params {
 };
 void launch(const Params& params, cudaStream_t stream);
 
-constexpr int blocks(int channels) { return (channels + kCols - 1) / kCols; }
+constexpr int blocks(int channels) { return (channels + kBlockCols - 1) / kBlockCols; }
+// Which half of x a token's part of half a block begins with.
+constexpr int64_t place(int block, int half, int64_t token, int64_t capacity) {
+  return ((int64_t{block} * kHalves + half) * capacity + token) * (kRowBytes / 2);
+}
 constexpr int64_t bytes(int channels, int64_t capacity) {
-  return capacity * (int64_t{blocks(channels)} * kRowBytes + int64_t{sizeof(float)});
+  return capacity * (int64_t{blocks(channels)} * kHalves * kRowBytes + int64_t{sizeof(float)});
 }
 
 }  // namespace atom::cuda::half_operands

@@ -8,15 +8,8 @@ namespace atom::cuda {
 
 namespace {
 
-// A row-major matrix of `element_bytes` an element.
-struct Matrix {
-  CUtensorMapDataType type;
-  int64_t element_bytes;
-  const void* base;
-  int64_t rows, cols;
-};
-
-CUtensorMap encode_map(const Matrix& m, int box_rows, int box_cols, CUtensorMapSwizzle swizzle) {
+CUtensorMap encode_map(const void* base, CUtensorMapDataType type, int64_t element_bytes,
+                       int64_t rows, int64_t cols, int box_rows) {
   // Through the runtime, so that nothing links against the driver's library.
   static const auto encode = [] {
     void* function = nullptr;
@@ -27,14 +20,15 @@ CUtensorMap encode_map(const Matrix& m, int box_rows, int box_cols, CUtensorMapS
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
   CUtensorMap map;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(m.cols), static_cast<cuuint64_t>(m.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(m.cols * m.element_bytes)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_cols), static_cast<cuuint32_t>(box_rows)};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(cols * element_bytes)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(128 / element_bytes),
+                             static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[2] = {1, 1};
   const CUresult result =
-      encode(&map, m.type, 2, const_cast<void*>(m.base), sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode(&map, type, 2, const_cast<void*>(base), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   ATOM_CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled refused");
   return map;
 }
@@ -42,18 +36,14 @@ CUtensorMap encode_map(const Matrix& m, int box_rows, int box_cols, CUtensorMapS
 }  // namespace
 
 CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t cols, int box_rows) {
-  const int64_t element_bytes = dtype_bytes(type);
   // What additions make of the bits; stores copy them.
   const CUtensorMapDataType map_type =
       type == DType::kF16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
-  return encode_map({map_type, element_bytes, base, rows, cols}, box_rows,
-                    static_cast<int>(128 / element_bytes), CU_TENSOR_MAP_SWIZZLE_128B);
+  return encode_map(base, map_type, dtype_bytes(type), rows, cols, box_rows);
 }
 
-CUtensorMap make_byte_map(const void* base, int64_t rows, int64_t cols, int box_rows,
-                          int box_cols) {
-  return encode_map({CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, base, rows, cols}, box_rows, box_cols,
-                    CU_TENSOR_MAP_SWIZZLE_NONE);
+CUtensorMap make_byte_map(const void* base, int64_t rows, int64_t cols, int box_rows) {
+  return encode_map(base, CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, rows, cols, box_rows);
 }
 
 }  // namespace atom::cuda

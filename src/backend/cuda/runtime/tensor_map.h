@@ -12,8 +12,7 @@ namespace atom::cuda {
 // A row-major matrix of F16 or F32, read and written in boxes of 128 bytes x box_rows
 // rows under the 128-byte swizzle. Rows are a multiple of 16 bytes.
 CUtensorMap make_box_map(const void* base, DType type, int64_t rows, int64_t cols, int box_rows);
-// A row-major matrix of bytes, read in boxes that lie row after row in shared memory. Rows and
-// those of boxes are multiples of 16 bytes.
-CUtensorMap make_byte_map(const void* base, int64_t rows, int64_t cols, int box_rows, int box_cols);
+// The same of bytes.
+CUtensorMap make_byte_map(const void* base, int64_t rows, int64_t cols, int box_rows);
 
 }  // namespace atom::cuda
