@@ -22,7 +22,7 @@ struct WeightView {
   const uint16_t* scales = nullptr;       // kGrouped: f16 [N, groups]
   const uint8_t* group_scales = nullptr;  // kTwoLevel: [N, groups]
   const int8_t* group_zeros = nullptr;    // kTwoLevel: [N, groups]
-  const float* row_scales = nullptr;  // kTwoLevel: [N, padded to 64]; w4a4 blocks: outliers'; half_groups.h
+  const float* row_scales = nullptr;  // [N], blocks' padded to 64: pack_weights.h, half_groups.h
   const int8_t* outlier_codes = nullptr;     // INT8: [N, outlier_stride]
   const float* outlier_scales = nullptr;     // INT8 of kGrouped: [N]
   const uint16_t* outlier_values = nullptr;  // kFloat outliers: f16 [N, Ko]
