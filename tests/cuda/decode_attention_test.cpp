@@ -17,8 +17,8 @@ struct Case {
   int heads, kv_heads, head_dim;
   KvFormat format = kInt4;
   float value_scale = 1.0f;  // of V, to meet large and tiny scales
-  int splits = 5;            // of the later rounds; the first lets the launcher choose
-  double limit = 3e-7;       // weights are rounded to f16 once: 2e-8
+  int splits = 5;  // of the later rounds, with 4 and 8 warps; the first lets the launcher choose
+  double limit = 3e-7;  // weights are rounded to f16 once: 2e-8
 };
 
 // Puts one nibble, byte or half into a page's record.
@@ -132,6 +132,12 @@ void check(const Case& c) {
   }
   const auto d_offsets = to_device(offsets), d_past = to_device(past), d_counts = to_device(counts),
              d_rows = to_device(rows);
+  std::vector<attention::DecodeItem> items;
+  for (int b = 0; b < sequences; ++b) {
+    items.push_back(
+        {.past = c.lengths[static_cast<size_t>(b)] - 1, .page_offset = b * max_pages, .row = b});
+  }
+  const auto d_items = to_device(items);
   auto workspace = DeviceArray<uint8_t>::allocate(attention_workspace_bytes()).value();
   workspace.fill_bytes(0);
   for (int round = 0; round < 3; ++round) {
@@ -150,10 +156,11 @@ void check(const Case& c) {
                                 .kv_heads = c.kv_heads},
                       .heads = c.heads,
                       .scale = scale},
-                     {.decode_list = d_rows.data(),
+                     {.decode = d_items.data(),
                       .decode_items = sequences,
                       .longest_decode = longest,
-                      .splits = round == 0 ? 0 : c.splits},
+                      .splits = round == 0 ? 0 : c.splits,
+                      .warps = round == 0 ? 0 : 4 * round},
                      workspace.data(), nullptr);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     EXPECT_LE(nmse(out.values(), want), c.limit) << "round " << round;
@@ -168,6 +175,11 @@ TEST(DecodeAttention, Grouped3) { check({{65, 260}, 9, 3, 128}); }
 TEST(DecodeAttention, ManySequences) {
   std::vector<int> lengths;
   for (int i = 0; i < 80; ++i) lengths.push_back(1 + 13 * i);
+  check({lengths, 8, 8, 128});
+}
+TEST(DecodeAttention, TwoCtasAMultiprocessor) {
+  std::vector<int> lengths;
+  for (int i = 0; i < 25; ++i) lengths.push_back(1 + 17 * i);
   check({lengths, 8, 8, 128});
 }
 TEST(DecodeAttention, LongSplit) { check({{20011}, 8, 2, 128, kInt4, 1.0f, 40}); }

@@ -22,7 +22,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   size_t pages = 0;
   for (const SequenceSlice& slice : batch.sequences) pages += slice.pages.size();
   const auto draws = static_cast<int64_t>(batch.draws.size());
-  const int64_t before = draws * kDrawInts;
+  const int64_t items = draws * kDrawInts, before = items + kItemInts * tokens;
   const auto fixed = static_cast<size_t>(before + static_cast<int64_t>(Part::kPages) * tokens);
   packed_.assign(fixed, 0);
   packed_.reserve(fixed + pages);
@@ -37,7 +37,8 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
               std::min<int64_t>(static_cast<int64_t>(batch.logit_rows.size()), tokens),
               part(Part::kLogitRows));
   chunks_.clear();
-  decode_items_ = longest_decode_ = 0;
+  decode_.clear();
+  longest_decode_ = 0;
   int32_t index = 0;
   const auto add = [&](const SequenceSlice& slice) {
     part(Part::kPageOffset)[index] = static_cast<int32_t>(packed_.size() - fixed);
@@ -55,16 +56,20 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
       part(Part::kChunkList)[static_cast<int64_t>(chunks_.size())] = index;
       chunks_.push_back(static_cast<int32_t>(slice.token_count));
     } else {
-      part(Part::kDecodeList)[decode_items_++] = index;
+      decode_.push_back({.past = static_cast<int32_t>(slice.past),
+                         .page_offset = part(Part::kPageOffset)[index],
+                         .row = static_cast<int32_t>(slice.first_token)});
       longest_decode_ = std::max(longest_decode_, slice.past + slice.token_count);
     }
     ++index;
   };
   for (const SequenceSlice& slice : batch.sequences) add(slice);
   // Long ones first: what runs last, with the chip no longer full, is short.
-  const auto decode = part(Part::kDecodeList), past = part(Part::kPast);
-  std::stable_sort(decode, decode + decode_items_,
-                   [&](int32_t a, int32_t b) { return past[a] > past[b]; });
+  std::stable_sort(decode_.begin(), decode_.end(),
+                   [](const auto& a, const auto& b) { return a.past > b.past; });
+  if (!decode_.empty()) {
+    std::memcpy(packed_.data() + items, decode_.data(), std::span(decode_).size_bytes());
+  }
   longest_decode_ = round_up_coarsely(longest_decode_);
   if (draws == draws_ && tokens == tokens_ && packed_ == sent_) return {};
   draws_ = draws;

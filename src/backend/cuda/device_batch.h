@@ -20,7 +20,7 @@ class DeviceBatch {
   // An upper bound for the longest sequence with one new token, that one included: few different
   // numbers, so that what depends on it can be recorded.
   int64_t longest_decode() const { return longest_decode_; }
-  int64_t decode_items() const { return decode_items_; }
+  int64_t decode_items() const { return static_cast<int64_t>(decode_.size()); }
   // New tokens of each sequence with several.
   const std::vector<int32_t>& chunks() const { return chunks_; }
 
@@ -33,20 +33,21 @@ class DeviceBatch {
   // Where tokens, logit rows or draws of the batch that was taken over are, given theirs on the
   // host; null for other arrays.
   const void* find(const Batch& batch, const void* host) const;
-  const int32_t* decode_list() const { return at(Part::kDecodeList); }
+  const attention::DecodeItem* decode() const {
+    return reinterpret_cast<const attention::DecodeItem*>(upload_.data() + draws_ * kDrawInts);
+  }
   const int32_t* chunk_list() const { return at(Part::kChunkList); }
   attention::SequenceView sequences() const;
 
  private:
-  // What follows the draws. Each but the last has room for one int a token, so that places depend
-  // on the numbers of draws and tokens only.
+  // What follows the draws and room for a decode item a token. Each but the last has room for one
+  // int a token, so that places depend on the numbers of draws and tokens only.
   enum class Part {
     kTokens,
     kPositions,
     kSlots,
     kTokenSequence,
     kLogitRows,
-    kDecodeList,
     kChunkList,
     kPageOffset,
     kPast,
@@ -55,13 +56,15 @@ class DeviceBatch {
     kPages
   };
   const int32_t* at(Part part) const {
-    return upload_.data() + draws_ * kDrawInts + static_cast<int64_t>(part) * tokens_;
+    return upload_.data() + draws_ * kDrawInts + (kItemInts + static_cast<int64_t>(part)) * tokens_;
   }
 
   static constexpr int64_t kDrawInts = sizeof(TokenDraw) / sizeof(int32_t);
+  static constexpr int64_t kItemInts = sizeof(attention::DecodeItem) / sizeof(int32_t);
 
-  int64_t draws_ = 0, tokens_ = 0, longest_decode_ = 0, decode_items_ = 0;
+  int64_t draws_ = 0, tokens_ = 0, longest_decode_ = 0;
   std::vector<int32_t> chunks_;
+  std::vector<attention::DecodeItem> decode_;
   std::vector<int32_t> packed_, sent_;
   Upload upload_;
 };

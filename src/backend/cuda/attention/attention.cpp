@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/cuda/attention/decode_kernels.h"
 #include "backend/cuda/runtime/device.h"
 
 namespace atom::cuda {
@@ -10,6 +11,9 @@ namespace {
 
 constexpr int kMostSplits = 128;  // whose factors a CTA keeps in shared memory
 constexpr int kMostHeadDim = 256;
+// Of a warp's ring where sequences are few: queries come behind all pages that were asked for
+// before them, and there it is queries that everything waits for.
+constexpr int kFewStages = 3;
 
 // Pairs of a sequence and a KV head, times splits, that the workspace holds partial results for;
 // more CTAs than this need no splitting.
@@ -42,6 +46,66 @@ int choose_splits(int64_t pairs, int64_t pages) {
   return static_cast<int>(best);
 }
 
+// Few sequences are bound by latency: CTAs of kMostWarps then, one a multiprocessor or, where even
+// unsplit sequences are more than that, two. The parts that each sequence is cut into for that; 0
+// where sequences are many or long.
+int choose_few_splits(int64_t pairs, int64_t pages) {
+  constexpr int64_t kMostPages = 128;  // of a CTA; more CTAs are worth a merge in memory then
+  const int64_t sms = device_info().sms;
+  if (pairs > 2 * sms) return 0;
+  int64_t splits = std::clamp<int64_t>(pages / 8, 1, attention::kMostCluster);
+  // Not every multiprocessor finds neighbours for a cluster of more than two.
+  while (splits > 1 && pairs * splits > (splits > 2 ? sms * 9 / 10 : sms)) --splits;
+  return pages <= splits * kMostPages ? static_cast<int>(splits) : 0;
+}
+
+// Records of a warp's ring: about 45 KB on their way to a CTA of kWarps.
+int ring_stages(int record_bytes) {
+  return record_bytes > 6000 ? 2 : record_bytes > 4096 ? 3 : record_bytes > 1500 ? 5 : 8;
+}
+
+// What depends on the work and not on the operator's arguments.
+void plan_decode(attention::Params& p, const AttentionWork& work, void* workspace) {
+  ATOM_CHECK(p.cache.page_stride <= UINT32_MAX, "a page of more than 4 GB");
+  constexpr int64_t kMultiprocessorBytes = 228 << 10, kCtaBytes = 1 << 10;  // the latter: reserved
+  const int head_dim = p.cache.layout.head_dim, record_bytes = p.cache.record_bytes;
+  const int64_t pairs = work.decode_items * p.cache.kv_heads, sms = device_info().sms;
+  const int64_t tokens =
+      p.window == 0 ? work.longest_decode : std::min<int64_t>(work.longest_decode, p.window);
+  const int64_t pages = (tokens + 15) / 16;
+  p.beside_chunks = !work.chunks.empty();
+  p.decode = work.decode;
+  p.item_count = static_cast<int>(work.decode_items);
+  p.group = p.heads / p.cache.kv_heads;
+
+  // Beside chunks there is no room to speak of.
+  const bool can = attention::has_wide_decode(head_dim, record_bytes) && !p.beside_chunks;
+  const int few_splits = can ? choose_few_splits(pairs, pages) : 0;
+  const bool few = work.warps == 0 ? few_splits > 0 : can && work.warps == attention::kMostWarps;
+  p.splits = work.splits > 0  ? static_cast<int>(std::min<int64_t>(work.splits, most_splits(pairs)))
+             : few_splits > 0 ? few_splits
+                              : choose_splits(pairs, pages);
+  // Splits that fit in a cluster are merged there, more through memory.
+  p.cluster = p.splits <= attention::kMostCluster ? p.splits : 1;
+  p.warps = few ? attention::kMostWarps : attention::kWarps;
+  const int64_t share = (pages + p.splits - 1) / p.splits;
+  const int stages =
+      few ? std::min(kFewStages, ring_stages(record_bytes)) : ring_stages(record_bytes);
+  p.stages = static_cast<int>(std::min<int64_t>(stages, (share + p.warps - 1) / p.warps));
+  p.ahead = few ? 1 : p.stages;
+  p.shared_bytes =
+      attention::DecodeMemory(record_bytes, head_dim, p.group, p.warps, p.stages, p.cluster).bytes;
+  if (few) {
+    // Spread evenly: a multiprocessor has room for its part of the CTAs and no more.
+    const int64_t each = (pairs * p.splits + sms - 1) / sms;
+    const int64_t alone = kMultiprocessorBytes / (each + 1) - kCtaBytes + 16;
+    p.shared_bytes = std::max(p.shared_bytes, static_cast<int>(alone));
+  }
+  auto* scratch = static_cast<uint8_t*>(workspace);
+  p.counters = reinterpret_cast<uint32_t*>(scratch);
+  p.partials = reinterpret_cast<float*>(scratch + counter_bytes());
+}
+
 }  // namespace
 
 int64_t attention_workspace_bytes() {
@@ -71,22 +135,7 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
     chunk(params, tiles, stream);
   }
   if (work.decode_items > 0) {
-    ATOM_CHECK(params.cache.page_stride <= UINT32_MAX, "a page of more than 4 GB");
-    const int64_t pairs = work.decode_items * params.cache.kv_heads;
-    const int64_t tokens = params.window == 0
-                               ? work.longest_decode
-                               : std::min<int64_t>(work.longest_decode, params.window);
-    params.items = work.decode_list;
-    params.item_count = static_cast<int>(work.decode_items);
-    params.splits = work.splits > 0
-                        ? static_cast<int>(std::min<int64_t>(work.splits, most_splits(pairs)))
-                        : choose_splits(pairs, (tokens + 15) / 16);
-    // Splits that fit in a cluster are merged there, more through memory.
-    params.cluster = params.splits <= attention::kMostCluster ? params.splits : 1;
-    params.beside_chunks = !work.chunks.empty();
-    auto* bytes = static_cast<uint8_t*>(workspace);
-    params.counters = reinterpret_cast<uint32_t*>(bytes);
-    params.partials = reinterpret_cast<float*>(bytes + counter_bytes());
+    plan_decode(params, work, workspace);
     decode(params, stream);
   }
 }

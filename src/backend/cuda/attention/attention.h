@@ -11,7 +11,7 @@ namespace atom::cuda {
 
 // What a batch asks of attention; the lists are in GPU memory.
 struct AttentionWork {
-  const int32_t* decode_list = nullptr;  // sequences with one new token
+  const attention::DecodeItem* decode = nullptr;  // sequences with one new token
   int64_t decode_items = 0;
   int64_t longest_decode = 0;  // tokens of the longest of them, or an upper bound: sets the split
   const int32_t* chunk_list = nullptr;       // sequences with several
@@ -20,6 +20,7 @@ struct AttentionWork {
   int64_t tokens = 0;
   bool exact = false;  // all in float
   int splits = 0;      // parts of a decode item; 0: chosen
+  int warps = 0;       // of a decode CTA, where there is a kernel with so many; 0: chosen
 };
 
 // Scratch for any work, zeroed once; shared by the launches of one stream.

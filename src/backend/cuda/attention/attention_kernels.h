@@ -18,6 +18,15 @@ struct SequenceView {
   const int32_t* row = nullptr;    // [S] row of the first of them in q and out
 };
 
+// A sequence with one new token, in 16 bytes: all that a CTA must know before it can ask for pages
+// comes by one load.
+struct alignas(16) DecodeItem {
+  int32_t past = 0;         // tokens before it
+  int32_t page_offset = 0;  // of the sequence's first page in SequenceView::pages
+  int32_t row = 0;          // of the token in q and out
+  int32_t unused = 0;
+};
+
 // One layer of a cache.
 struct CacheView {
   uint8_t* records = nullptr;  // of (page, kv head) at page * page_stride + kv_head * record_bytes
@@ -37,14 +46,20 @@ struct Params {
   float* out = nullptr;      // [T, H, DH]
   SequenceView sequences;
   CacheView cache;
-  const int32_t* items = nullptr;           // [items] sequences to attend to; exact: unused
+  const DecodeItem* decode = nullptr;       // [items] decode: what to attend to
+  const int32_t* items = nullptr;           // [items] chunks: sequences to attend to
   const int32_t* token_sequence = nullptr;  // [T] exact: the sequence of each token, or -1
   int item_count = 0;                       // of items, or tokens
   int heads = 0;
   float scale = 0.0f;
   int window = 0;
+  int group = 0;                 // decode: query heads of a KV head
   int splits = 1;                // decode: parts of a sequence
   int cluster = 1;               // decode: splits that a cluster of CTAs merges; divides splits
+  int warps = 0;                 // decode: of a CTA, kWarps or kMostWarps
+  int stages = 0;                // decode: records of a warp's ring
+  int ahead = 0;                 // decode: of these, fetched before the queries are there
+  int shared_bytes = 0;          // decode: that a CTA asks for; more than it uses spreads CTAs out
   bool beside_chunks = false;    // decode: the launch before is of the chunks of the same batch
   float* partials = nullptr;     // decode: [item][kv head][split / cluster][partial_floats]
   uint32_t* counters = nullptr;  // decode: [item][kv head], zero between launches
@@ -55,7 +70,14 @@ constexpr int partial_floats(int heads, int head_dim) { return heads * (head_dim
 
 inline constexpr int kWarps = 4;
 inline constexpr int kThreads = 32 * kWarps;
-inline constexpr int kDecodeCtas = 4;  // of the decode kernel, wanted on a multiprocessor
+inline constexpr int kMostWarps = 8;  // of a decode CTA, where CTAs are few
+// Whether there are such: two of them, the most that registers allow, must have room for their
+// rings.
+constexpr bool has_wide_decode(int head_dim, int record_bytes) {
+  return head_dim <= 128 && record_bytes <= 4352;
+}
+// CTAs of the decode kernel that a multiprocessor's registers have room for.
+constexpr int decode_ctas(int head_dim, int warps) { return (head_dim > 128 ? 8 : 16) / warps; }
 inline constexpr int kMostCluster = 8;
 inline constexpr int kGroup = 8;  // query heads a KV head: columns of the tensor core products
 

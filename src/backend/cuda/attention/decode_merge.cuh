@@ -2,7 +2,8 @@
 // cluster through each other's, and more splits than that through memory. Always in fixed order.
 #pragma once
 
-#include "backend/cuda/attention/attention_kernels.h"
+#include "backend/cuda/attention/decode_kernels.h"
+#include "backend/cuda/attention/decode_pages.cuh"
 #include "backend/cuda/attention/softmax_state.cuh"
 #include "backend/cuda/ptx/cluster.cuh"
 #include "backend/cuda/ptx/sync.cuh"
@@ -17,18 +18,14 @@ struct Partial {
   __device__ float output() const { return weight > 0 ? sum / weight : 0.0f; }  // padding: 0
 };
 
-// Shared memory of merge_warps.
-constexpr int merged_bytes(int group, int head_dim) {
-  return kWarps * (2 * kGroup + group * head_dim) * 4;
-}
-
-// Brings the warps' states together and calls take(head, channel, partial) for the group's heads.
-template <class Reader, int kHeadDim, class Take>
+// Brings the warps' states together, in merged_bytes() of memory, and calls take(head, channel,
+// partial) for the group's heads.
+template <int kCtaWarps, class Reader, int kHeadDim, class Take>
 __device__ __forceinline__ void merge_warps(State<Reader, kHeadDim, 1>& state, float* memory,
                                             int group, int warp, int lane, const Take& take) {
-  float* maxima = memory;                     // [warp][kGroup]
-  float* weights = maxima + kWarps * kGroup;  // [warp][kGroup]
-  float* sums = weights + kWarps * kGroup;    // [warp][group][kHeadDim]
+  float* maxima = memory;                        // [warp][kGroup]
+  float* weights = maxima + kCtaWarps * kGroup;  // [warp][kGroup]
+  float* sums = weights + kCtaWarps * kGroup;    // [warp][group][kHeadDim]
   const int g = lane / 4, head = 2 * (lane % 4);
   state.gather_weights();
   __syncthreads();  // the memory is no longer in use
@@ -47,15 +44,15 @@ __device__ __forceinline__ void merge_warps(State<Reader, kHeadDim, 1>& state, f
     }
   }
   __syncthreads();
-  for (int i = warp * 32 + lane; i < group * kHeadDim; i += kThreads) {
+  for (int i = warp * 32 + lane; i < group * kHeadDim; i += 32 * kCtaWarps) {
     const int own = i / kHeadDim;
     Partial merged = {.sum = 0, .maximum = kLowest, .weight = 0};
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kCtaWarps; ++w) {
       merged.maximum = fmaxf(merged.maximum, maxima[w * kGroup + own]);
     }
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kCtaWarps; ++w) {
       const float factor = fast_exp2(maxima[w * kGroup + own] - merged.maximum);
       merged.sum = fmaf(sums[w * group * kHeadDim + i], factor, merged.sum);
       merged.weight = fmaf(weights[w * kGroup + own], factor, merged.weight);
@@ -64,16 +61,7 @@ __device__ __forceinline__ void merge_warps(State<Reader, kHeadDim, 1>& state, f
   }
 }
 
-// An inbox holds a barrier, then [rank][head] ends, then [rank][slice] sums: each CTA of a cluster
-// finishes a slice of the sums.
-constexpr int slice_of(int head_dim, int heads, int cluster) {
-  return (heads * head_dim + cluster - 1) / cluster;
-}
-constexpr int inbox_bytes(int head_dim, int heads, int cluster) {
-  return cluster == 1 ? 0 : 16 + cluster * (heads * 8 + slice_of(head_dim, heads, cluster) * 4);
-}
-
-// Where the CTAs of a cluster send their partial results.
+// Where the CTAs of a cluster send their partial results: inbox_bytes() of memory.
 template <int kHeadDim>
 class Inbox {
  public:
@@ -110,7 +98,7 @@ class Inbox {
   template <class Take>
   __device__ void merge(const Take& take) const {
     ptx::barrier_wait_cluster(barrier_, 0);
-    for (int j = static_cast<int>(threadIdx.x); j < slice_; j += kThreads) {
+    for (int j = static_cast<int>(threadIdx.x); j < slice_; j += static_cast<int>(blockDim.x)) {
       const int i = rank_ * slice_ + j, head = i / kHeadDim;
       if (i >= heads_ * kHeadDim) break;
       Partial merged = {.sum = 0, .maximum = kLowest, .weight = 0};
@@ -147,11 +135,11 @@ __device__ void store_partial(float* record, int heads, int head, int channel,
 
 // Merges `count` partial results of `heads` query heads; run by the CTA that finished last. memory:
 // [count][heads] floats.
-template <int kHeadDim>
+template <int kCtaWarps, int kHeadDim>
 __device__ void merge_partials(const float* partials, int count, int heads, float* out,
                                float* memory) {
   const int record = partial_floats(heads, kHeadDim);
-  for (int head = static_cast<int>(threadIdx.x) / 32; head < heads; head += kWarps) {
+  for (int head = static_cast<int>(threadIdx.x) / 32; head < heads; head += kCtaWarps) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     float high = kLowest, total = 0;
     for (int s = lane; s < count; s += 32) {
@@ -176,7 +164,7 @@ __device__ void merge_partials(const float* partials, int count, int heads, floa
     for (int s = lane; s < count; s += 32) memory[s * heads + head] *= inverse;
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < heads * kHeadDim; i += kThreads * 4) {
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < heads * kHeadDim; i += 32 * kCtaWarps * 4) {
     const int head = i / kHeadDim;
     float sum[4] = {};
 #pragma unroll 8
@@ -193,5 +181,78 @@ __device__ void merge_partials(const float* partials, int count, int heads, floa
     *reinterpret_cast<float4*>(out + i) = make_float4(sum[0], sum[1], sum[2], sum[3]);
   }
 }
+
+// Where a CTA's merged result goes: to the output, to its cluster, or to memory for the CTA that
+// ends last.
+template <int kCtaWarps, int kHeadDim>
+class Delivery {
+ public:
+  __device__ Delivery(const Params& p, const DecodePart& part, uint8_t* memory, int inbox)
+      : p_(p), part_(part), memory_(memory), inbox_at_(inbox), group_(p.group) {}
+
+  // Before anything that may take long.
+  __device__ void open() const {
+    if (p_.cluster > 1) inbox().open();
+  }
+  // Until results can be delivered: all of the cluster have opened their inboxes.
+  __device__ void wait() const {
+    if (p_.cluster > 1) ptx::cluster_wait();
+  }
+  __device__ void operator()(int head, int channel, const Partial& merged) const {
+    if (p_.cluster > 1) {
+      inbox().send(head, channel, merged);
+    } else {
+      put(head, channel, merged);
+    }
+  }
+  // After all results of the CTA.
+  __device__ void finish() const {
+    if (p_.cluster > 1) {
+      inbox().merge(
+          [&](int head, int channel, const Partial& merged) { put(head, channel, merged); });
+    }
+    if (results() == 1) return;
+    __threadfence();
+    __syncthreads();
+    auto* last = reinterpret_cast<uint32_t*>(memory_);
+    if (threadIdx.x == 0) {
+      uint32_t* counter = p_.counters + pair();
+      *last = atomicAdd(counter, 1u) == static_cast<uint32_t>(p_.splits) - 1;
+      if (*last) *counter = 0;  // for the next launch
+    }
+    __syncthreads();
+    if (*last == 0) return;
+    __threadfence();
+    merge_partials<kCtaWarps, kHeadDim>(partials(), results(), group_, out(),
+                                        reinterpret_cast<float*>(memory_) + 4);
+  }
+
+ private:
+  __device__ Inbox<kHeadDim> inbox() const {
+    return Inbox<kHeadDim>(memory_ + inbox_at_, group_, p_.cluster);
+  }
+  __device__ void put(int head, int channel, const Partial& merged) const {
+    if (results() == 1) {
+      out()[head * kHeadDim + channel] = merged.output();
+    } else {
+      store_partial<kHeadDim>(
+          partials() + part_.split / p_.cluster * partial_floats(group_, kHeadDim), group_, head,
+          channel, merged);
+    }
+  }
+  __device__ int results() const { return p_.splits / p_.cluster; }  // that go through memory
+  __device__ int64_t pair() const {
+    return static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
+  }
+  __device__ float* partials() const {
+    return p_.partials + pair() * results() * partial_floats(group_, kHeadDim);
+  }
+  __device__ float* out() const { return p_.out + part_.row(p_, kHeadDim); }
+
+  const Params& p_;
+  const DecodePart& part_;
+  uint8_t* memory_;
+  int inbox_at_, group_;
+};
 
 }  // namespace atom::cuda::attention

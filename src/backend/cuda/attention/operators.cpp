@@ -65,7 +65,7 @@ attention::Params attention_params(const AttentionArgs& args, const DeviceBatch&
 }
 
 AttentionWork attention_work(const DeviceBatch& batch, bool exact) {
-  return {.decode_list = batch.decode_list(),
+  return {.decode = batch.decode(),
           .decode_items = batch.decode_items(),
           .longest_decode = batch.longest_decode(),
           .chunk_list = batch.chunk_list(),

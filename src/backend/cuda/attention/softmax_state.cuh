@@ -40,18 +40,36 @@ struct Queries {
   uint32_t b[kTilesN][kHeadDim / 16][2];
   float sum[kTilesN][2];  // over the channels of columns 8n + 2c + {0, 1}, times the score's scale
 
+  // What a lane reads of a tile's columns.
+  struct Part {
+    float4 x[kHeadDim / 16];
+
+    // q: the DH floats of column g, or null.
+    __device__ void load(const float* q, int c) {
+#pragma unroll
+      for (int s = 0; s < kHeadDim / 16; ++s) {
+        x[s] = make_float4(0, 0, 0, 0);
+        if (q != nullptr) x[s] = *reinterpret_cast<const float4*>(q + c * (kHeadDim / 4) + 4 * s);
+      }
+    }
+  };
+
   // row(column): its DH floats, or null.
   template <class Row>
   __device__ void load(const Row& row, float scale_log2, int lane) {
-    const int g = lane / 4, c = lane % 4;
+    Part parts[kTilesN];
+#pragma unroll
+    for (int n = 0; n < kTilesN; ++n) parts[n].load(row(8 * n + lane / 4), lane % 4);
+    set(parts, scale_log2, lane);
+  }
+  __device__ void set(const Part (&parts)[kTilesN], float scale_log2, int lane) {
+    const int c = lane % 4;
 #pragma unroll
     for (int n = 0; n < kTilesN; ++n) {
-      const float* q = row(8 * n + g);
       float total = 0;
 #pragma unroll
       for (int s = 0; s < kHeadDim / 16; ++s) {
-        float4 x = make_float4(0, 0, 0, 0);
-        if (q != nullptr) x = *reinterpret_cast<const float4*>(q + c * (kHeadDim / 4) + 4 * s);
+        const float4 x = parts[n].x[s];
         const __half2 pairs[2] = {__floats2half2_rn(x.x, x.y), __floats2half2_rn(x.z, x.w)};
 #pragma unroll
         for (int h = 0; h < 2; ++h) {

@@ -52,6 +52,11 @@ Result<Decode> decode(const Sequences& s, const KvFormat& format, int samples) {
   const auto device_past = ATOM_TRY(DeviceArray<int32_t>::copy_of(past));
   const auto device_offsets = ATOM_TRY(DeviceArray<int32_t>::copy_of(offsets));
   const auto device_rows = ATOM_TRY(DeviceArray<int32_t>::copy_of(rows));
+  std::vector<attention::DecodeItem> items;
+  for (int i = 0; i < s.count; ++i) {
+    items.push_back({.past = s.tokens - 1, .page_offset = i * pages, .row = i});
+  }
+  const auto device_items = ATOM_TRY(DeviceArray<attention::DecodeItem>::copy_of(items));
   const auto q = ATOM_TRY(random_floats(int64_t{s.count} * s.heads * kHeadDim, 2));
   auto out = ATOM_TRY(DeviceArray<float>::allocate(q.size()));
   auto workspace = ATOM_TRY(DeviceArray<uint8_t>::allocate(attention_workspace_bytes()));
@@ -72,7 +77,7 @@ Result<Decode> decode(const Sequences& s, const KvFormat& format, int samples) {
                    .kv_heads = s.kv_heads},
          .heads = s.heads,
          .scale = 0.088f},
-        {.decode_list = device_rows.data(), .decode_items = s.count, .longest_decode = s.tokens},
+        {.decode = device_items.data(), .decode_items = s.count, .longest_decode = s.tokens},
         workspace.data(), stream);
   };
   return Decode{.timing = time_us(copies, run, samples), .bytes = static_cast<double>(cache_bytes)};
