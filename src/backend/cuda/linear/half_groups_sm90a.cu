@@ -211,28 +211,30 @@ class Math {
     unpack<0>(codes, scales, a[0]);
     int before = -1;  // the previous block's stage
     pin_sums();
-    const int halves = kHalves * p_.blocks;
 #pragma unroll 1
-    for (int i = 0;; ++i) {
-      const bool first = i % kHalves == 0;
+    for (int b = 0;; ++b) {
       const int stage = ring_.stage;
-      const uint64_t x =
-          ptx::swizzled_descriptor(shared() + stage * L::kActBytes + (first ? 0 : L::kHalfBytes));
-      if (first) fetch_scales(bits, i / kHalves + 1);
+      const uint64_t x = ptx::swizzled_descriptor(shared() + stage * L::kActBytes);
+      fetch_scales(bits, b + 1);
       issue(a[0], x);
       ptx::wgmma_wait<1>();
-      if (first && before >= 0) release(before);
+      if (before >= 0) release(before);
       unpack<1>(codes, scales, a[1]);
       issue(a[1], x + 4);
-      if (i + 1 == halves) break;
-      if (!first) {
-        before = stage;
-        ring_.advance();
-        set(scales, bits);
-      }
-      wait_full();  // of a first half at once
-      load(codes, first ? 1 : 0);
+      load(codes, 1);
       ptx::wgmma_wait<1>();
+      unpack<0>(codes, scales, a[0]);
+      issue(a[0], x + (L::kHalfBytes >> 4));
+      ptx::wgmma_wait<1>();
+      unpack<1>(codes, scales, a[1]);
+      issue(a[1], x + (L::kHalfBytes >> 4) + 4);
+      ptx::wgmma_wait<1>();
+      before = stage;
+      ring_.advance();
+      if (b + 1 == p_.blocks) break;
+      set(scales, bits);
+      wait_full();
+      load(codes, 0);
       unpack<0>(codes, scales, a[0]);
     }
     ptx::wgmma_wait<0>();

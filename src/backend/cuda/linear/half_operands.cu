@@ -29,6 +29,18 @@ __global__ __launch_bounds__(kThreads) void half_operands_kernel(const __grid_co
   const float* scales = p.scales + token * groups;
   wait_for_previous();
   let_next_start();
+  const int8_t* codes = p.codes + token * p.stride;
+  const int pieces = blocks(p.channels) * kBlockPieces;
+  uint4 raw = {};
+  float scale = 0;
+  const auto fetch = [&](int piece) {
+    raw = {};
+    scale = 0;
+    if (piece * kPiece >= p.channels) return;
+    raw = *reinterpret_cast<const uint4*>(codes + piece * kPiece);
+    scale = scales[piece * kPiece / kGroup];
+  };
+  fetch(thread);  // beside the scales
   float most = 0;
   for (int g = lane; g < groups; g += 32) most = fmaxf(most, fabsf(scales[g]));
   // Positive floats are in the order of their bits.
@@ -36,14 +48,8 @@ __global__ __launch_bounds__(kThreads) void half_operands_kernel(const __grid_co
   const int exponent = exponent_for(most);
   const float power = power_of_two(exponent);
   if (thread == 0) p.units[token] = power_of_two(-exponent);
-  const int8_t* codes = p.codes + token * p.stride;
-  for (int piece = thread; piece < blocks(p.channels) * kBlockPieces; piece += kThreads) {
-    uint4 raw = {};
-    float scale = 0;
-    if (piece * kPiece < p.channels) {
-      raw = *reinterpret_cast<const uint4*>(codes + piece * kPiece);
-      scale = scales[piece * kPiece / kGroup] * power;
-    }
+  for (int piece = thread; piece < pieces; piece += kThreads) {
+    scale *= power;
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
     const int block = piece / kBlockPieces, half = piece % 2, c = piece % kBlockPieces / 2;
     auto* row = reinterpret_cast<uint8_t*>(p.x + place(block, half, token, p.capacity)) + 4 * c;
@@ -58,6 +64,7 @@ __global__ __launch_bounds__(kThreads) void half_operands_kernel(const __grid_co
             __floats2half2_rn(value(h), value(h + 2));
       }
     }
+    fetch(piece + kThreads);
   }
 }
 
