@@ -24,6 +24,8 @@
 // tensor cores.
 #include <cuda_fp16.h>
 
+#include <algorithm>
+
 #include "backend/cuda/gemm/pipeline.cuh"
 #include "backend/cuda/linear/half_groups.h"
 #include "backend/cuda/linear/half_operands.h"
