@@ -12,7 +12,7 @@
 //             kBodyOfNone         body(0) is fine, as some CTA of a cluster would have it
 //             kTokenStep          token_step() of gemm_args.h
 //             struct Math<K>      : Consumer<K, Math<K>> with
-//               body(blocks)      adds so many blocks to sums_
+//               body(blocks)      adds so many blocks, or of them those of this turn, to sums_
 //               to_float(sums, v) as floats, up to the row scale where it comes last
 #pragma once
 
@@ -38,14 +38,16 @@ class Consumer {
  public:
   __device__ explicit Consumer(const Params& p)
       : p_(p),
-        group_(static_cast<int>(threadIdx.x) / 128),
+        group_(static_cast<int>(threadIdx.x) / 128 % C::warpgroups),
         thread_(static_cast<int>(threadIdx.x) % 128),
         cta_(static_cast<int>(blockIdx.x) / C::share) {}
 
   __device__ void run() {
     ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
-      if (work.finishes) fetch_end_values(work);
+      const bool finishes = work.finishes && turn() == 0;
+      if (finishes) fetch_end_values(work);
+      tokens_ = K::experts ? C::tokens : p_.out.tokens - work.token0;
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -54,28 +56,31 @@ class Consumer {
       if (K::Format::kBodyOfNone || work.end > work.begin) math().body(work.end - work.begin);
       if constexpr (C::cluster > 1) {
         give_slices();
-        if (!work.finishes) continue;
+        if (!finishes) continue;
         Acc slice[kRows][kSliceAcc];
-        take_slice(slice);
-        finish(slice, work);
+        finish(slice, work, [&] { take_slice(slice); });
       } else {
-        if (!work.finishes) {
+        if (!finishes) {
           give_partial();
           continue;
         }
         if (work.begin > 0) take_partials(schedule, work);
-        finish(sums_, work);
+        finish(sums_, work, [] {});
       }
     }
   }
 
  protected:
+  // Of this warpgroup.
+  __device__ static int turn() {
+    return C::turns == 1 ? 0 : static_cast<int>(threadIdx.x) / (128 * C::warpgroups);
+  }
   __device__ static uint32_t shared() { return ptx::shared_address(shared_memory()); }
   __device__ Math& math() { return static_cast<Math&>(*this); }
-  // The block, or its part, with the rows r of this warpgroup.
+  // The block of this turn, or its part, with the rows r of this warpgroup.
   __device__ const uint8_t* weights(int r) const {
     return shared_memory() + L::kWeights + ring_.stage * L::kWeightBytes +
-           (group_ * kRows + r) / K::Format::kRowBlocks * L::kPartBytes;
+           (group_ * kRows + r) / K::Format::kRowBlocks * L::kRowBytes + turn() * L::kPartBytes;
   }
   // Of the stage's block of activations.
   __device__ uint64_t acts(int block = 0) const {
@@ -169,15 +174,16 @@ class Consumer {
     }
   }
 
-  // Sums of every slice go to the CTA of the cluster that finishes it: [from other CTA][...] there.
+  // Sums of every slice go to the warpgroup of the cluster that finishes it: [from other][...]
+  // there.
   __device__ void give_slices() const {
     constexpr int kEach = C::slice_tokens / 8;
-    ptx::cluster_wait();  // the others have started
-    const int rank = cta_ % C::cluster;
+    const int giver = cta_ % C::cluster * C::turns + turn();
 #pragma unroll
     for (int slice = 0; slice < C::slices; ++slice) {
-      if (slice == rank) continue;
-      const int gift = rank < slice ? rank : rank - 1;
+      const int taker = slice * C::turns;
+      if (giver == taker) continue;
+      const int gift = giver < taker ? giver : giver - 1;
       const uint32_t there =
           ptx::address_in(shared() + L::kGifts + gift * L::kGiftBytes + thread_ * 16, slice);
       const uint32_t given = ptx::address_in(shared() + L::kGiven, slice);
@@ -192,7 +198,8 @@ class Consumer {
       }
     }
   }
-  // The sums of this CTA's slice: its own, then the others' in the order of the cluster's CTAs.
+  // The sums of this CTA's slice: its own, then the others' in the order of the cluster's CTAs and
+  // their turns.
   __device__ void take_slice(Acc (&slice)[kRows][kSliceAcc]) const {
     constexpr int kEach = C::slice_tokens / 8;
     const int rank = cta_ % C::cluster;
@@ -212,7 +219,7 @@ class Consumer {
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
 #pragma unroll
-        for (int gift = 0; gift < C::cluster - 1; ++gift) {
+        for (int gift = 0; gift < C::givers - 1; ++gift) {
           const int4 v = *reinterpret_cast<const int4*>(
               shared_memory() + L::kGifts + gift * L::kGiftBytes +
               ((group_ * kRows + r) * kEach + i) * 2048 + thread_ * 16);
@@ -260,12 +267,22 @@ class Consumer {
     }
   }
 
-  // Scales the sums, adds the outlier blocks and stores the tile.
-  __device__ void finish(const Acc (&sums)[kRows][kSliceAcc], const Work& work) {
+  // Scales the sums, adds the outlier blocks and stores the tile. complete(): waits for the sums,
+  // where others have a part in them.
+  template <class Complete>
+  __device__ void finish(const Acc (&sums)[kRows][kSliceAcc], const Work& work,
+                         const Complete& complete) {
+    // The first outliers' products run while the others' sums are on their way.
+    constexpr bool kOutliersAhead = K::Format::kOutliers && kWarpOutliers;
     const int token0 = first_token<C>(work);
     const int row0 = first_row(work);
     ptx::copy16_wait();
     ptx::named_sync(1 + group_, 128);  // the end's values are here
+    int32_t outlier_sums[kOutliersAhead ? kSliceAcc : 1] = {};
+    if constexpr (kOutliersAhead) {
+      if (p_.shape.outlier_blocks > 0) multiply_outliers(outlier_sums, p_.shape.outlier_blocks > 1);
+    }
+    complete();
     float v[kRows][kSliceAcc], row_scale[kRows][2], bias[kRows][2];
     math().to_float(sums, v);
     TokenRange range = {0, p_.out.tokens};
@@ -283,7 +300,13 @@ class Consumer {
     }
     if constexpr (K::Format::kOutliers) {
       for (int b = 0; b < p_.shape.outlier_blocks; b += 2) {
-        outliers(v, row_scale, b + 1 < p_.shape.outlier_blocks);
+        const bool two = b + 1 < p_.shape.outlier_blocks;
+        if constexpr (!kOutliersAhead) {
+          add_outliers(v, row_scale, two);
+        } else {
+          if (b > 0) multiply_outliers(outlier_sums, two);
+          scale_outliers(v, row_scale, outlier_sums);
+        }
       }
     }
 #pragma unroll
@@ -305,32 +328,55 @@ class Consumer {
     return fmaf(K::Format::kRowScaleLast ? s : s * row_scale, token_scale, v);
   }
 
-  // Adds up to 128 outlier columns: one block of activations, one or two of weights.
-  __device__ void outliers(float (&v)[kRows][kSliceAcc], const float (&row_scale)[kRows][2],
-                           bool two) {
+  // Warp-wide products are enough for few tokens.
+  static constexpr bool kWarpOutliers = C::slice_tokens <= 32;
+
+  // The sums of up to 128 outlier columns: one block of activations, one or two of weights, which
+  // are a stage each or, where warpgroups take turns, one together.
+  __device__ void multiply_outliers(int32_t (&sums)[kSliceAcc], bool two) {
     wait_full();
     const int first = ring_.stage;
     uint32_t a[kRows][16] = {};
-    load_outliers(a, 0);
+    load_outliers(a, 0, 0);
+    if (C::turns == 1) ring_.advance();
+    if (two) {
+      if (C::turns == 1) wait_full();
+      load_outliers(a, 8, C::turns == 1 ? 0 : L::kPartBytes);
+    }
+#pragma unroll
+    for (int32_t& sum : sums) sum = 0;
+    multiply_warp<false, C::slice_tokens>(sums, a[0], first);
+    release(first);
+    if (two && C::turns == 1) release(ring_.stage);
+    if (two || C::turns > 1) ring_.advance();
+  }
+  __device__ const float2* outlier_scales() const {
+    return reinterpret_cast<const float2*>(token_values() + C::slice_tokens * 4) + thread_ % 4;
+  }
+  __device__ void scale_outliers(float (&v)[kRows][kSliceAcc], const float (&row_scale)[kRows][2],
+                                 const int32_t (&sums)[kSliceAcc]) const {
+    static_assert(kRows == 1 || !kWarpOutliers);
+#pragma unroll
+    for (int i = 0; i < kSliceAcc; ++i) {
+      const float2 s = outlier_scales()[i / 4 * 4];
+      v[0][i] = add_outlier(v[0][i], sums[i], i % 2 ? s.y : s.x, row_scale[0][i / 2 % 2]);
+    }
+  }
+  // The same by a warpgroup's products, and added.
+  __device__ void add_outliers(float (&v)[kRows][kSliceAcc], const float (&row_scale)[kRows][2],
+                               bool two) {
+    static_assert(C::turns == 1 || kWarpOutliers);
+    wait_full();
+    const int first = ring_.stage;
+    uint32_t a[kRows][16] = {};
+    load_outliers(a, 0, 0);
     const uint64_t b = acts();
     ring_.advance();
     if (two) {
       wait_full();
-      load_outliers(a, 8);
+      load_outliers(a, 8, 0);
     }
-    const auto* scales =
-        reinterpret_cast<const float2*>(token_values() + C::slice_tokens * 4) + thread_ % 4;
-    if constexpr (C::slice_tokens <= 32) {
-      int32_t sum[kSliceAcc] = {};
-      multiply_warp<false, C::slice_tokens>(sum, a[0], first);
-#pragma unroll
-      for (int i = 0; i < kSliceAcc; ++i) {
-        const float2 s = scales[i / 4 * 4];
-        v[0][i] = add_outlier(v[0][i], sum[i], i % 2 ? s.y : s.x, row_scale[0][i / 2 % 2]);
-      }
-    } else {
-      outliers_warpgroup(v, row_scale, a, b, scales);
-    }
+    outliers_warpgroup(v, row_scale, a, b, outlier_scales());
     release(first);
     if (two) {
       release(ring_.stage);
@@ -377,12 +423,13 @@ class Consumer {
       }
     }
   }
-  __device__ void load_outliers(uint32_t (&a)[kRows][16], int at) const {
+  // A block's fragments, into the words from `at` on.
+  __device__ void load_outliers(uint32_t (&a)[kRows][16], int at, int offset) const {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        const uint4 w = reinterpret_cast<const uint4*>(weights(r) + k * 2048)[thread_];
+        const uint4 w = reinterpret_cast<const uint4*>(weights(r) + offset + k * 2048)[thread_];
         a[r][at + 4 * k] = w.x;
         a[r][at + 4 * k + 1] = w.y;
         a[r][at + 4 * k + 2] = w.z;
@@ -392,48 +439,55 @@ class Consumer {
   }
 
  protected:
-  // Calls product(j, k, b0, b1) for tokens 8j..8j + 7 and each of four k-steps, with the B operand
-  // of a warp-wide product from a stage's swizzled block of activations.
-  template <int kTokens, class Product>
-  __device__ void each_operand(int stage, int block, const Product& product) const {
+  // Where load_matrix() finds the B operands of warp-wide products with tokens 8j..8j + 7: two
+  // words for each of the two k-steps of half a stage's swizzled block of activations.
+  __device__ uint32_t operand_address(int stage, int block, int j, int half) const {
     // Matrix m of a load holds 16 bytes of 8 tokens, whose rows the lanes 8m.. address.
     const int row = thread_ % 8, m = thread_ % 32 / 8;
-    const uint32_t base =
-        shared() + L::kActs + stage * L::kActBytes + (block * C::tokens + row) * kActBlockBytes;
+    return shared() + L::kActs + stage * L::kActBytes +
+           (block * C::tokens + 8 * j + row) * kActBlockBytes + ((4 * half + m) ^ row) * 16;
+  }
+  // Whether the tile has tokens 8j...
+  __device__ bool has_tokens(int j) const { return j == 0 || 8 * j < tokens_; }
+  // Calls product(j, k, b0, b1) for all tokens of the tile and each k-step.
+  template <int kTokens, class Product>
+  __device__ void each_operand(int stage, int block, const Product& product) const {
 #pragma unroll
     for (int j = 0; j < kTokens / 8; ++j) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         uint32_t b[4];
-        ptx::load_matrix(base + 8 * j * kActBlockBytes + ((4 * half + m) ^ row) * 16, b);
+        ptx::load_matrix(operand_address(stage, block, j, half), b);
 #pragma unroll
         for (int k = 0; k < 2; ++k) product(j, 2 * half + k, b[2 * k], b[2 * k + 1]);
       }
     }
   }
-  // Adds four k-steps by warp-wide products.
+  // Adds four k-steps by warp-wide products, of a stage's block of activations.
   template <bool kUnsigned, int kTokens>
-  __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage) const {
-    each_operand<kTokens>(stage, 0, [&](int j, int k, uint32_t b0, uint32_t b1) {
+  __device__ void multiply_warp(int32_t* sums, const uint32_t (&a)[16], int stage,
+                                int block = 0) const {
+    each_operand<kTokens>(stage, block, [&](int j, int k, uint32_t b0, uint32_t b1) {
       ptx::mma_s8<kUnsigned>(sums + 4 * j, &a[4 * k], b0, b1);
     });
   }
 
   const Params& p_;
   int group_, thread_;
-  int cta_;  // CTAs that share activations have the same number
+  int cta_;     // CTAs that share activations have the same number
+  int tokens_;  // that there are from the tile's first on
   Ring<C::stages> ring_;
   Acc sums_[kRows][kAcc];
 };
 
-// The kernel of any format. Where registers are not moved, one producer warp is launched of the
-// warpgroup that the bound allows for: the bound is what holds the registers down.
+// The kernel of any format. Where registers are not moved, C::producers warps are launched of
+// the warpgroup that the bound allows for: the bound is what holds the registers down.
 template <class K>
-__global__ __launch_bounds__(K::C::warpgroups * 128 + (K::C::ctas == 1 ? 128 : 32),
+__global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
                              K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
   using L = Layout<K>;
   using C = typename K::C;
-  constexpr int kMathThreads = C::warpgroups * 128;
+  constexpr int kMathThreads = C::math_threads;
   constexpr bool kMoves = moves_registers(C::ctas, C::row_blocks * C::tokens);
   const uint32_t shared = ptx::shared_address(shared_memory());
   if constexpr (K::experts) {
@@ -442,12 +496,12 @@ __global__ __launch_bounds__(K::C::warpgroups * 128 + (K::C::ctas == 1 ? 128 : 3
   }
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
-      ptx::barrier_init(shared + L::kFull + s * 8, 1);
+      ptx::barrier_init(shared + L::kFull + s * 8, 2);
       ptx::barrier_init(shared + L::kEmpty + s * 8, C::share * kMathThreads / 32);
     }
     ptx::barrier_init(shared + L::kGiven, 1);
     if constexpr (C::cluster > 1) {
-      ptx::barrier_expect(shared + L::kGiven, (C::cluster - 1) * L::kGiftBytes);
+      ptx::barrier_expect(shared + L::kGiven, (C::givers - 1) * L::kGiftBytes);
     }
     ptx::barrier_init_fence();
   }
@@ -457,21 +511,24 @@ __global__ __launch_bounds__(K::C::warpgroups * 128 + (K::C::ctas == 1 ? 128 : 3
   // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
     if constexpr (kMoves) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
-    if (threadIdx.x < kMathThreads + 32) {
-      Producer<K> producer(p, shared);
-      if (ptx::elect_one()) producer.prefetch_weights();
+    Producer<K> producer(p, shared);
+    const int warp = static_cast<int>(threadIdx.x) / 32 - kMathThreads / 32;
+    if constexpr (C::producers == 2) {
+      if (warp == 0 && ptx::elect_one()) producer.run_weights();
+      if (warp == 1 && ptx::elect_one()) producer.run_tokens();
+      __syncwarp();
+    } else {
+      if (warp == 0 && ptx::elect_one()) producer.prefetch_weights();
       __syncwarp();
       if constexpr (C::share > 1) ptx::cluster_wait();  // the others have their barriers
-      if (ptx::elect_one()) producer.run();
+      if (warp == 0 && ptx::elect_one()) producer.run();
       __syncwarp();
-    } else if constexpr (C::share > 1) {
-      ptx::cluster_wait();
     }
   } else {
     if constexpr (kMoves) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     wait_for_previous();
     let_next_start();
-    if constexpr (C::share > 1) ptx::cluster_wait();
+    if constexpr (C::cluster * C::share > 1) ptx::cluster_wait();  // the others have started
     typename K::Format::template Math<K>(p).run();
     ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
   }

@@ -16,6 +16,8 @@ struct Config {
   int ctas;        // on a multiprocessor
   int cluster;     // CTAs that share a tile along K
   int share;       // CTAs that share their activations
+  int turns;       // warpgroups that share a tile's part along K
+  int producers;   // warps that fill the ring
   // Measured on an H200, for the choice: cycles of one block along K and of a tile's end, alone on
   // a multiprocessor.
   int block_cycles, end_cycles;
@@ -44,9 +46,10 @@ struct Params {
 // blocks times tokens.
 constexpr bool moves_registers(int ctas, int sums) { return ctas == 1 && sums > 96; }
 
-// Math threads, and one producer warp; a whole warpgroup where registers are to be moved from it.
-constexpr int threads(int warpgroups, int ctas, int sums) {
-  return warpgroups * 128 + (moves_registers(ctas, sums) ? 128 : 32);
+// Math threads and producers' warps; a whole warpgroup where registers are to be moved from it.
+constexpr int threads(const Config& c) {
+  return c.warpgroups * c.turns * 128 +
+         (moves_registers(c.ctas, c.row_blocks * c.tokens) ? 128 : 32 * c.producers);
 }
 
 // One tile shape for one output type.

@@ -220,10 +220,10 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
   const void* function = entry.functions[group];
   ATOM_CUDA_CHECK(
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  if (c.tokens <= 32) prefer_shared_memory(function);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.plan.ctas * c.share));
-  config.blockDim =
-      dim3(static_cast<unsigned>(gemm::threads(c.warpgroups, c.ctas, c.row_blocks * c.tokens)));
+  config.blockDim = dim3(static_cast<unsigned>(gemm::threads(c)));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {chained_attribute(), {}};

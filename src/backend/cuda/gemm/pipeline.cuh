@@ -1,8 +1,8 @@
-// The way of a GEMM's operands into shared memory: one thread fills a ring of stages with bulk
-// copies, the math warps empty it.
+// The way of a GEMM's operands into shared memory: a thread fills a ring of stages with bulk
+// copies, or two do, one with weights and one with activations; the math warps empty it.
 //
 //   stage   activations  [block] C::tokens x 128 bytes, swizzled
-//           weights      blocks of the tile's channels (codes, then scales), or the same part of
+//           weights      [64 or 128 channels][block] (codes, then scales), or the same part of
 //                        each with the scales it needs
 //           token scales [group][C::tokens] f32, where the format has them
 #pragma once
@@ -22,15 +22,21 @@ using w4a8::kActBlockBytes;
 
 // A Config as a type: kernels take types only. Each of the warpgroups has row_blocks of its own;
 // cluster: CTAs that share a tile along K; share: CTAs of neighbouring channels that share the
-// activations, each bringing a part of a stage's tokens to all of them.
+// activations, each bringing a part of a stage's tokens to all of them; turns: warpgroups of a CTA
+// that take turns at a stage's blocks along K, of which it has as many.
 template <int kWarpgroups, int kRowBlocks, int kTokens, int kStages, int kCtas, int kCluster = 1,
-          int kShare = 1>
+          int kShare = 1, int kTurns = 1>
 struct Tile {
   static constexpr int warpgroups = kWarpgroups, row_blocks = kRowBlocks, tokens = kTokens,
                        stages = kStages, ctas = kCtas;
   static constexpr int tile_blocks = warpgroups * row_blocks;  // of 64 channels
-  static constexpr int cluster = kCluster, share = kShare;
+  static constexpr int cluster = kCluster, share = kShare, turns = kTurns;
+  static constexpr int math_threads = warpgroups * turns * 128;
+  static constexpr int givers = cluster * turns;  // of sums of a tile
+  // Where few tokens come with many weights, the two do not wait for each other.
+  static constexpr int producers = ctas == 1 && (tokens <= 32 || turns > 1) ? 2 : 1;
   static_assert(kCluster == 1 || kShare == 1);
+  static_assert(kTurns == 1 || (kCluster > 1 && producers == 2));
   // CTAs of a cluster that finish a slice of the tile's tokens, at least eight each.
   static constexpr int slices = kCluster < kTokens / 8 ? kCluster : kTokens / 8;
   static constexpr int slice_tokens = kTokens / slices;
@@ -55,8 +61,8 @@ struct Layout {
   static constexpr int kBlockBytes = Format::template block_bytes<K::groups>();
   static constexpr int kBlocks = C::tile_blocks / Format::kRowBlocks;  // over the tile's channels
   static constexpr int kParts = Format::template parts<C::tokens>();   // stages that a block takes
-  static constexpr int kActBlocks = Format::kActBlocks / kParts;       // of a stage
-  static constexpr int kPartBytes = [] {                               // of a block in a stage
+  static constexpr int kActBlocks = Format::kActBlocks / kParts;       // of a part
+  static constexpr int kPartBytes = [] {                               // of a block
     if constexpr (kParts == 1) {
       return kBlockBytes;
     } else {
@@ -66,9 +72,10 @@ struct Layout {
   // The first part begins and the last one ends with the block.
   static constexpr int kPartStep = kParts == 1 ? 0 : (kBlockBytes - kPartBytes) / (kParts - 1);
   static_assert(C::tile_blocks % Format::kRowBlocks == 0);
-  static_assert((kParts == 1 && kActBlocks == 1) || !Format::kOutliers);
-  static constexpr int kWeightBytes = kBlocks * kPartBytes;  // of a stage
-  static constexpr int kActBytes = kActBlocks * C::tokens * kActBlockBytes;
+  static_assert((kParts == 1 && kActBlocks == 1) || (!Format::kOutliers && C::turns == 1));
+  static constexpr int kRowBytes = C::turns * kPartBytes;   // of 64 or 128 channels in a stage
+  static constexpr int kWeightBytes = kBlocks * kRowBytes;  // of a stage
+  static constexpr int kActBytes = C::turns * kActBlocks * C::tokens * kActBlockBytes;
   static constexpr int kScaleRowBytes = K::Format::kTokenGroupScales ? C::tokens * 4 : 0;
   static constexpr int kTokenScaleBytes = K::groups * kScaleRowBytes;  // of a stage
   static constexpr int kActs = 0;
@@ -80,13 +87,13 @@ struct Layout {
   // rows' scales and biases.
   static constexpr int kTokenBytes = 3 * C::slice_tokens * 4;
   static constexpr int kEndBytes = kTokenBytes + 2 * C::row_blocks * 64 * 4;
-  // Sums from one other CTA of the cluster, for a slice: [warpgroup][row block][8 tokens][thread]
+  // Sums from another giver of the cluster, for a slice: [warpgroup][row block][8 tokens][thread]
   // int4.
   static constexpr int kGiftBytes = C::tile_blocks * C::slice_tokens / 8 * 2048;
   static constexpr int kTokens =
       kStaging + C::warpgroups * EpilogueTile<typename K::Out, C::slice_tokens>::kBytes;
   static constexpr int kGifts = (kTokens + C::warpgroups * kEndBytes + 15) / 16 * 16;
-  static constexpr int kFull = kGifts + (C::cluster - 1) * kGiftBytes;
+  static constexpr int kFull = kGifts + (C::givers - 1) * kGiftBytes;
   static constexpr int kEmpty = kFull + C::stages * 8;
   static constexpr int kGiven = kEmpty + C::stages * 8;  // all gifts are here
   static constexpr int kFirstTiles = kGiven + 8;         // of each expert
@@ -138,6 +145,12 @@ __device__ int first_token(const Work& work) {
   return work.token0 + slice * C::slice_tokens;
 }
 
+// What one thread, or two of a CTA, run. A stage is full when its barrier has been told of its
+// weights and of its activations, and both have come.
+//
+// No kernel writes weights, so that half a ring of them comes before the kernel that makes the
+// activations has ended; not more, because memory answers in the order in which it is asked: the
+// first activations, and what that kernel still reads and writes, queue behind them.
 template <class K>
 class Producer {
   using L = Layout<K>;
@@ -146,40 +159,80 @@ class Producer {
  public:
   __device__ Producer(const Params& p, uint32_t shared) : p_(p), shared_(shared) {}
 
-  // Brings body blocks' weights, which no kernel writes, before the kernel that makes the
-  // activations has ended. Half a ring of them: the first activations queue behind what is on its
-  // way already.
+  // One of two: the weights.
+  __device__ void run_weights() {
+    int ahead = kAhead;
+    each_stage([&](const Work&, const Stage& stage) {
+      if (ahead-- == 0) wait_for_previous();
+      fill_weights(stage);
+      ring_.advance();
+      return true;
+    });
+  }
+  // The other: the activations.
+  __device__ void run_tokens() {
+    bool waits = true;
+    each_stage([&](const Work& work, const Stage& stage) {
+      if (waits) wait_for_previous();
+      waits = false;
+      wait_empty();
+      fill_tokens(work, stage);
+      ring_.advance();
+      return true;
+    });
+  }
+
+  // One alone: first the weights ahead, then everything, stage after stage.
   __device__ void prefetch_weights() {
-    ScheduleOf<K> schedule = make_schedule<K>(p_);
-    for (Work work; schedule.next(work);) {
-      choose_weights(work);
-      for (int part = work.begin * L::kParts; part < work.end * L::kParts; ++part) {
-        const int tokens = present(work.token0, C::tokens);
-        fill_weights(work, part, ready_, tokens, L::kTokenScaleBytes > 0);
-        if (++ready_ == (C::stages + 1) / 2) return;
-      }
-      if (work.finishes && p_.shape.outlier_blocks > 0) return;
-    }
+    each_stage([&](const Work&, const Stage& stage) {
+      if (ready_ == kAhead || stage.outliers) return false;
+      fill_weights(stage);
+      ring_.advance();
+      ++ready_;
+      return true;
+    });
+    ring_ = {};
   }
   __device__ void run() {
     wait_for_previous();
+    each_stage([&](const Work& work, const Stage& stage) {
+      if (ready_ > 0) {
+        --ready_;
+      } else {
+        fill_weights(stage);
+      }
+      fill_tokens(work, stage);
+      ring_.advance();
+      return true;
+    });
+  }
+
+ private:
+  static constexpr int kAhead = (C::stages + 1) / 2;
+
+  struct Stage {
+    int first, count;  // parts of blocks, counted over all body blocks; or outlier blocks
+    bool outliers;
+  };
+  // Calls fill(work, stage) for the stages of all tiles, until it returns false.
+  template <class Fill>
+  __device__ void each_stage(const Fill& fill) {
     ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
       choose_weights(work);
+      const int end = work.end * L::kParts;
 #pragma unroll 1
-      for (int part = work.begin * L::kParts; part < work.end * L::kParts; ++part) {
-        fill(work, part, part * L::kActBlocks, work.token0, C::tokens, L::kTokenScaleBytes > 0);
+      for (int part = work.begin * L::kParts; part < end; part += C::turns) {
+        if (!fill(work, Stage{part, min(C::turns, end - part), false})) return;
       }
       if (!work.finishes) continue;
-      for (int b = 0; b < p_.shape.outlier_blocks; ++b) {
-        // Two outlier blocks of weights share one block of activations, which comes with the first.
-        fill(work, p_.shape.body_blocks + b, p_.shape.body_blocks + b / 2, first_token<C>(work),
-             b % 2 == 0 ? C::slice_tokens : 0, false);
+#pragma unroll 1
+      for (int b = 0; b < p_.shape.outlier_blocks; b += C::turns) {
+        if (!fill(work, Stage{b, min(C::turns, p_.shape.outlier_blocks - b), true})) return;
       }
     }
   }
 
- private:
   __device__ void choose_weights(const Work& work) {
     const uint8_t* codes = p_.weights;
     if constexpr (K::experts) codes = p_.experts.w[work.expert].codes;
@@ -190,70 +243,78 @@ class Producer {
       weights_[i] = codes + min(work.tile_w * L::kBlocks + i, last) * row_bytes;
     }
   }
+  __device__ uint32_t full() const { return shared_ + L::kFull + ring_.stage * 8; }
+  __device__ void wait_empty() const {
+    ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
+  }
+  // The weights of the ring's stage, as soon as it is empty.
+  __device__ void fill_weights(const Stage& stage) {
+    const int block = stage.outliers ? p_.shape.body_blocks + stage.first : stage.first / L::kParts;
+    const int part = stage.outliers ? 0 : stage.first % L::kParts;
+    const int64_t offset = int64_t{block} * L::kBlockBytes + part * L::kPartStep;
+    const uint32_t bytes = stage.count * L::kPartBytes;
+    wait_empty();
+    ptx::barrier_expect(full(), L::kBlocks * bytes);
+#pragma unroll
+    for (int i = 0; i < L::kBlocks; ++i) {
+      ptx::bulk_copy(shared_ + L::kWeights + ring_.stage * L::kWeightBytes + i * L::kRowBytes,
+                     weights_[i] + offset, bytes, full());
+    }
+  }
+  // The activations of the ring's stage, which is empty, and the scales of tokens' groups.
+  __device__ void fill_tokens(const Work& work, const Stage& stage) const {
+    if (stage.outliers) {
+      // Two outlier blocks of weights share one block of activations, which comes with the first.
+      const int token0 = first_token<C>(work);
+      const int tokens = stage.first % 2 == 0 ? present(token0, C::slice_tokens) : 0;
+      ptx::barrier_expect(full(), tokens * kActBlockBytes);
+      copy_tokens(p_.shape.body_blocks + stage.first / 2, 1, token0, tokens);
+      return;
+    }
+    const int tokens = present(work.token0, C::tokens);
+    const int blocks = stage.count * L::kActBlocks;
+    const int scale_bytes = L::kTokenScaleBytes > 0 ? tokens * 4 : 0;
+    ptx::barrier_expect(full(), blocks * tokens * kActBlockBytes + K::groups * scale_bytes);
+    copy_tokens(stage.first * L::kActBlocks, blocks, work.token0, tokens);
+    if constexpr (L::kTokenScaleBytes > 0) {
+      const uint32_t to = shared_ + L::kTokenScales + ring_.stage * L::kTokenScaleBytes;
+#pragma unroll
+      for (int g = 0; g < K::groups && tokens > 0; ++g) {
+        const int64_t row = static_cast<int64_t>(stage.first) * K::groups + g;
+        ptx::bulk_copy(to + g * L::kScaleRowBytes, p_.x_scales + row * p_.capacity + work.token0,
+                       scale_bytes, full());
+      }
+    }
+  }
+
   // Of `tokens` tokens from token0 on those that there are, up to a whole step of the layout; what
   // lies behind them in shared memory stays as it was, in columns that nobody stores.
   __device__ int present(int token0, int tokens) const {
     constexpr int kStep = K::Format::kTokenStep;
     return max(min(tokens, (p_.out.tokens + kStep - 1) / kStep * kStep - token0), 0);
   }
-  // The weights of a stage: a part, counted over all blocks. `tokens` and `scales`: what else the
-  // stage will receive.
-  __device__ void fill_weights(const Work& work, int part, int stage, int tokens, bool scales) {
-    const uint32_t full = shared_ + L::kFull + stage * 8;
-    ptx::barrier_expect(full, L::kWeightBytes + L::kActBlocks * tokens * kActBlockBytes +
-                                  (scales ? K::groups * tokens * 4 : 0));
-#pragma unroll
-    for (int i = 0; i < L::kBlocks; ++i) {
-      ptx::bulk_copy(
-          shared_ + L::kWeights + stage * L::kWeightBytes + i * L::kPartBytes,
-          weights_[i] + part / L::kParts * L::kBlockBytes + part % L::kParts * L::kPartStep,
-          L::kPartBytes, full);
-    }
-  }
-  // A stage: a part of the weights, blocks from act_block on of `tokens` tokens.
-  __device__ void fill(const Work& work, int part, int act_block, int token0, int tokens,
-                       bool scales) {
-    const uint32_t full = shared_ + L::kFull + ring_.stage * 8;
-    tokens = present(token0, tokens);
-    if (ready_ > 0) {
-      --ready_;
-    } else {
-      ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
-      fill_weights(work, part, ring_.stage, tokens, scales);
-    }
-    fill_activations(act_block, token0, tokens, full);
-    if (scales && tokens > 0) {
-#pragma unroll
-      for (int g = 0; g < K::groups; ++g) {
-        const int64_t row = static_cast<int64_t>(part) * K::groups + g;
-        ptx::bulk_copy(
-            shared_ + L::kTokenScales + ring_.stage * L::kTokenScaleBytes + g * L::kScaleRowBytes,
-            p_.x_scales + row * p_.capacity + token0, tokens * 4, full);
-      }
-    }
-    ring_.advance();
-  }
-
-  __device__ void fill_activations(int act_block, int token0, int tokens, uint32_t full) const {
+  // `count` blocks of activations.
+  __device__ void copy_tokens(int act_block, int count, int token0, int tokens) const {
     const uint32_t to = shared_ + L::kActs + ring_.stage * L::kActBytes;
     const int8_t* from =
         p_.x + (static_cast<int64_t>(act_block) * p_.capacity + token0) * kActBlockBytes;
     if constexpr (C::share > 1) {
-      static_assert(L::kActBlocks == 1);
+      static_assert(L::kActBlocks * C::turns == 1);
       // The part of this CTA, for all.
       const int part = (tokens + 8 * C::share - 1) / (8 * C::share) * 8;
       const int first = static_cast<int>(blockIdx.x) % C::share * part;
-      const int count = min(part, tokens - first);
-      if (count > 0) {
+      const int here = min(part, tokens - first);
+      if (here > 0) {
         ptx::bulk_copy_to((1 << C::share) - 1, to + first * kActBlockBytes,
-                          from + first * kActBlockBytes, count * kActBlockBytes, full);
+                          from + first * kActBlockBytes, here * kActBlockBytes, full());
       }
     } else if (tokens > 0) {
 #pragma unroll
-      for (int i = 0; i < L::kActBlocks; ++i) {
+      for (int i = 0; i < C::turns * L::kActBlocks; ++i) {
+        if (C::turns > 1 && i >= count) break;
         ptx::bulk_copy(to + i * C::tokens * kActBlockBytes,
                        from + int64_t{i} * p_.capacity * kActBlockBytes, tokens * kActBlockBytes,
-                       full);
+                       full());
       }
     }
   }

@@ -16,7 +16,7 @@ template <class F, class C, class Out, bool kAllGroups = false, bool kExperts = 
 KernelEntry entry(const char* name, int block_cycles, int end_cycles) {
   KernelEntry e{.name = name,
                 .config = {C::warpgroups, C::row_blocks, C::tokens, C::ctas, C::cluster, C::share,
-                           block_cycles, end_cycles},
+                           C::turns, C::producers, block_cycles, end_cycles},
                 .functions = {},
                 .shared_bytes = {}};
   add<Kernel<F, C, 1, Out, kExperts>>(e, 0);

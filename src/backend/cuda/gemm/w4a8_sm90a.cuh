@@ -37,18 +37,21 @@ class Math : public gemm::Consumer<K, Math<K>> {
  public:
   using Base::Base;
 
-  // The integer sums of `blocks` blocks.
+  // The integer sums of `blocks` blocks, or of those among them whose turn this is.
   __device__ void body(int blocks) {
-    if constexpr (kWarpMma) {
+    blocks = (blocks + C::turns - 1 - Base::turn()) / C::turns;
+    if (C::turns > 1 && blocks == 0) return;
+    if constexpr (C::tokens <= 16) {
+      body_by_warps(blocks);
+    } else if constexpr (kWarpMma) {
 #pragma unroll 1
       for (; blocks > 0; --blocks) {
         wait_full();
+        uint32_t a[16];
         Codes<K::groups> codes;
         codes.load(weights(0), thread_);
-        uint32_t a[16];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) codes.unpack(k, &a[4 * k]);
-        this->template multiply_warp<true, C::tokens>(sums_[0], a, ring_.stage);
+        unpack(codes, a);
+        this->template multiply_warp<true, C::tokens>(sums_[0], a, ring_.stage, Base::turn());
         release(ring_.stage);
         ring_.advance();
       }
@@ -60,6 +63,46 @@ class Math : public gemm::Consumer<K, Math<K>> {
   }
 
  private:
+  __device__ static void unpack(const Codes<K::groups>& codes, uint32_t (&a)[16]) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) codes.unpack(k, &a[4 * k]);
+  }
+  // By warps' products, with two sums each, so that few of them wait for the one before. A stage is
+  // free as soon as it is in registers.
+  __device__ void body_by_warps(int blocks) {
+    constexpr int kRuns = C::tokens / 8;
+    int32_t other[4 * kRuns] = {};
+#pragma unroll 1
+    for (; blocks > 0; --blocks) {
+      wait_full();
+      Codes<K::groups> codes;
+      codes.load(weights(0), thread_);
+      uint32_t b[kRuns][2][4];
+#pragma unroll
+      for (int j = 0; j < kRuns; ++j) {
+        if (!this->has_tokens(j)) break;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          ptx::load_matrix(this->operand_address(ring_.stage, Base::turn(), j, half), b[j][half]);
+        }
+      }
+      release(ring_.stage);
+      ring_.advance();
+      uint32_t a[16];
+      unpack(codes, a);
+#pragma unroll
+      for (int j = 0; j < kRuns; ++j) {
+        if (!this->has_tokens(j)) break;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          ptx::mma_s8<true>((k % 2 == 0 ? sums_[0] : other) + 4 * j, &a[4 * k],
+                            b[j][k / 2][k % 2 * 2], b[j][k / 2][k % 2 * 2 + 1]);
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4 * kRuns; ++i) sums_[0][i] += other[i];
+  }
   // By warpgroup products; the fragments of a whole block are unpacked while the products of the
   // one before run.
   __device__ void body_by_blocks(int blocks) {
@@ -75,7 +118,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
         for (int k = 0; k < 4; ++k) codes.unpack(k, &a[p][r][4 * k]);
         ptx::keep(a[p][r]);
       }
-      const uint64_t b = acts();
+      const uint64_t b = acts(Base::turn());
       const int stage = ring_.stage;
       ring_.advance();
       ptx::wgmma_fence();

@@ -1,6 +1,6 @@
 // The tile shapes of w4a8: channels x tokens of a CTA's tile; x2, x4: as many CTAs on a
-// multiprocessor; k2: two CTAs of a cluster share a tile along K; s2: two CTAs of a cluster share
-// their activations.
+// multiprocessor; k2: two CTAs of a cluster share a tile along K; t2: two warpgroups of a CTA share
+// its part of it; s2: two CTAs of a cluster share their activations.
 #pragma once
 
 #include <array>
@@ -21,7 +21,7 @@ std::array<KernelEntry, 4> large_tiles() {
 }
 
 template <class Out>
-std::array<KernelEntry, 14> medium_tiles() {
+std::array<KernelEntry, 15> medium_tiles() {
   return {entry<Format, Tile<3, 1, 160, 4, 1>, Out>("192x160", 1160, 10000),
           entry<Format, Tile<3, 1, 128, 5, 1>, Out>("192x128", 980, 5200),
           entry<Format, Tile<3, 1, 96, 6, 1>, Out>("192x96", 860, 4000),
@@ -35,20 +35,21 @@ std::array<KernelEntry, 14> medium_tiles() {
           entry<Format, Tile<2, 1, 96, 6, 1, 3>, Out>("128x96 k3", 580, 8000),
           entry<Format, Tile<2, 2, 64, 7, 1>, Out>("256x64", 980, 3200),
           entry<Format, Tile<2, 1, 64, 10, 1>, Out, true>("128x64", 520, 3600),
-          entry<Format, Tile<2, 1, 64, 7, 1, 2>, Out>("128x64 k2", 520, 6800)};
+          entry<Format, Tile<2, 1, 64, 7, 1, 2>, Out>("128x64 k2", 520, 6800),
+          entry<Format, Tile<1, 1, 64, 6, 1, 2, 1, 2>, Out>("64x64 k2 t2", 280, 6000)};
 }
 
 template <class Out>
 std::array<KernelEntry, 9> few_tiles() {
   return {entry<Format, Tile<3, 1, 32, 5, 2>, Out>("192x32 x2", 720, 3200),
           entry<Format, Tile<3, 1, 32, 4, 2, 2>, Out>("192x32 x2 k2", 640, 6800),
-          entry<Format, Tile<3, 1, 16, 6, 2>, Out>("192x16 x2", 560, 4400),
-          entry<Format, Tile<3, 1, 16, 5, 2, 2>, Out>("192x16 x2 k2", 500, 9000),
+          entry<Format, Tile<3, 1, 16, 8, 1>, Out>("192x16", 560, 4400),
+          entry<Format, Tile<3, 1, 16, 8, 1, 2>, Out>("192x16 k2", 500, 8000),
           entry<Format, Tile<2, 1, 32, 7, 2>, Out>("128x32 x2", 520, 4400),
           entry<Format, Tile<2, 1, 32, 6, 2, 2>, Out>("128x32 x2 k2", 460, 6000),
           entry<Format, Tile<2, 1, 16, 8, 2>, Out, true>("128x16 x2", 380, 6000),
-          entry<Format, Tile<1, 1, 32, 4, 4, 4>, Out>("64x32 x4 k4", 360, 4400),
-          entry<Format, Tile<1, 1, 16, 5, 4, 4>, Out>("64x16 x4 k4", 300, 4000)};
+          entry<Format, Tile<1, 1, 32, 6, 1, 2, 1, 2>, Out>("64x32 k2 t2", 250, 5600),
+          entry<Format, Tile<1, 1, 16, 8, 1, 2, 1, 2>, Out>("64x16 k2 t2", 240, 5400)};
 }
 
 // For the experts of a mixture.

@@ -11,6 +11,7 @@ void launch_clusters(void (*kernel)(Params), dim3 grid, int threads, int64_t sha
                      int cluster, const Params& params, cudaStream_t stream) {
   cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                           static_cast<int>(shared_bytes));
+  prefer_shared_memory(reinterpret_cast<const void*>(kernel));
   cudaLaunchAttribute attributes[2] = {chained_attribute(), {}};
   attributes[1].id = cudaLaunchAttributeClusterDimension;
   attributes[1].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};

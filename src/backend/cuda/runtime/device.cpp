@@ -74,6 +74,11 @@ cudaLaunchAttribute chained_attribute() {
   return attribute;
 }
 
+void prefer_shared_memory(const void* kernel) {
+  (void)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared);
+}
+
 Result<void*> device_allocate(int64_t bytes) {
   void* p = nullptr;
   const cudaError_t code = cudaMalloc(&p, static_cast<size_t>(std::max<int64_t>(bytes, 1)));

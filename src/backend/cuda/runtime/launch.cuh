@@ -48,6 +48,7 @@ void launch_chained(void (*kernel)(Params), dim3 grid, int threads, int64_t shar
                     const Params& params, cudaStream_t stream) {
   cudaError_t code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                           static_cast<int>(shared_bytes));
+  prefer_shared_memory(reinterpret_cast<const void*>(kernel));
   cudaLaunchAttribute attribute = chained_attribute();
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
