@@ -23,13 +23,17 @@ class Site {
  public:
   Site(InputSite site, int64_t rows, int64_t cols) : site_(site), rows_(rows), cols_(cols) {}
 
-  Result<std::unique_ptr<LinearWeights>> load(Backend& backend, const SyntheticFormats& formats,
-                                              int64_t layer, Random& random) {
+  // The packed linear of a layer, good until the next call.
+  Result<const PackedLinear*> make(const SyntheticFormats& formats, int64_t layer, Random& random) {
     const LinearFormat format = ATOM_TRY(formats.linear(site_, layer, cols_));
     if (packed_.rows == 0 || packed_.format != format) {
       packed_ = ATOM_TRY(random_linear(format, rows_, cols_, random));
     }
-    return backend.load_linear(packed_);
+    return &packed_;
+  }
+  Result<std::unique_ptr<LinearWeights>> load(Backend& backend, const SyntheticFormats& formats,
+                                              int64_t layer, Random& random) {
+    return backend.load_linear(*ATOM_TRY(make(formats, layer, random)));
   }
 
  private:
@@ -81,7 +85,8 @@ Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view n
   const auto ones = std::vector<float>(static_cast<size_t>(c.hidden), 1.0f);
   const int64_t q_rows = c.heads * c.head_dim, kv_rows = c.kv_heads * c.head_dim;
   Site qkv(InputSite::kQkv, q_rows + 2 * kv_rows, c.hidden), o(InputSite::kO, c.hidden, q_rows);
-  Site gate_up(InputSite::kGateUp, 2 * c.ffn, c.hidden), down(InputSite::kDown, c.hidden, c.ffn);
+  Site gate(InputSite::kGateUp, c.ffn, c.hidden), up(InputSite::kGateUp, c.ffn, c.hidden);
+  Site down(InputSite::kDown, c.hidden, c.ffn);
   std::vector<float> router(static_cast<size_t>(c.experts * c.hidden));
   for (float& weight : router) weight = static_cast<float>(random.below(2001) - 1000) * 1e-4f;
   for (int64_t i = 0; i < c.layers; ++i) {
@@ -91,7 +96,9 @@ Result<DecoderWeights> make_synthetic_model(Backend& backend, std::string_view n
     layer.qkv = ATOM_TRY(qkv.load(backend, formats, i, random));
     layer.o = ATOM_TRY(o.load(backend, formats, i, random));
     for (int64_t e = 0; e < c.mlps(); ++e) {
-      layer.gate_up.push_back(ATOM_TRY(gate_up.load(backend, formats, i, random)));
+      const PackedLinear* gate_packed = ATOM_TRY(gate.make(formats, i, random));
+      const PackedLinear* up_packed = ATOM_TRY(up.make(formats, i, random));
+      layer.gate_up.push_back(ATOM_TRY(backend.load_gate_up(*gate_packed, *up_packed)));
       layer.down.push_back(ATOM_TRY(down.load(backend, formats, i, random)));
     }
     if (c.experts > 0) {

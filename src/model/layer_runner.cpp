@@ -7,27 +7,28 @@
 namespace atom {
 
 LayerRunner::LayerRunner(Backend& backend, const ModelConfig& config, int64_t max_tokens,
-                         int64_t positions)
-    : backend_(backend), config_(config), max_tokens_(max_tokens), positions_(positions) {}
+                         int64_t positions, Precision scratch)
+    : backend_(backend),
+      config_(config),
+      max_tokens_(max_tokens),
+      positions_(positions),
+      scratch_(scratch) {}
 
 Result<std::unique_ptr<LayerRunner>> LayerRunner::create(Backend& backend,
                                                          const ModelConfig& config,
                                                          int64_t max_tokens, int64_t positions,
                                                          Precision scratch) {
   ATOM_CHECK(max_tokens > 0 && positions > 0, "a runner needs room for a token");
-  std::unique_ptr<LayerRunner> runner(new LayerRunner(backend, config, max_tokens, positions));
+  std::unique_ptr<LayerRunner> runner(
+      new LayerRunner(backend, config, max_tokens, positions, scratch));
   const int64_t q_cols = config.heads * config.head_dim;
   const int64_t qkv_cols = q_cols + 2 * config.kv_heads * config.head_dim;
   runner->cos_sin_ = make_cos_sin(config.rope, positions);
   runner->qkv_ = ATOM_TRY(backend.make_tensor(max_tokens, qkv_cols, scratch));
   runner->q_ = ATOM_TRY(backend.make_tensor(max_tokens, q_cols));
   runner->attended_ = ATOM_TRY(backend.make_tensor(max_tokens, q_cols));
-  if (config.experts == 0) {
-    runner->gate_up_ = ATOM_TRY(backend.make_tensor(max_tokens, 2 * config.ffn, scratch));
-    return runner;
-  }
+  if (config.experts == 0) return runner;
   const int64_t rows = max_tokens * config.active_experts;
-  runner->gate_up_ = ATOM_TRY(backend.make_tensor(rows, 2 * config.ffn, scratch));
   runner->routing_ =
       ATOM_TRY(backend.make_routing(config.experts, config.active_experts, max_tokens));
   runner->scores_ = ATOM_TRY(backend.make_tensor(max_tokens, config.experts));
@@ -36,11 +37,13 @@ Result<std::unique_ptr<LayerRunner>> LayerRunner::create(Backend& backend,
 }
 
 Status LayerRunner::prepare(const LayerWeights& layer) {
+  const bool dense = layer.router == nullptr;
+  const int64_t rows = dense ? max_tokens_ : max_tokens_ * config_.active_experts;
+  ATOM_TRY(add_inner(*layer.gate_up[0], rows));
   ATOM_TRY(add_input(*layer.qkv, max_tokens_, inputs_));
   ATOM_TRY(add_input(*layer.o, max_tokens_, inputs_));
   ATOM_TRY(add_input(*layer.gate_up[0], max_tokens_, inputs_));
-  if (layer.router == nullptr) return add_input(*layer.down[0], max_tokens_, inputs_);
-  const int64_t rows = max_tokens_ * config_.active_experts;
+  if (dense) return add_input(*layer.down[0], max_tokens_, inputs_);
   ATOM_TRY(add_input(*layer.router, max_tokens_, inputs_));
   ATOM_TRY(add_input(*layer.gate_up[0], rows, routed_inputs_));
   return add_input(*layer.down[0], rows, routed_inputs_);
@@ -98,6 +101,17 @@ void LayerRunner::normalize(const LayerWeights& layer, const Tensor& x, int64_t 
                             perm, y);
 }
 
+Tensor& LayerRunner::inner_of(const LinearWeights& gate_up) {
+  return gate_up.gated() ? *gated_ : *gate_up_;
+}
+
+// down_proj's input of what gate_up made.
+void LayerRunner::gate(const LinearWeights& gate_up, const Tensor& inner, int64_t rows,
+                       Activations& y) {
+  if (gate_up.gated()) return backend_.quantize(inner, rows, {}, y);
+  backend_.silu_mul_quantize({.gate_up = &inner, .tokens = rows}, y);
+}
+
 void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook,
                       bool advance) {
   if (layer.router != nullptr) return mixture(layer, tokens, x, hook, advance);
@@ -106,10 +120,11 @@ void LayerRunner::mlp(const LayerWeights& layer, int64_t tokens, Tensor& x, cons
   Activations& normed = input_of(inputs_, gate_up);
   normalize(layer, x, tokens, layer.gate_up_perm, normed);
   if (hook) hook(InputSite::kGateUp, normed, tokens);
-  backend_.linear({.x = &normed, .w = &gate_up, .y = gate_up_.get(), .tokens = tokens});
+  Tensor& inner = inner_of(gate_up);
+  backend_.linear({.x = &normed, .w = &gate_up, .y = &inner, .tokens = tokens});
 
   Activations& gated = input_of(inputs_, down);
-  backend_.silu_mul_quantize({.gate_up = gate_up_.get(), .tokens = tokens}, gated);
+  gate(gate_up, inner, tokens, gated);
   if (hook) hook(InputSite::kDown, gated, tokens);
   if (!advance) return;
   backend_.linear({.x = &gated, .w = &down, .y = &x, .tokens = tokens, .accumulate = true});
@@ -130,14 +145,12 @@ void LayerRunner::mixture(const LayerWeights& layer, int64_t tokens, Tensor& x,
   Activations& routed = input_of(routed_inputs_, gate_up);
   backend_.gather_routed(normed, *routing_, tokens, routed);
   if (hook) hook(InputSite::kGateUp, routed, rows);
-  backend_.grouped_linear({.x = &routed,
-                           .w = layer.gate_up,
-                           .routing = routing_.get(),
-                           .y = gate_up_.get(),
-                           .tokens = tokens});
+  Tensor& inner = inner_of(gate_up);
+  backend_.grouped_linear(
+      {.x = &routed, .w = layer.gate_up, .routing = routing_.get(), .y = &inner, .tokens = tokens});
 
   Activations& gated = input_of(routed_inputs_, *layer.down[0]);
-  backend_.silu_mul_quantize({.gate_up = gate_up_.get(), .tokens = rows}, gated);
+  gate(gate_up, inner, rows, gated);
   if (hook) hook(InputSite::kDown, gated, rows);
   if (!advance) return;
   backend_.grouped_linear({.x = &gated,
@@ -166,6 +179,14 @@ Activations& LayerRunner::input_of(const Inputs& inputs, const LinearWeights& li
 Status LayerRunner::add_input(const LinearWeights& linear, int64_t rows, Inputs& inputs) {
   if (find_input(inputs, linear) != nullptr) return {};
   inputs.push_back(ATOM_TRY(backend_.make_activations(linear.format(), linear.cols(), rows)));
+  return {};
+}
+
+Status LayerRunner::add_inner(const LinearWeights& gate_up, int64_t rows) {
+  std::unique_ptr<Tensor>& inner = gate_up.gated() ? gated_ : gate_up_;
+  if (inner != nullptr) return {};
+  inner = ATOM_TRY(gate_up.gated() ? backend_.make_tensor(rows, config_.ffn, Precision::kHalf)
+                                   : backend_.make_tensor(rows, 2 * config_.ffn, scratch_));
   return {};
 }
 

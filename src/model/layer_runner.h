@@ -33,7 +33,7 @@ class LayerRunner {
                                                      int64_t max_tokens, int64_t positions,
                                                      Precision scratch = Precision::kFull);
 
-  // Makes room for the inputs of a layer's linears; does nothing for formats it has seen. REQUIRED
+  // Makes room for what a layer's operators hand on; does nothing for formats it has seen. REQUIRED
   // before a layer of new formats is run.
   Status prepare(const LayerWeights& layer);
 
@@ -57,12 +57,17 @@ class LayerRunner {
   int64_t positions() const { return positions_; }
 
  private:
-  LayerRunner(Backend& backend, const ModelConfig& config, int64_t max_tokens, int64_t positions);
+  LayerRunner(Backend& backend, const ModelConfig& config, int64_t max_tokens, int64_t positions,
+              Precision scratch);
   // Inputs that sites take turns with: one a format and width.
   using Inputs = std::vector<std::unique_ptr<Activations>>;
   static Activations* find_input(const Inputs& inputs, const LinearWeights& linear);
   static Activations& input_of(const Inputs& inputs, const LinearWeights& linear);
   Status add_input(const LinearWeights& linear, int64_t rows, Inputs& inputs);
+  // What gate_up writes.
+  Status add_inner(const LinearWeights& gate_up, int64_t rows);
+  Tensor& inner_of(const LinearWeights& gate_up);
+  void gate(const LinearWeights& gate_up, const Tensor& inner, int64_t rows, Activations& y);
   void normalize(const LayerWeights& layer, const Tensor& x, int64_t tokens,
                  std::span<const int32_t> perm, Activations& y);
   void mixture(const LayerWeights& layer, int64_t tokens, Tensor& x, const SiteHook& hook,
@@ -72,11 +77,13 @@ class LayerRunner {
   ModelConfig config_;
   int64_t max_tokens_;
   int64_t positions_;
+  Precision scratch_;
   std::vector<float> cos_sin_;        // [positions, rotary_dim / 2, 2]
   std::unique_ptr<Tensor> qkv_;       // [max_tokens, (H + 2 KH) * DH]
   std::unique_ptr<Tensor> q_;         // [max_tokens, H * DH]
   std::unique_ptr<Tensor> attended_;  // [max_tokens, H * DH]
-  std::unique_ptr<Tensor> gate_up_;   // [max_tokens * A, 2 F]
+  std::unique_ptr<Tensor> gate_up_;   // [max_tokens * A, 2 F], where linears do not gate
+  std::unique_ptr<Tensor> gated_;     // [max_tokens * A, F], where they do
   Inputs inputs_;                     // of max_tokens rows
   // Mixtures of experts alone:
   std::unique_ptr<Routing> routing_;

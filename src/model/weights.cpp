@@ -150,7 +150,7 @@ Result<LayerWeights> load_layer(Backend& backend, const PackedLayer& layer) {
   loaded.qkv = ATOM_TRY(load_fused(backend, {&layer.q, &layer.k, &layer.v}));
   loaded.o = ATOM_TRY(backend.load_linear(layer.o));
   for (const PackedMlp& mlp : layer.mlps) {
-    loaded.gate_up.push_back(ATOM_TRY(load_fused(backend, {&mlp.gate, &mlp.up})));
+    loaded.gate_up.push_back(ATOM_TRY(backend.load_gate_up(mlp.gate, mlp.up)));
     loaded.down.push_back(ATOM_TRY(backend.load_linear(mlp.down)));
   }
   if (!layer.router.empty()) {

@@ -11,6 +11,9 @@
 //   | rmsnorm_quantize
 //   |- linear gate_up    rows already in down_proj's channel order           -> [T, 2F]
 //   | silu_mul_quantize  silu(gate) * up, quantize                           -> Activations
+//   or, where the backend gates in the linear (LinearWeights::gated):
+//   |- linear gate_up    silu(gate) * up                                     -> [T, F]
+//   | quantize                                                               -> Activations
 //   |- linear down       adds into x
 //
 // Where a mixture of experts stands in place of the last four, each token goes through A of E
@@ -49,8 +52,9 @@ namespace atom {
 enum class Precision : uint8_t {
   kFull,  // floats
   // Halves do as well: only linear without accumulate and grouped_linear write the tensor, and only
-  // rope_append_kv (as qkv) and silu_mul_quantize read it. A backend may store it in F16, where
-  // what is beyond 65504 becomes infinite; operators then see the rounded numbers.
+  // rope_append_kv (as qkv), silu_mul_quantize and quantize without perm read it. A backend may
+  // store it in F16, where what is beyond 65504 becomes infinite, and 65504 where the linear is a
+  // gated one; operators then see the rounded numbers.
   kHalf,
 };
 
@@ -80,6 +84,8 @@ class LinearWeights {
   virtual int64_t rows() const = 0;   // N
   virtual int64_t cols() const = 0;   // K
   virtual int64_t bytes() const = 0;  // resident
+  // Whether linears yield silu(gate) * up, see Backend::load_gate_up.
+  virtual bool gated() const { return false; }
 };
 
 // Which experts the tokens of a batch go through, in the backend's memory. Nothing between route()
@@ -175,16 +181,16 @@ struct SiluMulArgs {
 struct LinearArgs {
   const Activations* x = nullptr;
   const LinearWeights* w = nullptr;
-  Tensor* y = nullptr;  // [>=T, N]
+  Tensor* y = nullptr;  // [>=T, N]; where w is gated [>=T, N / 2] of Precision::kHalf
   int64_t tokens = 0;
-  bool accumulate = false;  // y += instead of y =
+  bool accumulate = false;  // y += instead of y =; not where w is gated
 };
 
 struct GroupedLinearArgs {
   const Activations* x = nullptr;                                // [>=T A, K]
   std::span<const std::unique_ptr<const LinearWeights>> w = {};  // [E] of one format and shape
   const Routing* routing = nullptr;
-  Tensor* y = nullptr;  // [>=T A, N]
+  Tensor* y = nullptr;  // [>=T A, N]; where w are gated [>=T A, N / 2] of Precision::kHalf
   int64_t tokens = 0;   // T
 };
 
@@ -262,6 +268,14 @@ class Backend {
                                                                 int64_t channels,
                                                                 int64_t max_tokens) = 0;
   virtual Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) = 0;
+  // gate_proj's and up_proj's rows in one, [F, K] each, of one format. A backend that can compute
+  // silu(gate) * up [T, F] in the linear, without rounding gate and up, returns gated weights, and
+  // it does so for all linears of one format and shape. Others: gate's rows, then up's.
+  virtual Result<std::unique_ptr<LinearWeights>> load_gate_up(const PackedLinear& gate,
+                                                              const PackedLinear& up) {
+    const PackedLinear* parts[] = {&gate, &up};
+    return load_linear(concatenate_rows(parts));
+  }
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) = 0;
   // REQUIRES: 1 <= active <= experts.
   virtual Result<std::unique_ptr<Routing>> make_routing(int64_t experts, int64_t active,

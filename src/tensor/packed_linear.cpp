@@ -108,8 +108,34 @@ Status validate(const PackedLinear& p) {
   return {};
 }
 
-PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts) {
-  ATOM_CHECK(!parts.empty(), "nothing to concatenate");
+namespace {
+
+// Calls f with each member that is an array of as many elements a row.
+template <class F>
+void each_array(const F& f) {
+  f(&PackedLinear::values);
+  f(&PackedLinear::values16);
+  f(&PackedLinear::codes);
+  f(&PackedLinear::scales);
+  f(&PackedLinear::group_scales);
+  f(&PackedLinear::group_zeros);
+  f(&PackedLinear::row_scales);
+  f(&PackedLinear::outlier_codes);
+  f(&PackedLinear::outlier_scales);
+  f(&PackedLinear::outlier_values);
+  f(&PackedLinear::bias);
+}
+
+template <class Array>
+size_t joint_size(std::span<const PackedLinear* const> parts, Array PackedLinear::*array) {
+  size_t size = 0;
+  for (const PackedLinear* part : parts) size += (part->*array).size();
+  return size;
+}
+
+// What joins the parts, its arrays still empty.
+PackedLinear empty_whole(std::span<const PackedLinear* const> parts) {
+  ATOM_CHECK(!parts.empty(), "nothing to join");
   PackedLinear whole;
   whole.format = parts[0]->format;
   whole.cols = parts[0]->cols;
@@ -118,26 +144,40 @@ PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts) {
     ATOM_CHECK(part->bias.empty() == parts[0]->bias.empty(), "all parts have a bias or none");
     whole.rows += part->rows;
   }
-  const auto join = [&](auto PackedLinear::*array) {
-    size_t size = 0;
-    for (const PackedLinear* part : parts) size += (part->*array).size();
+  return whole;
+}
+
+}  // namespace
+
+PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts) {
+  PackedLinear whole = empty_whole(parts);
+  each_array([&](auto PackedLinear::*array) {
     auto& to = whole.*array;
-    to.reserve(size);
+    to.reserve(joint_size(parts, array));
     for (const PackedLinear* part : parts) {
       to.insert(to.end(), (part->*array).begin(), (part->*array).end());
     }
-  };
-  join(&PackedLinear::values);
-  join(&PackedLinear::values16);
-  join(&PackedLinear::codes);
-  join(&PackedLinear::scales);
-  join(&PackedLinear::group_scales);
-  join(&PackedLinear::group_zeros);
-  join(&PackedLinear::row_scales);
-  join(&PackedLinear::outlier_codes);
-  join(&PackedLinear::outlier_scales);
-  join(&PackedLinear::outlier_values);
-  join(&PackedLinear::bias);
+  });
+  return whole;
+}
+
+PackedLinear interleave_rows(std::span<const PackedLinear* const> parts, int64_t run) {
+  PackedLinear whole = empty_whole(parts);
+  const int64_t rows = parts[0]->rows;
+  for (const PackedLinear* part : parts) {
+    ATOM_CHECK(part->rows == rows && rows % run == 0, "rows that do not come in turns");
+  }
+  each_array([&](auto PackedLinear::*array) {
+    auto& to = whole.*array;
+    to.reserve(joint_size(parts, array));
+    const int64_t step = std::ssize(parts[0]->*array) / rows * run;
+    for (int64_t turn = 0; turn < rows / run; ++turn) {
+      for (const PackedLinear* part : parts) {
+        const auto from = (part->*array).begin() + turn * step;
+        to.insert(to.end(), from, from + step);
+      }
+    }
+  });
   return whole;
 }
 

@@ -236,4 +236,29 @@ inline std::vector<double> reference(const PackedLinear& p, const PlainActivatio
   return y;
 }
 
+// gate's and up's rows as a GEMM that gates takes them.
+inline PackedLinear interleaved(const PackedLinear& gate, const PackedLinear& up) {
+  const PackedLinear* parts[] = {&gate, &up};
+  return interleave_rows(parts, kGateRun);
+}
+// As they are multiplied apart.
+inline PackedLinear concatenated(const PackedLinear& gate, const PackedLinear& up) {
+  const PackedLinear* parts[] = {&gate, &up};
+  return concatenate_rows(parts);
+}
+
+// silu(gate) * up [tokens, F] of y [tokens, 2 F], gate's columns, then up's.
+inline std::vector<double> gated(const std::vector<double>& y, int64_t tokens) {
+  std::vector<double> out;
+  const int64_t channels = tokens == 0 ? 0 : std::ssize(y) / tokens / 2;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t k = 0; k < channels; ++k) {
+      const double gate = y[static_cast<size_t>(2 * t * channels + k)];
+      const double up = y[static_cast<size_t>((2 * t + 1) * channels + k)];
+      out.push_back(gate / (1.0 + std::exp(-gate)) * up);
+    }
+  }
+  return out;
+}
+
 }  // namespace atom::cuda

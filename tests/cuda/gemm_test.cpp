@@ -15,6 +15,7 @@ struct Case {
   bool token_scales = false;  // w4a4: one scale a token
   bool largest = false;       // w4a4, fp4: sums as large as can be
   bool pairs = false;         // fp4: every weight's code times every activation's
+  bool gated = false;         // y = silu(gate) * up
 };
 
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -58,12 +59,15 @@ void make_pairs(PackedLinear& linear, PlainActivations& x) {
 void check(const Case& c) {
   const bool fp4 = c.format == GemmFormat::kFp4, w4a4 = has_group_scales(c.format);
   const bool w8a8 = c.format == GemmFormat::kW8A8;
+  const auto random_weights = [&](int64_t rows, uint64_t seed) {
+    return w8a8 ? random_rows8(rows, c.body, seed, c.bias)
+                : (fp4    ? random_fp4
+                   : w4a4 ? random_grouped
+                          : random_two_level)(rows, c.body, c.outliers, c.group, seed, c.bias);
+  };
   const auto seed = static_cast<uint64_t>(1 + c.rows);
-  PackedLinear linear =
-      w8a8 ? random_rows8(c.rows, c.body, seed, c.bias)
-           : (fp4    ? random_fp4
-              : w4a4 ? random_grouped
-                     : random_two_level)(c.rows, c.body, c.outliers, c.group, seed, c.bias);
+  PackedLinear linear = random_weights(c.gated ? c.rows / 2 : c.rows, seed), up;
+  if (c.gated) up = random_weights(c.rows / 2, seed + 10);
   const auto act_seed = static_cast<uint64_t>(7 + c.tokens);
   const int64_t act_groups = w4a4 && !c.token_scales ? linear.groups() : 1;
   const int most = !w4a4 ? 127 : c.asymmetric ? 15 : 7;
@@ -74,7 +78,7 @@ void check(const Case& c) {
   if (c.largest) (fp4 ? make_fp4_largest : make_largest)(linear, x);
   if (c.pairs) make_pairs(linear, x);
   ASSERT_TRUE(validate(linear).ok()) << validate(linear).message();
-  std::vector<double> want = reference(linear, x);
+  std::vector<double> want = reference(c.gated ? concatenated(linear, up) : linear, x);
   std::vector<float> before;
   if (c.accumulate) {
     Random random(3);
@@ -82,6 +86,10 @@ void check(const Case& c) {
       before.push_back(f16_to_f32(f32_to_f16(static_cast<float>(random.normal()))));
       w += before.back();
     }
+  }
+  if (c.gated) {
+    want = gated(want, c.tokens);
+    linear = interleaved(linear, up);
   }
 
   const GemmWeights packed = (w8a8 ? pack_w8a8 : w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
@@ -104,7 +112,7 @@ void check(const Case& c) {
     for (const bool split : {false, true}) {
       // Twice, the workspace as the first left it.
       for (int round = 0; round < 2; ++round) {
-        PoisonedOutput y(c.rows * c.tokens, c.type);
+        PoisonedOutput y(std::ssize(want), c.type);
         if (c.accumulate) y.set(before);
         GemmArgs args{.format = c.format,
                       .rows = c.rows,
@@ -121,6 +129,7 @@ void check(const Case& c) {
                       .y = y.data(),
                       .y_type = c.type,
                       .accumulate = c.accumulate,
+                      .gated = c.gated,
                       .workspace = workspace.data()};
         const Status status = launch_gemm(args, {.kernel = kernel, .split = split}, nullptr);
         if (status.code() == ErrorCode::kUnsupported) continue;
@@ -245,6 +254,89 @@ TEST(GemmFp4, EveryPairOfCodesInEveryColumn) {
          .type = DType::kF32,
          .format = GemmFormat::kFp4,
          .pairs = true});
+}
+
+// Weights whose rows are gates and ups: every kernel of every table, tiles that end within y's
+// channels and tokens, ends by clusters and by shares of K, a bias.
+class GatedGemm : public ::testing::TestWithParam<GemmFormat> {
+ protected:
+  void check_gated(Case c) const {
+    c.format = GetParam();
+    c.gated = true;
+    if (c.format == GemmFormat::kW8A8) c.outliers = c.group = 0;
+    check(c);
+  }
+};
+TEST_P(GatedGemm, WholeTiles) { check_gated({768, 1024, 128, 128, 256}); }
+TEST_P(GatedGemm, OneToken) { check_gated({512, 2048, 64, 128, 1}); }
+TEST_P(GatedGemm, SeventeenTokens) { check_gated({1008, 1408, 64, 128, 17}); }
+TEST_P(GatedGemm, RaggedTiles) { check_gated({784, 1152, 96, 128, 129}); }
+TEST_P(GatedGemm, ManyTokens) { check_gated({528, 768, 128, 128, 1025}); }
+TEST_P(GatedGemm, MoreTilesThanChips) { check_gated({20480, 384, 128, 128, 300}); }
+TEST_P(GatedGemm, Bias) { check_gated({336, 512, 64, 128, 70, DType::kF16, true}); }
+INSTANTIATE_TEST_SUITE_P(Formats, GatedGemm,
+                         ::testing::Values(GemmFormat::kW4A8, GemmFormat::kW8A8, GemmFormat::kW4A4,
+                                           GemmFormat::kFp4),
+                         [](const auto& info) {
+                           switch (info.param) {
+                             case GemmFormat::kW8A8:
+                               return "W8A8";
+                             case GemmFormat::kW4A4:
+                               return "W4A4";
+                             case GemmFormat::kFp4:
+                               return "Fp4";
+                             default:
+                               return "W4A8";
+                           }
+                         });
+
+// Biases that decide everything: what leaves F16 is its largest number, of either sign, and gates
+// at the ends of the floats make zeros or themselves.
+TEST(GatedProducts, SaturateAndNeverOverflow) {
+  constexpr int64_t kChannels = 96;
+  PackedLinear gate = random_two_level(kChannels, 128, 0, 128, 1, true), up = gate;
+  for (PackedLinear* part : {&gate, &up}) {
+    for (uint16_t& scale : part->row_scales) scale = 0;
+  }
+  const float pairs[][3] = {{300, 300, 65504},  {300, -300, -65504},  {1e30f, 1e30f, 65504},
+                            {-1e30f, 5, -0.0f}, {-90, 1e4f, -0.0f},   {0, 1e30f, 0},
+                            {20, 30, 600},      {-1, 1, -0.26894142f}};
+  std::vector<double> want;
+  for (int64_t k = 0; k < kChannels; ++k) {
+    const auto& pair = pairs[k % std::ssize(pairs)];
+    gate.bias[static_cast<size_t>(k)] = pair[0];
+    up.bias[static_cast<size_t>(k)] = pair[1];
+    want.push_back(pair[2]);
+  }
+  const PackedLinear linear = interleaved(gate, up);
+  const GemmWeights packed = pack_w4a8(linear).value();
+  const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
+  const PlainActivations x = random_activations(1, 128, 0, 2);
+  const auto weights = to_device(packed.blocks);
+  const auto row_scales = to_device(packed.row_scales);
+  const auto acts = to_device(lay_out(x, shape, 256, GemmFormat::kW4A8));
+  const auto x_scales = to_device(lay_out_scales(x, shape, 256, GemmFormat::kW4A8));
+  const auto x_sums = to_device(body_sums(x, 256));
+  const auto bias = to_device(linear.bias);
+  PoisonedOutput y(kChannels, DType::kF16);
+  const GemmArgs args{.rows = 2 * kChannels,
+                      .tokens = 1,
+                      .capacity = 256,
+                      .shape = shape,
+                      .weights = weights.data(),
+                      .row_scales = row_scales.data(),
+                      .x = acts.data(),
+                      .x_scales = x_scales.data(),
+                      .x_sums = x_sums.data(),
+                      .bias = bias.data(),
+                      .y = y.data(),
+                      .gated = true};
+  ASSERT_TRUE(launch_gemm(args, choose_gemm(args), nullptr).ok());
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  const std::vector<float> got = y.values();
+  for (size_t k = 0; k < want.size(); ++k) {
+    EXPECT_NEAR(got[k], want[k], std::abs(want[k]) * 0x1p-10) << k;
+  }
 }
 
 TEST(Gemm, NoTokensIsNoWork) {

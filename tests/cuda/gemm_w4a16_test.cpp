@@ -20,7 +20,8 @@ struct Case {
   int64_t rows, cols, group, tokens;
   DType type = DType::kF16;
   bool bias = false, accumulate = false;
-  float scale = 1;  // that all scales of every other row are multiplied by
+  float scale = 1;     // that all scales of every other row are multiplied by
+  bool gated = false;  // y = silu(gate) * up
 };
 
 PackedLinear random_weights(const Case& c, uint64_t seed, bool bias) {
@@ -90,6 +91,7 @@ GemmArgs args_of(const Case& c, const w4a8::Shape& shape, int64_t tokens, int64_
           .x = reinterpret_cast<const int8_t*>(x.data()),
           .y_type = c.type,
           .accumulate = c.accumulate,
+          .gated = c.gated,
           .workspace = workspace.data()};
 }
 
@@ -101,16 +103,23 @@ DeviceArray<uint8_t> make_workspace() {
 
 // Runs every kernel of the table that the case allows, whole and split, twice each.
 void check(const Case& c) {
-  const PackedLinear linear = random_weights(c, static_cast<uint64_t>(1 + c.rows), c.bias);
+  Case part = c;
+  if (c.gated) part.rows /= 2;
+  PackedLinear linear = random_weights(part, static_cast<uint64_t>(1 + c.rows), c.bias), up;
+  if (c.gated) up = random_weights(part, 99, c.bias);
   ASSERT_TRUE(validate(linear).ok()) << validate(linear).message();
   const std::vector<uint16_t> x = random_halves(c.tokens * c.cols, 5);
-  std::vector<double> want = product(linear, x, 0, c.tokens);
+  std::vector<double> want = product(c.gated ? concatenated(linear, up) : linear, x, 0, c.tokens);
   std::vector<float> before;
   if (c.accumulate) {
     for (const uint16_t half : random_halves(c.tokens * c.rows, 3)) {
       before.push_back(f16_to_f32(half));
     }
     for (size_t i = 0; i < want.size(); ++i) want[i] += before[i];
+  }
+  if (c.gated) {
+    want = gated(want, c.tokens);
+    linear = interleaved(linear, up);
   }
   const GemmWeights packed = pack_w4a16(linear).value();
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
@@ -129,7 +138,7 @@ void check(const Case& c) {
     for (const bool split : {false, true}) {
       // Twice, the workspace as the first left it.
       for (int round = 0; round < 2; ++round) {
-        PoisonedOutput y(c.rows * c.tokens, c.type);
+        PoisonedOutput y(std::ssize(want), c.type);
         if (c.accumulate) y.set(before);
         args.y = y.data();
         const Status status = launch_gemm(args, {.kernel = kernel, .split = split}, nullptr);
@@ -138,7 +147,7 @@ void check(const Case& c) {
         ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
         ++ran;
         const double error = nmse(y.values(), want);
-        EXPECT_LE(error, limit(c.type))
+        EXPECT_LE(error, (c.gated ? 3 : 1) * limit(c.type))  // of two sums that are multiplied
             << gemm_kernel_name(args.format, kernel) << (split ? " split" : "") << " N " << c.rows
             << " K " << c.cols << " M " << c.tokens << " round " << round;
         if (kernel == 0 && !split && round == 0)
@@ -168,6 +177,16 @@ TEST(GemmW4A16, F32) { check({320, 512, 128, 200, DType::kF32}); }
 TEST(GemmW4A16, Bias) { check({321, 512, 128, 70, DType::kF16, true}); }
 TEST(GemmW4A16, Accumulate) { check({328, 512, 128, 70, DType::kF32, true, true}); }
 TEST(GemmW4A16, AccumulateRaggedHalf) { check({333, 512, 128, 35, DType::kF16, false, true}); }
+TEST(GemmW4A16, Gated) {
+  for (const int64_t tokens : {1, 17, 129, 300}) {
+    check({.rows = 784,
+           .cols = 1152,
+           .group = 128,
+           .tokens = tokens,
+           .bias = tokens == 129,
+           .gated = true});
+  }
+}
 // Scales whose products with codes are beyond F16, and subnormal ones.
 TEST(GemmW4A16, LargeScales) { check({256, 512, 128, 20, DType::kF32, false, false, 3e6f}); }
 TEST(GemmW4A16, SmallScales) { check({256, 512, 128, 20, DType::kF32, false, false, 1e-4f}); }

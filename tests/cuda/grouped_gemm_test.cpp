@@ -16,6 +16,7 @@ struct Case {
   int64_t rows, body, outliers, group;
   std::vector<int32_t> counts;  // tokens of each expert
   DType type = DType::kF32;
+  bool gated = false;  // y = silu(gate) * up
 };
 
 PlainActivations tokens_of(const PlainActivations& x, int64_t first, int64_t end) {
@@ -51,17 +52,25 @@ struct Problem {
     PlainActivations x;
     std::vector<WeightView> host_views;
     for (size_t e = 0; e < c.counts.size(); ++e) {
-      const PackedLinear linear =
-          (fp4    ? random_fp4
-           : w4a4 ? random_grouped
-                  : random_two_level)(c.rows, c.body, c.outliers, c.group, 1 + e, e % 2 == 0);
+      const auto random_weights = [&](int64_t rows, uint64_t seed) {
+        return (fp4    ? random_fp4
+                : w4a4 ? random_grouped
+                       : random_two_level)(rows, c.body, c.outliers, c.group, seed, e % 2 == 0);
+      };
+      PackedLinear linear = random_weights(c.gated ? c.rows / 2 : c.rows, 1 + e), up;
+      if (c.gated) up = random_weights(c.rows / 2, 100 + e);
       if (e == 0) {
         args.shape = w4a8_shape(linear.format.weight, linear.cols);
         x = fp4 ? random_fp4_activations(tokens, c.body, c.outliers, 7, linear.groups())
                 : random_activations(tokens, c.body, c.outliers, 7, w4a4 ? -8 : -127,
                                      w4a4 ? 7 : 127, w4a4 ? linear.groups() : 1);
       }
-      const std::vector<double> part = reference(linear, tokens_of(x, starts[e], starts[e + 1]));
+      std::vector<double> part = reference(c.gated ? concatenated(linear, up) : linear,
+                                           tokens_of(x, starts[e], starts[e + 1]));
+      if (c.gated) {
+        part = gated(part, c.counts[e]);
+        linear = interleaved(linear, up);
+      }
       want.insert(want.end(), part.begin(), part.end());
       const GemmWeights packed = (w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
       blocks.push_back(to_device(packed.blocks));
@@ -92,6 +101,7 @@ struct Problem {
     args.x_outlier_scales = c.outliers > 0 ? x_outlier_scales.data() : nullptr;
     args.x_sums = x_sums.data();
     args.y_type = c.type;
+    args.gated = c.gated;
     args.workspace = workspace.data();
     groups = {.w = views.data(),
               .offsets = offsets.data(),
@@ -101,7 +111,7 @@ struct Problem {
 
   template <class Launch>
   void check(const char* name, const Launch& launch) {
-    PoisonedOutput y(args.rows * args.tokens, args.y_type);
+    PoisonedOutput y(std::ssize(want), args.y_type);
     args.y = y.data();
     const Status status = launch();
     if (status.code() == ErrorCode::kUnsupported) return;
@@ -125,6 +135,7 @@ void check(const Case& c) {
     }
   }
   if (has_group_scales(c.format)) return;  // mma.sync has a layout of its own
+  if (c.gated) return;                     // and does not gate
   problem.check("mma.sync", [&] {
     return launch_grouped_gemm_sm80(Sm80Format::kW4A8, problem.args, problem.groups, nullptr);
   });
@@ -156,6 +167,10 @@ TEST_P(GroupedGemm, ManyExperts) {
   std::vector<int32_t> counts(256);
   for (size_t e = 0; e < counts.size(); ++e) counts[e] = static_cast<int32_t>(e * 7 % 5);
   check({GetParam(), 64, 256, 64, 128, counts});
+}
+TEST_P(GroupedGemm, Gated) {
+  check({GetParam(), 336, 640, 64, 128, {3, 0, 17, 1, 30, 0, 14, 301, 5}, DType::kF16, true});
+  check({GetParam(), 256, 512, 128, 128, {1, 1, 1, 1, 1, 1, 1, 1}, DType::kF16, true});
 }
 INSTANTIATE_TEST_SUITE_P(Formats, GroupedGemm,
                          testing::Values(GemmFormat::kW4A8, GemmFormat::kW4A4, GemmFormat::kFp4),

@@ -176,6 +176,61 @@ TEST(Linear, BytesInGroupsAgreeWithRefForAnyTokens) {
   }
 }
 
+// gate_proj and up_proj in one, of every format that a backend may gate, and of some that it does
+// not: channels in eights and others.
+TEST(GateUp, GatesOrLeavesBoth) {
+  const ActFormat a4 = act_format(4, 128), a8 = act_format(8, 0);
+  const LinearFormat formats[] = {two_level_format(128, 64, OutlierKind::kInt8, a8),
+                                  two_level_format(32, 0, OutlierKind::kNone, a8),
+                                  grouped_format(8, 0, 0, OutlierKind::kNone, a8),
+                                  grouped_format(4, 128, 64, OutlierKind::kInt8, a4),
+                                  fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)),
+                                  nvfp4_format(16, 64, OutlierKind::kInt8, nvfp4_acts()),
+                                  grouped_format(4, 128, 0, OutlierKind::kNone),
+                                  grouped_format(4, 32, 16, OutlierKind::kInt8)};
+  for (const LinearFormat& format : formats) {
+    const int64_t cols = 512 + format.weight.outliers;
+    for (const int64_t channels : {8, 100, 264}) {
+      for (const int64_t tokens : {1, 17, 70}) {
+        for (const Precision precision : {Precision::kFull, Precision::kHalf}) {
+          SCOPED_TRACE(fmt::format("{}: {} x 2 {}{}", format_name(format), tokens, channels,
+                                   precision == Precision::kHalf ? " halves" : ""));
+          const LinearCase c = {.format = format, .cols = cols, .shape = {tokens, 2 * channels}};
+          const auto random_rows = [&](uint64_t seed) {
+            return random_linear(format, channels, cols, seed, Scales::kRandom, tokens == 17);
+          };
+          const PackedLinear gate_proj = random_rows(7), up_proj = random_rows(9);
+          const PackedLinear* parts[] = {&gate_proj, &up_proj};
+          const Matrix x = random_matrix(tokens, cols, 8);
+          const Matrix both = run(ref_backend(), c, concatenate_rows(parts), x, {});
+          Matrix product(tokens, channels);
+          for (int64_t t = 0; t < tokens; ++t) {
+            for (int64_t k = 0; k < channels; ++k) {
+              const double gate = both.at(t, k), up = both.at(t, channels + k);
+              product.at(t, k) = static_cast<float>(gate / (1.0 + std::exp(-gate)) * up);
+            }
+          }
+          for (Backend* backend : all_backends()) {
+            SCOPED_TRACE(backend->detail());
+            const auto acts = make_acts(*backend, format, cols, tokens);
+            const auto weights = backend->load_gate_up(gate_proj, up_proj).value();
+            EXPECT_EQ(weights->rows(), 2 * channels);
+            if (weights->gated() && precision == Precision::kFull) continue;
+            const Matrix& want = weights->gated() ? product : both;
+            backend->quantize(*make_input(*backend, x), tokens, {}, *acts);
+            const auto y = make_output(*backend, tokens, want.cols, precision);
+            backend->linear({.x = acts.get(), .w = weights.get(), .y = y.get(), .tokens = tokens});
+            const bool halves = precision == Precision::kHalf || takes_halves(*backend, format);
+            expect_close(read_output(*backend, *y, tokens), halves ? halves_of(want) : want,
+                         halves ? 0x1p-21 : kLinearLimit);
+          }
+          if (testing::Test::HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 TEST(Linear, FloatFormatsAgreeWithRef) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const int64_t cols : {1, 7, 33, 107, 700}) {

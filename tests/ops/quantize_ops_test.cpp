@@ -378,6 +378,27 @@ TEST(RmsNormQuantize, NormalisesThenPermutes) {
   }
 }
 
+// What a linear that gates hands on.
+TEST(Quantize, CodesOfHalvesAreTheSameOnEveryBackend) {
+  for (const LinearFormat& format : activation_formats()) {
+    SCOPED_TRACE(format_name(format));
+    const int64_t channels = channels_of(format);
+    const Matrix x = halves_of(difficult_rows(channels));
+    const auto run_copy = [&](Backend& backend) {
+      return run(backend, format, channels, x.rows, [&](Activations& acts) {
+        const auto input = make_input(backend, x, Precision::kHalf);
+        backend.quantize(*input, x.rows, {}, acts);
+      });
+    };
+    const HostActivations want = run_copy(ref_backend());
+    for (Backend* backend : other_backends()) {
+      SCOPED_TRACE(backend->detail());
+      expect_same(run_copy(*backend), want);
+    }
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
 TEST(SiluMulQuantize, CodesAreTheSameOnEveryBackend) {
   for (const LinearFormat& format : activation_formats()) {
     if (format.weight.group == 4) continue;
@@ -459,6 +480,11 @@ TEST(WideInputs, CodesAreTheSameOnEveryBackend) {
         {"no gather",
          [&](Backend& backend, Activations& acts) {
            backend.quantize(*make_input(backend, x), w.tokens, {}, acts);
+         }},
+        {"halves",
+         [&](Backend& backend, Activations& acts) {
+           const auto input = make_input(backend, halves_of(x), Precision::kHalf);
+           backend.quantize(*input, w.tokens, {}, acts);
          }},
         {"silu",
          [&](Backend& backend, Activations& acts) {

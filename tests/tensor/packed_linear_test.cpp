@@ -218,6 +218,34 @@ TEST(PackedLinear, ConcatenatesRows) {
   }
 }
 
+TEST(PackedLinear, InterleavesRows) {
+  for (const LinearFormat& format : all_formats()) {
+    SCOPED_TRACE(describe(format));
+    Packed a = make_packed(format, 1), b = make_packed(format, 2);
+    a.linear.bias = {1.0f, 2.0f, 3.0f};
+    b.linear.bias = {4.0f, 5.0f, 6.0f};
+    const PackedLinear* parts[] = {&a.linear, &b.linear};
+    const PackedLinear whole = interleave_rows(parts, 1);
+    const Status status = validate(whole);
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(whole.bias, (std::vector<float>{1.0f, 4.0f, 2.0f, 5.0f, 3.0f, 6.0f}));
+    const std::ptrdiff_t cols = whole.cols;
+    std::vector<double> want, got(static_cast<size_t>(2 * kRows * cols));
+    for (int64_t row = 0; row < kRows; ++row) {
+      for (const Packed* part : {&a, &b}) {
+        want.insert(want.end(), part->weights.begin() + row * cols,
+                    part->weights.begin() + (row + 1) * cols);
+      }
+    }
+    dequantize(whole, got);
+    EXPECT_EQ(got, want);
+    got.assign(got.size(), 0.0);
+    dequantize(interleave_rows(parts, kRows), got);  // a single turn
+    EXPECT_TRUE(std::equal(a.weights.begin(), a.weights.end(), got.begin()));
+    EXPECT_TRUE(std::equal(b.weights.begin(), b.weights.end(), got.begin() + kRows * cols));
+  }
+}
+
 TEST(PackedLinear, MakesFloatLinears) {
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
   const PackedLinear p = make_float_linear(values, 2, 3);

@@ -61,6 +61,10 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) override {
     return as_base<LinearWeights>(CudaLinear::create(packed, kernels_));
   }
+  Result<std::unique_ptr<LinearWeights>> load_gate_up(const PackedLinear& gate,
+                                                      const PackedLinear& up) override {
+    return as_base<LinearWeights>(CudaLinear::create_gate_up(gate, up, kernels_));
+  }
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CudaKvCache::create(shape));
   }
@@ -350,8 +354,12 @@ void CudaBackend::quantize(const Tensor& x, int64_t tokens, std::span<const int3
                            Activations& y) {
   ATOM_CHECK(tokens <= x.rows() && y.channels() == x.cols(), "quantize: shapes");
   QuantizeParams params = quantize_params(cast(y), tokens, perm);
-  if (launch_fast_rows({.x = &x, .weight = {}, .tokens = tokens}, perm, cast(y))) return;
-  params.x = cast(x).data();
+  params.x = cast(x).raw();
+  params.halves = cast(x).halves();
+  if (!params.halves &&
+      launch_fast_rows({.x = &x, .weight = {}, .tokens = tokens}, perm, cast(y))) {
+    return;
+  }
   launch_quantize_rows(params, stream_);
 }
 
@@ -362,7 +370,6 @@ void CudaBackend::silu_mul_quantize(const SiluMulArgs& args, Activations& y) {
   params.source = RowSource::kSilu;
   params.x = cast(*args.gate_up).raw();
   params.halves = cast(*args.gate_up).halves();
-  if (kernels_.hopper && launch_silu_clusters(params, device_info().sms, stream_)) return;
   launch_quantize_rows(params, stream_);
 }
 

@@ -321,6 +321,18 @@ Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packe
   return linear;
 }
 
+Result<std::unique_ptr<CudaLinear>> CudaLinear::create_gate_up(const PackedLinear& gate,
+                                                               const PackedLinear& up,
+                                                               ChipKernels chip) {
+  const PackedLinear* parts[] = {&gate, &up};
+  if (!can_gate(linear_layout(gate.format, gate.cols, chip), gate.rows, chip)) {
+    return create(concatenate_rows(parts), chip);
+  }
+  auto linear = ATOM_TRY(create(interleave_rows(parts, kGateRun), chip));
+  linear->view_.gated = true;
+  return linear;
+}
+
 // --- KV cache
 
 Result<std::unique_ptr<CudaKvCache>> CudaKvCache::create(const KvCacheShape& shape) {

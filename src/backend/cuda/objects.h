@@ -84,11 +84,16 @@ class CudaLinear final : public LinearWeights {
  public:
   // Fails for shapes whose integer sums could leave int32, and when GPU memory is short.
   static Result<std::unique_ptr<CudaLinear>> create(const PackedLinear& packed, ChipKernels chip);
+  // Backend::load_gate_up.
+  static Result<std::unique_ptr<CudaLinear>> create_gate_up(const PackedLinear& gate,
+                                                            const PackedLinear& up,
+                                                            ChipKernels chip);
 
   const LinearFormat& format() const override { return format_; }
   int64_t rows() const override { return view_.rows; }
   int64_t cols() const override { return view_.cols; }
   int64_t bytes() const override { return bytes_; }
+  bool gated() const override { return view_.gated; }
   const WeightView& view() const { return view_; }
   uint64_t serial() const { return serial_; }
 

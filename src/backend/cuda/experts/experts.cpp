@@ -69,14 +69,15 @@ Status grouped_linear(const GroupedLinearArgs& args, ChipKernels chip, ExpertTab
              "grouped_linear: a linear for each expert, of x's format");
   const WeightView& w = cast(*args.w[0]).view();
   const int64_t rows = args.tokens * routing.active();
-  ATOM_CHECK(w.cols == x.channels() && w.rows == y.cols() && rows <= y.rows() &&
+  ATOM_CHECK(w.cols == x.channels() && w.rows == y.cols() * (w.gated ? 2 : 1) && rows <= y.rows() &&
                  rows <= x.max_tokens() && args.tokens <= routing.max_tokens() &&
-                 x.places.layout == w.layout,
+                 x.places.layout == w.layout && (y.halves() || !w.gated),
              "grouped_linear: operands do not fit together");
   const WeightView* table = ATOM_TRY(tables.find(args.w));
   const int count = static_cast<int>(routing.experts());
   if (w.layout != LinearLayout::kRows) {
-    const GemmArgs gemm = gemm_args(w, x, rows, y, workspace);
+    GemmArgs gemm = gemm_args(w, x, rows, y, workspace);
+    gemm.gated = w.gated;
     const ExpertGroups groups = {
         .w = table, .offsets = routing.view().offsets, .count = count, .most_tokens = args.tokens};
     if (w.layout == LinearLayout::kNvFp4Sm100a) {

@@ -31,6 +31,7 @@ class Consumer {
   using Out = typename K::Out;
   using L = Layout<K>;
   using Acc = typename K::Format::Acc;
+  static constexpr bool kGates = sizeof(Out) == 2;  // what gates writes halves
   static constexpr int kRows = C::row_blocks;
   static constexpr int kAcc = C::tokens / 2;
   static constexpr int kSliceAcc = C::slice_tokens / 2;
@@ -243,7 +244,7 @@ class Consumer {
     }
     for (int r = thread_; r < 64 * kRows; r += 128) {
       const int row = first_row(work) + r;
-      if (row >= p_.out.rows) break;
+      if (row >= (kGates ? p_.out.weight_rows() : p_.out.rows)) break;
       float* to = row_values() + r;
       ptx::copy4(ptx::shared_address(to), row_scales + row);
       if (biases != nullptr) {
@@ -317,8 +318,18 @@ class Consumer {
         v[r][i] = K::Format::kRowScaleLast ? fmaf(v[r][i], row_scale[r][h], bias[r][h])
                                            : v[r][i] + bias[r][h];
       }
-      store_tile<Out, C::slice_tokens, K::experts>(v[r], staging(), p_.out, range, row0 + r * 64,
-                                                   token0, thread_, 1 + group_);
+      const auto store = [&]<bool kGated>() {
+        const int channel0 = (row0 + r * 64) / 64 * output_channels(kGated);
+        store_tile<Out, C::slice_tokens, K::experts, kGated>(v[r], staging(), p_.out, range,
+                                                             channel0, token0, thread_, 1 + group_);
+      };
+      if constexpr (kGates) {
+        if (p_.out.gated) {
+          store.template operator()<true>();
+          continue;
+        }
+      }
+      store.template operator()<false>();
     }
   }
 

@@ -21,7 +21,9 @@ constexpr bool has_group_scales(GemmFormat format) {
   return format == GemmFormat::kW4A4 || format == GemmFormat::kFp4;
 }
 
-// y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate. All pointers are GPU memory.
+// y [tokens, rows] (row stride rows) = x * w^T, or += with accumulate; gated: y [tokens, rows / 2]
+// = silu(x * gate^T) * (x * up^T), of weights in the order of pack_weights.h. All pointers are GPU
+// memory.
 struct GemmArgs {
   GemmFormat format = GemmFormat::kW4A8;
   int64_t rows = 0;      // N
@@ -40,6 +42,7 @@ struct GemmArgs {
   void* y = nullptr;
   DType y_type = DType::kF16;  // kF16 or kF32
   bool accumulate = false;
+  bool gated = false;  // of F16, not with accumulate
   // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
   void* workspace = nullptr;
 };

@@ -7,6 +7,7 @@
 
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/gemm/gemm_start.h"
+#include "backend/cuda/gemm/pack_weights.h"
 #include "backend/cuda/runtime/chained_attribute.h"
 #include "backend/cuda/runtime/device.h"
 #include "backend/cuda/runtime/tensor_map.h"
@@ -184,9 +185,12 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
                    const SchedulePlan& plan, cudaStream_t stream) {
   ATOM_CHECK(args.capacity % 256 == 0 && args.tokens <= args.capacity, "activation capacity");
   const int group = group_index(args.shape);
-  const bool known = args.y_type == DType::kF16 || args.y_type == DType::kF32;
+  const bool known = args.y_type == DType::kF16 || (args.y_type == DType::kF32 && !args.gated);
   if (!known || entry.functions[group] == nullptr) return no_kernel(args, entry.name);
   const Config& c = entry.config;
+  const int64_t channels = args.gated ? args.rows / 2 : args.rows;  // of y
+  ATOM_CHECK(!args.gated || (args.rows % (2 * kGateRun) == 0 && !args.accumulate),
+             "a GEMM that gates");
   gemm::Params params{.weights = args.weights,
                       .row_scales = args.row_scales,
                       .x = args.x,
@@ -197,9 +201,10 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
                               .by_copy = false,
                               .y = args.y,
                               .bias = args.bias,
-                              .rows = static_cast<int>(args.rows),
+                              .rows = static_cast<int>(channels),
                               .tokens = static_cast<int>(args.tokens),
-                              .accumulate = args.accumulate},
+                              .accumulate = args.accumulate,
+                              .gated = args.gated},
                       .capacity = static_cast<int>(args.capacity),
                       .row_blocks = ceil_div(args.rows, kBlockRows),
                       .shape = args.shape,
@@ -208,12 +213,13 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
                       .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
                       .flags = static_cast<uint32_t*>(args.workspace)};
   const int64_t element_bytes = dtype_bytes(args.y_type);
-  if (args.rows * element_bytes % 16 == 0) {
+  if (channels * element_bytes % 16 == 0) {
     params.out.by_copy = true;
     const int slices = std::min(c.cluster, c.tokens / 8);  // Tile::slices
-    const int chunk =
-        output_chunk(c.tokens / slices, static_cast<int>(element_bytes));  // EpilogueTile::kChunk
-    params.out.y_map = make_box_map(args.y, args.y_type, args.tokens, args.rows, chunk);
+    const auto element = static_cast<int>(element_bytes);
+    params.out.y_map =
+        make_box_map(args.y, args.y_type, args.tokens, channels, box_row_bytes(args.gated),
+                     output_chunk(c.tokens / slices, element));  // of EpilogueTile
   }
   const int shared_bytes =
       std::max(entry.shared_bytes[group], spread_bytes(c, params.plan.ctas * c.share));

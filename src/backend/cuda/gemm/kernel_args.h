@@ -9,13 +9,21 @@ namespace atom::cuda {
 
 // Where the products go: y [tokens, rows].
 struct OutputArgs {
-  CUtensorMap y_map;  // of y, in boxes of 128 bytes x a chunk of tokens (epilogue.cuh)
+  CUtensorMap y_map;  // of y, in boxes of a chunk of tokens (epilogue.cuh)
   bool by_copy;       // y_map is there, and stores or adds; else element by element
   void* y;
   const float* bias;
   int rows, tokens;
   bool accumulate;
+  bool gated;  // y = silu(gate) * up, halves, by copy; two rows of weights make one of its channels
+  __host__ __device__ int weight_rows() const { return gated ? 2 * rows : rows; }
 };
+
+// Channels of y that a block of 64 rows of weights makes.
+constexpr int output_channels(bool gated) { return gated ? 32 : 64; }
+
+// Bytes of a token's channels in a box: of halves one box has them all, of floats two.
+constexpr int box_row_bytes(bool gated) { return gated ? 64 : 128; }
 
 // Tokens that leave a tile of `tokens` at once: all of a small tile, or else the largest of 64
 // (only for 2-byte outputs), 32, 16 and so on that divides it.

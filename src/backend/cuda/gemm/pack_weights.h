@@ -18,6 +18,10 @@ struct GemmWeights {
   std::vector<float> row_scales;
 };
 
+// A GEMM that gates wants gate_proj's and up_proj's rows in turns of so many (epilogue.cuh): to be
+// brought into this order before they are packed.
+inline constexpr int64_t kGateRun = 8;
+
 // Blocks along K of a linear with `cols` input channels.
 w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols);
 

@@ -377,7 +377,8 @@ void start(HalfGroupParams& p, cudaStream_t stream) {
   p.out.by_copy = p.out.rows * sizeof(Out) % 16 == 0;
   if (p.out.by_copy) {
     p.out.y_map =
-        make_box_map(p.out.y, kType, p.out.tokens, p.out.rows, EpilogueTile<Out, kTokens>::kChunk);
+        make_box_map(p.out.y, kType, p.out.tokens, p.out.rows,
+                     EpilogueTile<Out, kTokens>::kRowBytes, EpilogueTile<Out, kTokens>::kChunk);
   }
   const unsigned row_tiles = blocks_for(p.out.rows, kRows);
   launch_chained(half_groups_kernel<kTokens, Out>,
@@ -437,7 +438,8 @@ void launch_half_groups(const IntegerLinearParams& p, std::span<uint8_t> scratch
                 .bias = w.bias,
                 .rows = w.rows,
                 .tokens = tokens,
-                .accumulate = p.accumulate},
+                .accumulate = p.accumulate,
+                .gated = false},
         .groups = p.x_groups,
         .blocks = blocks,
         .capacity = capacity,

@@ -1,6 +1,7 @@
 #include "backend/cuda/linear/layout.h"
 
 #include "backend/cuda/gemm/nvfp4_layout.h"
+#include "backend/cuda/gemm/pack_weights.h"
 #include "backend/cuda/linear/linear_kernels.h"
 
 namespace atom::cuda {
@@ -48,6 +49,12 @@ LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKer
       whole_blocks && format.act.rule != ActRule::kAsymmetric && format.act.grid == w.grid;
   const bool multiplies = w.grid == CodeGrid::kE2M1 || chip.int4_mma;
   return nibbles && multiplies ? LinearLayout::kW4A4S4 : LinearLayout::kRows;
+}
+
+bool can_gate(LinearLayout layout, int64_t rows, ChipKernels chip) {
+  const bool by_wgmma = layout == LinearLayout::kW4A8 || layout == LinearLayout::kW8A8 ||
+                        layout == LinearLayout::kW4A4 || layout == LinearLayout::kW4A16;
+  return chip.hopper && by_wgmma && rows % kGateRun == 0;
 }
 
 bool takes_halves(const LinearFormat& format) {

@@ -48,6 +48,10 @@ struct ChipKernels {
 // linear and its activations have in common, their format.
 LinearLayout linear_layout(const LinearFormat& format, int64_t channels, ChipKernels chip);
 
+// Whether a layout's linears can gate: make silu(gate) * up of gate_proj's and up_proj's rows,
+// `rows` each.
+bool can_gate(LinearLayout layout, int64_t rows, ChipKernels chip);
+
 // Whether inputs of a format's linears are kept as rows of halves: those of F16 weights.
 bool takes_halves(const LinearFormat& format);
 

@@ -19,6 +19,7 @@ void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* wo
   gemm.row_scales = w.row_scales;
   gemm.bias = w.bias;
   gemm.accumulate = args.accumulate;
+  gemm.gated = w.gated;
   if (w.layout == LinearLayout::kNvFp4Sm100a) return launch_nvfp4_sm100a(gemm, stream);
   if (kernels.hopper && !multiplies_by_mma(w.layout)) {
     return must(launch_gemm(gemm, choose_gemm(gemm), stream));
@@ -88,9 +89,10 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const Ven
   const WeightView& w = cast(*args.w).view();
   CudaTensor& y = cast(*args.y);
   const auto tokens = static_cast<int>(args.tokens);
-  ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() && w.rows == y.cols() &&
-                 args.tokens <= y.rows() && args.tokens <= x.max_tokens() &&
-                 x.places.layout == w.layout && !(args.accumulate && y.halves()),
+  ATOM_CHECK(readable(x.format(), format) && w.cols == x.channels() &&
+                 w.rows == y.cols() * (w.gated ? 2 : 1) && args.tokens <= y.rows() &&
+                 args.tokens <= x.max_tokens() && x.places.layout == w.layout &&
+                 !(args.accumulate && (y.halves() || w.gated)) && (y.halves() || !w.gated),
              "linear: operands do not fit together");
   if (w.layout != LinearLayout::kRows) {
     return launch_blocked(args, kernels, gemm_workspace, stream);

@@ -15,7 +15,8 @@ struct WeightView {
   int rows = 0, cols = 0;   // N, K
   int body = 0, group = 0;  // group: body columns under a scale
   LinearLayout layout = LinearLayout::kRows;
-  w4a8::Shape shape;  // of blocks, where the layout has them: codes with the scales of groups
+  bool gated = false;  // blocks whose GEMM yields silu(gate) * up
+  w4a8::Shape shape;   // of blocks, where the layout has them: codes with the scales of groups
 
   const void* values = nullptr;           // kFloat: [N, K] of format.dtype
   const uint8_t* codes = nullptr;         // [N, body / 2] nibbles, or [N, body] bytes; or blocks

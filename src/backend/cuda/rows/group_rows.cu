@@ -1,16 +1,16 @@
 // group_rows: rows become 4-bit codes, integers or E2M1, with a scale a group, the inputs of w4a4
 // linears.
-//   x [T, K] (or [T, 2K] for SiLU) -> sign and magnitude in the GEMM's swizzled blocks, f32 scales
-//   [block groups][capacity] (w4a4_layout.h), INT8 outliers with a scale a token
+//   x [T, K] f32, or f16 where it is only copied -> sign and magnitude in the GEMM's swizzled
+//   blocks, f32 scales [block groups][capacity] (w4a4_layout.h), INT8 outliers with a scale a token
 // Work: items of a warp, which share nothing: of each token some blocks of 128 columns, and its
 // outliers.
 //   without search  a block a warp, four columns a lane; minima and maxima by shuffles in the group
 //   with search     four blocks a warp, sixteen groups of 32 and two lanes for each, which keep 16
 //                   columns: eight each of the sixteen lanes of numerics::quantize_group's errors
-// SiLU's items are dealt out over the chip. Norms, and gathers of the row, need all of it: a CTA a
-// token, whose row lies in shared memory; squares in the 2048 lanes of numerics::rms_factor.
-// Rounds: as ops/numerics.h (compiled without contraction).   Bound: issue slots (about 12
-// instructions an element, with search 45).
+// Items of halves that are only copied are dealt out over the chip. Norms, and gathers of the row,
+// need all of it: a CTA a token, whose row lies in shared memory; squares in the 2048 lanes of
+// numerics::rms_factor. Rounds: as ops/numerics.h (compiled without contraction).
+// Bound: issue slots (about 12 instructions an element, with search 45).
 #include "backend/cuda/rows/codes.cuh"
 #include "backend/cuda/rows/norm_sum.cuh"
 #include "backend/cuda/rows/row_kernels.h"
@@ -21,7 +21,7 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kSiluThreads = 256;
+constexpr int kFlatThreads = 256;
 constexpr int kNormThreads = 32 * kNormWarps;  // that read the row, eight of its lanes each
 constexpr int kSearchGroup = 32;
 constexpr int kSearchBlocks = 4;  // of an item
@@ -55,24 +55,15 @@ struct GatheredRow {
   }
 };
 
-// The same of silu(gate) * up.
-template <class In>
-struct SiluRow {
-  const In* gate;
-  const In* up;
+// The same of a row of halves as it is.
+struct PlainRow {
+  const __half* row;
 
   __device__ float4 four(int k) const {
-    struct alignas(4 * sizeof(In)) Four {
-      In e[4];
-    };
-    const Four g = *reinterpret_cast<const Four*>(gate + k);
-    const Four u = *reinterpret_cast<const Four*>(up + k);
-    float v[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      v[e] = silu_mul(static_cast<float>(g.e[e]), static_cast<float>(u.e[e]));
-    }
-    return make_float4(v[0], v[1], v[2], v[3]);
+    const auto words = *reinterpret_cast<const uint2*>(row + k);
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&words.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&words.y));
+    return make_float4(low.x, low.y, high.x, high.y);
   }
 };
 
@@ -310,19 +301,19 @@ __global__ __launch_bounds__(kThreads) void group_rows_kernel(
   }
 }
 
-template <int kGroup, CodeGrid kGrid, class In>
-__global__ __launch_bounds__(kSiluThreads) void group_silu_kernel(
+template <int kGroup, CodeGrid kGrid>
+__global__ __launch_bounds__(kFlatThreads) void group_flat_kernel(
     const __grid_constant__ QuantizeParams p) {
-  __shared__ __align__(16) float staging[staged_floats(kGroup, kSiluThreads)];
+  __shared__ __align__(16) float staging[staged_floats(kGroup, kFlatThreads)];
   wait_for_previous();
   let_next_start();
   const int items = items_of_token(p), warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * (kSiluThreads / 32) + warp;
+  const int64_t item = static_cast<int64_t>(blockIdx.x) * (kFlatThreads / 32) + warp;
   const auto token = static_cast<int>(item / items);
   if (token >= p.tokens) return;
-  const In* gate = static_cast<const In*>(p.x) + static_cast<int64_t>(token) * 2 * p.channels;
-  quantize_item<kGroup, kGrid>(p, SiluRow<In>{.gate = gate, .up = gate + p.channels}, token,
-                               static_cast<int>(item % items), static_cast<int>(threadIdx.x) % 32,
+  const PlainRow row = {static_cast<const __half*>(p.x) + static_cast<int64_t>(token) * p.channels};
+  quantize_item<kGroup, kGrid>(p, row, token, static_cast<int>(item % items),
+                               static_cast<int>(threadIdx.x) % 32,
                                staging + (kGroup == 0 ? warp * kStagedFloats : 0));
 }
 
@@ -330,7 +321,7 @@ template <int kGroup, CodeGrid kGrid>
 void start(const QuantizeParams& p, cudaStream_t stream) {
   const dim3 tokens(static_cast<unsigned>(p.tokens));
   const int64_t row_bytes = int64_t{p.channels} * 4;
-  if (p.source != RowSource::kSilu) {
+  if (!p.halves) {
     if (p.tokens > kFewTokens) {
       launch_chained(group_rows_kernel<kGroup, kGrid, 256>, tokens, 256, row_bytes, p, stream);
     } else if constexpr (kGroup == 0) {  // more warps would need more shared memory than a chip has
@@ -340,12 +331,8 @@ void start(const QuantizeParams& p, cudaStream_t stream) {
     }
     return;
   }
-  const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kSiluThreads / 32));
-  if (p.halves) {
-    launch_chained(group_silu_kernel<kGroup, kGrid, __half>, grid, kSiluThreads, 0, p, stream);
-  } else {
-    launch_chained(group_silu_kernel<kGroup, kGrid, float>, grid, kSiluThreads, 0, p, stream);
-  }
+  const dim3 grid(blocks_for(int64_t{p.tokens} * items_of_token(p), kFlatThreads / 32));
+  launch_chained(group_flat_kernel<kGroup, kGrid>, grid, kFlatThreads, 0, p, stream);
 }
 
 }  // namespace
@@ -353,10 +340,12 @@ void start(const QuantizeParams& p, cudaStream_t stream) {
 bool serves_group_rows(const QuantizeParams& p) {
   const int width = w4a8::kBlockCols / p.places.shape.groups;
   const bool searches = p.format.grid == CodeGrid::kInt && p.group == kSearchGroup;
+  const bool flat = p.source == RowSource::kCopy && p.halves && p.perm == nullptr;
   return p.places.layout == LinearLayout::kW4A4 && p.format.scales == GroupScales::kFloat &&
          p.group == width && p.channels % 8 == 0 && (!p.format.search || searches) &&
          p.value_count == 0 &&
-         (p.source == RowSource::kSilu || (!p.halves && p.channels <= kMostGatheredChannels));
+         (flat ||
+          (p.source != RowSource::kSilu && !p.halves && p.channels <= kMostGatheredChannels));
 }
 
 void launch_group_rows(const QuantizeParams& p, cudaStream_t stream) {

@@ -366,8 +366,8 @@ __global__ __launch_bounds__(kPlainThreads) void dequantize_rows_kernel(
 }  // namespace
 
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream) {
-  if (params.tokens == 0 || launch_silu_quantize(params, stream) ||
-      launch_half_rows(params, stream) || launch_byte_rows(params, stream)) {
+  if (params.tokens == 0 || launch_int8_rows(params, stream) || launch_half_rows(params, stream) ||
+      launch_byte_rows(params, stream)) {
     return;
   }
   if (serves_group_rows(params)) return launch_group_rows(params, stream);

@@ -45,14 +45,11 @@ struct QuantizeParams {
 inline constexpr int kMostRowChannels = 56 * 1024;
 void launch_quantize_rows(const QuantizeParams& params, cudaStream_t stream);
 // The fast kernels that launch_quantize_rows takes where they serve the case: of rows into halves,
-// into bytes in groups of 32, and of kSilu into w4a8 inputs (false: not served), and of groups of
-// 4-bit codes into w4a4 inputs.
+// into bytes in groups of 32, and into w4a8 inputs (false: not served), and into groups of 4-bit
+// codes, w4a4 inputs.
 bool launch_half_rows(const QuantizeParams& params, cudaStream_t stream);
 bool launch_byte_rows(const QuantizeParams& params, cudaStream_t stream);
-bool launch_silu_quantize(const QuantizeParams& params, cudaStream_t stream);
-// What launch_silu_quantize serves; the same for few tokens, on Hopper, see silu_clusters_sm90a.cu.
-bool serves_silu_runs(const QuantizeParams& params);
-bool launch_silu_clusters(const QuantizeParams& params, int sms, cudaStream_t stream);
+bool launch_int8_rows(const QuantizeParams& params, cudaStream_t stream);
 bool serves_group_rows(const QuantizeParams& params);
 void launch_group_rows(const QuantizeParams& params, cudaStream_t stream);
 
