@@ -8,6 +8,7 @@
 #include "backend/cuda/gemm/gemm.h"
 #include "backend/cuda/linear/linear.h"
 #include "backend/cuda/linear/linear_kernels.h"
+#include "backend/cuda/linear/weight_order.h"
 #include "backend/cuda/norm/rmsnorm_quantize.h"
 #include "backend/cuda/objects.h"
 #include "backend/cuda/quantize/device_quantizer.h"
@@ -101,8 +102,11 @@ class CudaBackend final : public Backend {
                 Activations& y) override;
   void silu_mul_quantize(const SiluMulArgs& args, Activations& y) override;
   void linear(const LinearArgs& args) override {
-    launch_linear(args, kernels_, {.matmul = &matmul_, .split = recording_ ? nullptr : &split_},
-                  expanded_, gemm_workspace_.data(), stream_);
+    launch_linear(
+        args, kernels_, {.matmul = &matmul_, .split = recording_ ? nullptr : &split_}, expanded_,
+        gemm_workspace_.data(),
+        step_ == nullptr ? std::span<const uint8_t>() : weight_order_.after(cast(*args.w)),
+        stream_);
   }
   void route(const Tensor& scores, int64_t tokens, Routing& routing) override {
     cuda::route(cast(scores), tokens, cast(routing), stream_);
@@ -151,6 +155,7 @@ class CudaBackend final : public Backend {
   Upload rows_;                  // ids, row numbers or draws of one operator
   const Batch* step_ = nullptr;  // of the step that runs: batch_ holds it
   StepGraphs graphs_;
+  WeightOrder weight_order_;
   bool recording_ = false;  // a step whose operators may be recorded runs
   std::unique_ptr<CudaQuantizer> quantizer_;
 };
@@ -184,6 +189,7 @@ void CudaBackend::run_step(const StepArgs& args, const std::function<void()>& op
   must(batch_.set(batch, stream_));
   if (readback != nullptr) readback->begin(stream_);
   step_ = &batch;
+  weight_order_.begin_step();
   // Prompts differ too much to be worth recording.
   if (!batch_.chunks().empty() || exact_attention_) {
     operators();

@@ -236,6 +236,7 @@ Status CudaLinear::place_blocks(const PackedLinear& packed) {
   const GemmWeights blocks = ATOM_TRY(pack(packed, view_.layout));
   view_.shape = w4a8_shape(packed.format.weight, packed.cols);
   ATOM_TRY(place(std::span(blocks.blocks), view_.codes));
+  blocks_ = std::make_shared<const std::span<const uint8_t>>(view_.codes, blocks.blocks.size());
   return place(std::span(blocks.row_scales), view_.row_scales);
 }
 

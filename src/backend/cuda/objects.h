@@ -96,6 +96,8 @@ class CudaLinear final : public LinearWeights {
   bool gated() const override { return view_.gated; }
   const WeightView& view() const { return view_; }
   uint64_t serial() const { return serial_; }
+  // The GEMM's blocks, to be watched: they go with the linear. Null where it has none.
+  std::weak_ptr<const std::span<const uint8_t>> blocks() const { return blocks_; }
 
  private:
   explicit CudaLinear(const LinearFormat& format) : format_(format) {}
@@ -109,6 +111,7 @@ class CudaLinear final : public LinearWeights {
   WeightView view_;
   int64_t bytes_ = 0;
   std::vector<DeviceArray<uint8_t>> arrays_;
+  std::shared_ptr<const std::span<const uint8_t>> blocks_;  // view_.codes, of a GEMM
   uint64_t serial_ = next_serial();
 };
 

@@ -535,6 +535,7 @@ __global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
       if (warp == 0 && ptx::elect_one()) producer.run();
       __syncwarp();
     }
+    if (warp == 0) ask_ahead(p);
   } else {
     if constexpr (kMoves) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     wait_for_previous();

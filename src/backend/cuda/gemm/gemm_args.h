@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "backend/cuda/gemm/w4a8_layout.h"
 #include "backend/cuda/linear/weight_view.h"
@@ -45,6 +46,9 @@ struct GemmArgs {
   bool gated = false;  // of F16, not with accumulate
   // Scratch shared by all launches on one stream: gemm_workspace_bytes(), zeroed once.
   void* workspace = nullptr;
+  // Weights that the stream's next GEMM will read, or none: few tokens' kernels ask for part of
+  // them once their own are on the way.
+  std::span<const uint8_t> next = {};
 };
 
 // A GEMM for each expert of a mixture, in one launch: tokens offsets[e] .. offsets[e + 1] - 1 of x

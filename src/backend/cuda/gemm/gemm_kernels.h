@@ -33,6 +33,11 @@ struct Params {
   OutputArgs out;
   int capacity;
   int row_blocks;  // of the whole matrix
+  // Of the next GEMM's weights each CTA asks for next_bytes, next_step behind those of the CTA
+  // before it; 0: for none.
+  const uint8_t* next;
+  int64_t next_step;
+  int next_bytes;
   w4a8::Shape shape;
   SchedulePlan plan;
   ExpertGroups

@@ -17,6 +17,11 @@ namespace {
 
 using gemm::Config, gemm::KernelEntry, w4a8::kBlockRows, w4a8::Shape;
 
+// What a CTA asks into L2 of the next GEMM's weights: HBM's work of some 1.5 us, for which it would
+// stand still between the two. More tokens are bound by more than weights.
+constexpr int64_t kBytesAhead = 24 << 10, kLine = 128;
+constexpr int64_t kMostTokensAhead = 32;
+
 // Bytes of flags in front of the workspace's partial sums.
 constexpr int64_t kFlagBytes = 4096;
 
@@ -207,11 +212,19 @@ Status gemm::start(const KernelEntry& entry, const GemmArgs& args, const ExpertG
                               .gated = args.gated},
                       .capacity = static_cast<int>(args.capacity),
                       .row_blocks = ceil_div(args.rows, kBlockRows),
+                      .next = args.next.data(),
+                      .next_step = 0,
+                      .next_bytes = 0,
                       .shape = args.shape,
                       .plan = plan,
                       .experts = experts,
                       .partials = static_cast<uint8_t*>(args.workspace) + kFlagBytes,
                       .flags = static_cast<uint32_t*>(args.workspace)};
+  if (args.tokens <= kMostTokensAhead) {
+    const int64_t share = std::ssize(args.next) / (int64_t{plan.ctas} * c.share);
+    params.next_step = share / kLine * kLine;
+    params.next_bytes = static_cast<int>(std::min(kBytesAhead, params.next_step));
+  }
   const int64_t element_bytes = dtype_bytes(args.y_type);
   if (channels * element_bytes % 16 == 0) {
     params.out.by_copy = true;

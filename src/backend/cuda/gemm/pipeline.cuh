@@ -13,6 +13,7 @@
 #include "backend/cuda/gemm/epilogue.cuh"
 #include "backend/cuda/gemm/gemm_kernels.h"
 #include "backend/cuda/gemm/schedule.cuh"
+#include "backend/cuda/ptx/fetch.cuh"
 #include "backend/cuda/ptx/sync.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 
@@ -143,6 +144,16 @@ template <class C>
 __device__ int first_token(const Work& work) {
   const int slice = C::cluster == 1 ? 0 : static_cast<int>(blockIdx.x) % C::cluster;
   return work.token0 + slice * C::slice_tokens;
+}
+
+// Part of the next GEMM's weights comes into L2 while this one's last are multiplied and stored and
+// a small kernel runs between the two: HBM would stand still meanwhile. By the lanes of a warp: the
+// copy engine works off its requests in order, and has this tile's stores to do.
+__device__ inline void ask_ahead(const Params& p) {
+  const uint8_t* const from = p.next + blockIdx.x * p.next_step;
+  for (int at = static_cast<int>(threadIdx.x) % 32 * 128; at < p.next_bytes; at += 32 * 128) {
+    ptx::prefetch_line(from + at);
+  }
 }
 
 // What one thread, or two of a CTA, run. A stage is full when its barrier has been told of its

@@ -12,7 +12,7 @@ namespace atom::cuda {
 namespace {
 
 void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* workspace,
-                    cudaStream_t stream) {
+                    std::span<const uint8_t> next, cudaStream_t stream) {
   const WeightView& w = cast(*args.w).view();
   GemmArgs gemm = gemm_args(w, cast(*args.x), args.tokens, cast(*args.y), workspace);
   gemm.weights = w.codes;
@@ -20,6 +20,7 @@ void launch_blocked(const LinearArgs& args, const ChipKernels& kernels, void* wo
   gemm.bias = w.bias;
   gemm.accumulate = args.accumulate;
   gemm.gated = w.gated;
+  gemm.next = next;
   if (w.layout == LinearLayout::kNvFp4Sm100a) return launch_nvfp4_sm100a(gemm, stream);
   if (kernels.hopper && !multiplies_by_mma(w.layout)) {
     return must(launch_gemm(gemm, choose_gemm(gemm), stream));
@@ -83,7 +84,8 @@ Sm80Format sm80_format(const WeightView& w) {
 }
 
 void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const VendorProducts& vendor,
-                   ExpandedLinear& expanded, void* gemm_workspace, cudaStream_t stream) {
+                   ExpandedLinear& expanded, void* gemm_workspace, std::span<const uint8_t> next,
+                   cudaStream_t stream) {
   const LinearFormat& format = args.w->format();
   const CudaActivations& x = cast(*args.x);
   const WeightView& w = cast(*args.w).view();
@@ -95,7 +97,7 @@ void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const Ven
                  !(args.accumulate && (y.halves() || w.gated)) && (y.halves() || !w.gated),
              "linear: operands do not fit together");
   if (w.layout != LinearLayout::kRows) {
-    return launch_blocked(args, kernels, gemm_workspace, stream);
+    return launch_blocked(args, kernels, gemm_workspace, next, stream);
   }
   if (launch_vendor_linear(vendor, w, x, y, args.tokens, args.accumulate, stream) ||
       expanded.run(*vendor.matmul, w, x, y, args.tokens, args.accumulate, stream)) {

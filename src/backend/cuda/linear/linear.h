@@ -22,8 +22,9 @@ Sm80Format sm80_format(const WeightView& w);
 
 // The linear of ops/backend.h. All operands are the CUDA backend's own and made for `kernels`.
 // gemm_workspace: scratch of gemm_workspace_bytes(), shared by the launches of one stream and
-// zeroed once.
+// zeroed once. next: GemmArgs::next.
 void launch_linear(const LinearArgs& args, const ChipKernels& kernels, const VendorProducts& vendor,
-                   ExpandedLinear& expanded, void* gemm_workspace, cudaStream_t stream);
+                   ExpandedLinear& expanded, void* gemm_workspace, std::span<const uint8_t> next,
+                   cudaStream_t stream);
 
 }  // namespace atom::cuda
