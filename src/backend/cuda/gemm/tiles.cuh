@@ -1,7 +1,7 @@
 // Table entries of the tile shapes that are built.
 #pragma once
 
-#include "backend/cuda/gemm/consumer.cuh"
+#include "backend/cuda/gemm/kernel.cuh"
 
 namespace atom::cuda::gemm {
 

@@ -1,0 +1,69 @@
+// The kernel of every GEMM: one or two warps bring the operands (pipeline.cuh), the others multiply
+// them and store the tile (consumer.cuh).
+#pragma once
+
+#include "backend/cuda/gemm/consumer.cuh"
+
+namespace atom::cuda::gemm {
+
+// The kernel of any format. Where registers are not moved, C::producers warps are launched of
+// the warpgroup that the bound allows for: the bound is what holds the registers down.
+template <class K>
+__global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
+                             K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
+  using L = Layout<K>;
+  using C = typename K::C;
+  constexpr int kMathThreads = C::math_threads;
+  constexpr bool kMoves = moves_registers(C::ctas, C::row_blocks * C::tokens);
+  const uint32_t shared = ptx::shared_address(shared_memory());
+  if constexpr (K::experts) {
+    auto* first_tiles = reinterpret_cast<int*>(shared_memory() + L::kFirstTiles);
+    if (threadIdx.x < 32) TilesOf<K>::count_tiles(p.plan, p.experts, first_tiles);
+  }
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < C::stages; ++s) {
+      ptx::barrier_init(shared + L::kFull + s * 8, 2);
+      ptx::barrier_init(shared + L::kEmpty + s * 8, C::share * kMathThreads / 32);
+    }
+    ptx::barrier_init(shared + L::kGiven, 1);
+    if constexpr (C::cluster > 1) {
+      ptx::barrier_expect(shared + L::kGiven, (C::givers - 1) * L::kGiftBytes);
+    }
+    ptx::barrier_init_fence();
+  }
+  __syncthreads();
+  if constexpr (C::cluster * C::share > 1) ptx::cluster_arrive();
+  // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
+  // share it, their tiles are small enough without.
+  if (threadIdx.x >= kMathThreads) {
+    if constexpr (kMoves) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
+    Producer<K> producer(p, shared);
+    const int warp = static_cast<int>(threadIdx.x) / 32 - kMathThreads / 32;
+    if constexpr (C::producers == 2) {
+      if (warp == 0 && ptx::elect_one()) producer.run_weights();
+      if (warp == 1 && ptx::elect_one()) producer.run_tokens();
+      __syncwarp();
+    } else {
+      if (warp == 0 && ptx::elect_one()) producer.prefetch_weights();
+      __syncwarp();
+      if constexpr (C::share > 1) ptx::cluster_wait();  // the others have their barriers
+      if (warp == 0 && ptx::elect_one()) producer.run();
+      __syncwarp();
+    }
+    if (warp == 0) ask_ahead(p);
+  } else {
+    if constexpr (kMoves) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
+    wait_for_previous();
+    let_next_start();
+    if constexpr (C::cluster * C::share > 1) ptx::cluster_wait();  // the others have started
+    typename K::Format::template Math<K>(p).run();
+    ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
+  }
+  if constexpr (C::share > 1) {
+    // A CTA's barriers must outlive the others' last arrivals.
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  }
+}
+
+}  // namespace atom::cuda::gemm
