@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/parallel.h"
 #include "ops/activation_cases.h"
 #include "ops/numerics.h"
 
