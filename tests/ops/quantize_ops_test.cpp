@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/parallel.h"
 #include "ops/activation_cases.h"
 #include "ops/numerics.h"
 
