@@ -11,9 +11,9 @@ namespace {
 
 constexpr int kMostSplits = 128;  // whose factors a CTA keeps in shared memory
 constexpr int kMostHeadDim = 256;
-// Of a warp's ring where sequences are few: queries come behind all pages that were asked for
+// Of a warp's ring where all CTAs run at once: queries come behind all pages that were asked for
 // before them, and there it is queries that everything waits for.
-constexpr int kFewStages = 3;
+constexpr int kStagesAtOnce = 3;
 
 // Pairs of a sequence and a KV head, times splits, that the workspace holds partial results for;
 // more CTAs than this need no splitting.
@@ -89,15 +89,16 @@ void plan_decode(attention::Params& p, const AttentionWork& work, void* workspac
   p.cluster = p.splits <= attention::kMostCluster ? p.splits : 1;
   p.warps = few ? attention::kMostWarps : attention::kWarps;
   const int64_t share = (pages + p.splits - 1) / p.splits;
-  const int stages =
-      few ? std::min(kFewStages, ring_stages(record_bytes)) : ring_stages(record_bytes);
+  const int64_t each = (pairs * p.splits + sms - 1) / sms;  // CTAs on a multiprocessor
+  const int most = attention::decode_ctas(head_dim, p.warps);
+  const bool at_once = few || (!p.beside_chunks && each > 2 && each <= most);
+  const int stages = std::min(ring_stages(record_bytes), at_once ? kStagesAtOnce : INT32_MAX);
   p.stages = static_cast<int>(std::min<int64_t>(stages, (share + p.warps - 1) / p.warps));
-  p.ahead = few ? 1 : p.stages;
+  p.ahead = at_once ? 1 : p.stages;
   p.shared_bytes =
       attention::DecodeMemory(record_bytes, head_dim, p.group, p.warps, p.stages, p.cluster).bytes;
-  if (few) {
+  if (few || (at_once && each < most)) {
     // Spread evenly: a multiprocessor has room for its part of the CTAs and no more.
-    const int64_t each = (pairs * p.splits + sms - 1) / sms;
     const int64_t alone = kMultiprocessorBytes / (each + 1) - kCtaBytes + 16;
     p.shared_bytes = std::max(p.shared_bytes, static_cast<int>(alone));
   }
