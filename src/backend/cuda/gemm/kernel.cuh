@@ -22,7 +22,7 @@ __global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
   }
   if (threadIdx.x == 0) {
     for (int s = 0; s < C::stages; ++s) {
-      ptx::barrier_init(shared + L::kFull + s * 8, 2);
+      ptx::barrier_init(shared + L::kFull + s * 8, C::producers);
       ptx::barrier_init(shared + L::kEmpty + s * 8, C::share * kMathThreads / 32);
     }
     ptx::barrier_init(shared + L::kGiven, 1);
@@ -38,16 +38,26 @@ __global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
   if (threadIdx.x >= kMathThreads) {
     if constexpr (kMoves) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
     Producer<K> producer(p, shared);
-    const int warp = static_cast<int>(threadIdx.x) / 32 - kMathThreads / 32;
-    if constexpr (C::producers == 2) {
-      if (warp == 0 && ptx::elect_one()) producer.run_weights();
-      if (warp == 1 && ptx::elect_one()) producer.run_tokens();
+    const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32 - kMathThreads / 32, 0);
+    if (warp == 0) {
+      if (ptx::elect_one()) {
+        if constexpr (C::producers == 2) {
+          producer.run_weights();
+        } else {
+          producer.prefetch_weights();
+        }
+      }
       __syncwarp();
-    } else {
-      if (warp == 0 && ptx::elect_one()) producer.prefetch_weights();
-      __syncwarp();
-      if constexpr (C::share > 1) ptx::cluster_wait();  // the others have their barriers
-      if (warp == 0 && ptx::elect_one()) producer.run();
+    }
+    if constexpr (C::share > 1) ptx::cluster_wait();  // the others have their barriers
+    if (warp == C::producers - 1) {
+      if (ptx::elect_one()) {
+        if constexpr (C::producers == 2) {
+          producer.run_tokens();
+        } else {
+          producer.run();
+        }
+      }
       __syncwarp();
     }
     if (warp == 0) ask_ahead(p);

@@ -34,8 +34,9 @@ struct Tile {
   static constexpr int cluster = kCluster, share = kShare, turns = kTurns;
   static constexpr int math_threads = warpgroups * turns * 128;
   static constexpr int givers = cluster * turns;  // of sums of a tile
-  // Where few tokens come with many weights, the two do not wait for each other.
-  static constexpr int producers = ctas == 1 && (tokens <= 32 || turns > 1) ? 2 : 1;
+  // Weights and activations do not wait for each other, and a block of 128 x 128 is multiplied
+  // sooner than one thread has asked for all of it.
+  static constexpr int producers = ctas == 1 ? 2 : 1;
   static_assert(kCluster == 1 || kShare == 1);
   static_assert(kTurns == 1 || (kCluster > 1 && producers == 2));
   // CTAs of a cluster that finish a slice of the tile's tokens, at least eight each.
@@ -168,14 +169,16 @@ class Producer {
   using C = typename K::C;
 
  public:
-  __device__ Producer(const Params& p, uint32_t shared) : p_(p), shared_(shared) {}
+  __device__ Producer(const Params& p, uint32_t shared)
+      : p_(p), shared_(shared), act_step_(int64_t{p.capacity} * kActBlockBytes) {}
 
   // One of two: the weights.
   __device__ void run_weights() {
     int ahead = kAhead;
-    each_stage([&](const Work&, const Stage& stage) {
+    each_stage([&](const Work& work, const Stage& stage) {
       if (ahead-- == 0) wait_for_previous();
-      fill_weights(stage);
+      wait_empty();
+      fill_weights(work, stage);
       ring_.advance();
       return true;
     });
@@ -193,11 +196,13 @@ class Producer {
     });
   }
 
-  // One alone: first the weights ahead, then everything, stage after stage.
+  // One alone: first the weights ahead, then everything, stage after stage. Ahead it waits for no
+  // stage, for all are empty; the compiler would also move the addresses of all that producers do
+  // from uniform registers into a lane's, and a block of 128 x 128 would take a tenth longer.
   __device__ void prefetch_weights() {
-    each_stage([&](const Work&, const Stage& stage) {
+    each_stage([&](const Work& work, const Stage& stage) {
       if (ready_ == kAhead || stage.outliers) return false;
-      fill_weights(stage);
+      fill_weights(work, stage);
       ring_.advance();
       ++ready_;
       return true;
@@ -210,7 +215,8 @@ class Producer {
       if (ready_ > 0) {
         --ready_;
       } else {
-        fill_weights(stage);
+        wait_empty();
+        fill_weights(work, stage);
       }
       fill_tokens(work, stage);
       ring_.advance();
@@ -230,21 +236,23 @@ class Producer {
   __device__ void each_stage(const Fill& fill) {
     ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
-      choose_weights(work);
+      begin_tile(work);
       const int end = work.end * L::kParts;
 #pragma unroll 1
       for (int part = work.begin * L::kParts; part < end; part += C::turns) {
-        if (!fill(work, Stage{part, min(C::turns, end - part), false})) return;
+        if (!fill(work, Stage{part, count(end - part), false})) return;
       }
       if (!work.finishes) continue;
 #pragma unroll 1
       for (int b = 0; b < p_.shape.outlier_blocks; b += C::turns) {
-        if (!fill(work, Stage{b, min(C::turns, p_.shape.outlier_blocks - b), true})) return;
+        if (!fill(work, Stage{b, count(p_.shape.outlier_blocks - b), true})) return;
       }
     }
   }
+  __device__ static int count(int left) { return C::turns == 1 ? 1 : min(C::turns, left); }
 
-  __device__ void choose_weights(const Work& work) {
+  // What the stages of a tile have in common, so that each of them is few instructions.
+  __device__ void begin_tile(const Work& work) {
     const uint8_t* codes = p_.weights;
     if constexpr (K::experts) codes = p_.experts.w[work.expert].codes;
     const int64_t row_bytes = int64_t{p_.shape.blocks()} * L::kBlockBytes;
@@ -253,47 +261,56 @@ class Producer {
     for (int i = 0; i < L::kBlocks; ++i) {
       weights_[i] = codes + min(work.tile_w * L::kBlocks + i, last) * row_bytes;
     }
+    acts_ = p_.x + int64_t{work.token0} * kActBlockBytes;
+    tokens_ = present(work.token0, C::tokens);
   }
   __device__ uint32_t full() const { return shared_ + L::kFull + ring_.stage * 8; }
   __device__ void wait_empty() const {
     ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
   }
   // The weights of the ring's stage, as soon as it is empty.
-  __device__ void fill_weights(const Stage& stage) {
+  __device__ void fill_weights(const Work& work, const Stage& stage) {
     const int block = stage.outliers ? p_.shape.body_blocks + stage.first : stage.first / L::kParts;
     const int part = stage.outliers ? 0 : stage.first % L::kParts;
     const int64_t offset = int64_t{block} * L::kBlockBytes + part * L::kPartStep;
     const uint32_t bytes = stage.count * L::kPartBytes;
-    wait_empty();
-    ptx::barrier_expect(full(), L::kBlocks * bytes);
+    ptx::barrier_expect(full(),
+                        L::kBlocks * bytes + (C::producers == 1 ? token_bytes(work, stage) : 0));
 #pragma unroll
     for (int i = 0; i < L::kBlocks; ++i) {
       ptx::bulk_copy(shared_ + L::kWeights + ring_.stage * L::kWeightBytes + i * L::kRowBytes,
                      weights_[i] + offset, bytes, full());
     }
   }
+  // Tokens of a stage: two outlier blocks of weights share one block of activations, which comes
+  // with the first.
+  __device__ int tokens_of(const Work& work, const Stage& stage) const {
+    if (!stage.outliers) return tokens_;
+    return stage.first % 2 == 0 ? present(first_token<C>(work), C::slice_tokens) : 0;
+  }
+  __device__ uint32_t token_bytes(const Work& work, const Stage& stage) const {
+    const int blocks = stage.outliers ? 1 : stage.count * L::kActBlocks;
+    const int groups = L::kTokenScaleBytes > 0 && !stage.outliers ? K::groups : 0;
+    return tokens_of(work, stage) * (blocks * kActBlockBytes + groups * 4);
+  }
   // The activations of the ring's stage, which is empty, and the scales of tokens' groups.
   __device__ void fill_tokens(const Work& work, const Stage& stage) const {
+    if constexpr (C::producers == 2) ptx::barrier_expect(full(), token_bytes(work, stage));
     if (stage.outliers) {
-      // Two outlier blocks of weights share one block of activations, which comes with the first.
-      const int token0 = first_token<C>(work);
-      const int tokens = stage.first % 2 == 0 ? present(token0, C::slice_tokens) : 0;
-      ptx::barrier_expect(full(), tokens * kActBlockBytes);
-      copy_tokens(p_.shape.body_blocks + stage.first / 2, 1, token0, tokens);
+      copy_tokens(acts_ + (p_.shape.body_blocks + stage.first / 2) * act_step_ +
+                      (first_token<C>(work) - work.token0) * kActBlockBytes,
+                  1, tokens_of(work, stage));
       return;
     }
-    const int tokens = present(work.token0, C::tokens);
-    const int blocks = stage.count * L::kActBlocks;
-    const int scale_bytes = L::kTokenScaleBytes > 0 ? tokens * 4 : 0;
-    ptx::barrier_expect(full(), blocks * tokens * kActBlockBytes + K::groups * scale_bytes);
-    copy_tokens(stage.first * L::kActBlocks, blocks, work.token0, tokens);
+    copy_tokens(acts_ + stage.first * L::kActBlocks * act_step_, stage.count * L::kActBlocks,
+                tokens_);
     if constexpr (L::kTokenScaleBytes > 0) {
       const uint32_t to = shared_ + L::kTokenScales + ring_.stage * L::kTokenScaleBytes;
 #pragma unroll
-      for (int g = 0; g < K::groups && tokens > 0; ++g) {
+      for (int g = 0; g < K::groups && tokens_ > 0; ++g) {
         const int64_t row = static_cast<int64_t>(stage.first) * K::groups + g;
         ptx::bulk_copy(to + g * L::kScaleRowBytes, p_.x_scales + row * p_.capacity + work.token0,
-                       scale_bytes, full());
+                       tokens_ * 4, full());
       }
     }
   }
@@ -305,10 +322,8 @@ class Producer {
     return max(min(tokens, (p_.out.tokens + kStep - 1) / kStep * kStep - token0), 0);
   }
   // `count` blocks of activations.
-  __device__ void copy_tokens(int act_block, int count, int token0, int tokens) const {
+  __device__ void copy_tokens(const int8_t* from, int count, int tokens) const {
     const uint32_t to = shared_ + L::kActs + ring_.stage * L::kActBytes;
-    const int8_t* from =
-        p_.x + (static_cast<int64_t>(act_block) * p_.capacity + token0) * kActBlockBytes;
     if constexpr (C::share > 1) {
       static_assert(L::kActBlocks * C::turns == 1);
       // The part of this CTA, for all.
@@ -323,16 +338,18 @@ class Producer {
 #pragma unroll
       for (int i = 0; i < C::turns * L::kActBlocks; ++i) {
         if (C::turns > 1 && i >= count) break;
-        ptx::bulk_copy(to + i * C::tokens * kActBlockBytes,
-                       from + int64_t{i} * p_.capacity * kActBlockBytes, tokens * kActBlockBytes,
-                       full());
+        ptx::bulk_copy(to + i * C::tokens * kActBlockBytes, from + i * act_step_,
+                       tokens * kActBlockBytes, full());
       }
     }
   }
 
   const Params& p_;
   uint32_t shared_;
+  int64_t act_step_;                    // bytes from a block of activations to the next
   const uint8_t* weights_[L::kBlocks];  // of the tile, from its first block on
+  const int8_t* acts_;                  // the same
+  int tokens_;                          // of the tile, that there are
   Ring<C::stages> ring_;
   int ready_ = 0;  // stages ahead that have their weights already
 };
