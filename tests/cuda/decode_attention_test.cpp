@@ -183,6 +183,13 @@ TEST(DecodeAttention, TwoCtasAMultiprocessor) {
   check({lengths, 8, 8, 128});
 }
 TEST(DecodeAttention, LongSplit) { check({{20011}, 8, 2, 128, kInt4, 1.0f, 40}); }
+// Merged in memory: threads to spare for every other result and more, as many as there are
+// channels, and fewer.
+TEST(DecodeAttention, SplitsOfOneHead) { check({{3, 900}, 1, 1, 64, kInt4, 1.0f, 9}); }
+TEST(DecodeAttention, SplitsOfThreeHeads) { check({{3, 200, 1111}, 9, 3, 96, kInt8, 1.0f, 12}); }
+TEST(DecodeAttention, SplitsOfEightHeads) { check({{1300}, 16, 2, 128, kInt4, 1.0f, 33}); }
+TEST(DecodeAttention, SplitsOfLargeHeads) { check({{1111}, 8, 1, 256, kInt8, 1.0f, 12}); }
+TEST(DecodeAttention, MostSplits) { check({{3000}, 4, 1, 128, kInt4, 1.0f, 128}); }
 // The tensor cores truncate their sums, and thousands of positive codes in one of them nearly
 // cancel against the minima when V is noise around zero.
 TEST(DecodeAttention, LongUnsplit) { check({{8192}, 8, 2, 128, kInt4, 1.0f, 1, 2e-6}); }

@@ -65,8 +65,12 @@ struct Params {
   uint32_t* counters = nullptr;  // decode: [item][kv head], zero between launches
 };
 
-// Floats of a partial result in memory: sums [head][DH], maxima [head], weights [head].
-constexpr int partial_floats(int heads, int head_dim) { return heads * (head_dim + 2); }
+// Floats of a partial result in memory: sums [head][DH], maxima [head], weights [head], whole
+// vectors of four.
+constexpr int partial_floats(int heads, int head_dim) {
+  return (heads * (head_dim + 2) + 3) / 4 * 4;
+}
+inline constexpr int kMostSplits = 128;  // of a sequence
 
 inline constexpr int kWarps = 4;
 inline constexpr int kThreads = 32 * kWarps;

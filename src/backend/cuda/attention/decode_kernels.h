@@ -21,6 +21,12 @@ constexpr int inbox_bytes(int head_dim, int heads, int cluster) {
   return cluster == 1 ? 0 : 16 + cluster * (heads * 8 + slice_of(head_dim, heads, cluster) * 4);
 }
 
+// What the CTA that merges `count` partial results in memory needs: whether it is that one, factors
+// [count][head], and sums of four channels a thread.
+constexpr int partials_scratch_bytes(int warps, int heads, int count) {
+  return count == 1 ? 0 : 16 + (count * heads + 3) / 4 * 16 + 32 * warps * 16;
+}
+
 // Offsets. The rings come first, one a warp of `stages` records each, then their barriers; what
 // warps merge takes the place of both.
 struct DecodeMemory {

@@ -122,6 +122,11 @@ class Inbox {
   float* sums_;   // [rank][slice]
 };
 
+__device__ inline float4 add_scaled(float4 sum, float4 x, float factor) {
+  return make_float4(fmaf(x.x, factor, sum.x), fmaf(x.y, factor, sum.y), fmaf(x.z, factor, sum.z),
+                     fmaf(x.w, factor, sum.w));
+}
+
 // A partial result in memory.
 template <int kHeadDim>
 __device__ void store_partial(float* record, int heads, int head, int channel,
@@ -133,53 +138,95 @@ __device__ void store_partial(float* record, int heads, int head, int channel,
   }
 }
 
-// Merges `count` partial results of `heads` query heads; run by the CTA that finished last. memory:
-// [count][heads] floats.
+// Factors [split][head] that bring `count` partial results together: of each, 2^(maximum - highest)
+// over the sum of all weights.
 template <int kCtaWarps, int kHeadDim>
-__device__ void merge_partials(const float* partials, int count, int heads, float* out,
-                               float* memory) {
-  const int record = partial_floats(heads, kHeadDim);
+__device__ void partial_factors(const float* partials, int count, int heads, float* factors) {
+  constexpr int kTurns = kMostSplits / 32;
+  const int record = partial_floats(heads, kHeadDim), lane = static_cast<int>(threadIdx.x) % 32;
   for (int head = static_cast<int>(threadIdx.x) / 32; head < heads; head += kCtaWarps) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    float high = kLowest, total = 0;
-    for (int s = lane; s < count; s += 32) {
-      high = fmaxf(high, __ldcg(partials + s * record + heads * kHeadDim + head));
+    float maximum[kTurns], weight[kTurns];
+#pragma unroll
+    for (int i = 0; i < kTurns; ++i) {
+      const float* end = partials + (lane + 32 * i) * record + heads * kHeadDim + head;
+      const bool real = lane + 32 * i < count;
+      maximum[i] = real ? __ldcg(end) : kLowest;
+      weight[i] = real ? __ldcg(end + heads) : 0.0f;
     }
+    float high = maximum[0], total = 0;
+#pragma unroll
+    for (int i = 1; i < kTurns; ++i) high = fmaxf(high, maximum[i]);
 #pragma unroll
     for (int lanes = 1; lanes < 32; lanes *= 2) {
       high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, lanes));
     }
-    for (int s = lane; s < count; s += 32) {
-      const float* end = partials + s * record + heads * kHeadDim;
-      const float factor = fast_exp2(__ldcg(end + head) - high);
-      memory[s * heads + head] = factor;
-      total += factor * __ldcg(end + heads + head);
+#pragma unroll
+    for (int i = 0; i < kTurns; ++i) {
+      maximum[i] = fast_exp2(maximum[i] - high);
+      total = fmaf(maximum[i], weight[i], total);
     }
 #pragma unroll
     for (int lanes = 1; lanes < 32; lanes *= 2) {
       total += __shfl_xor_sync(0xffffffffu, total, lanes);
     }
-    __syncwarp();
     const float inverse = total > 0 ? 1.0f / total : 0.0f;
-    for (int s = lane; s < count; s += 32) memory[s * heads + head] *= inverse;
-  }
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < heads * kHeadDim; i += 32 * kCtaWarps * 4) {
-    const int head = i / kHeadDim;
-    float sum[4] = {};
-#pragma unroll 8
-    for (int s = 0; s < count; ++s) {
-      // 8-byte aligned: a record is a multiple of two floats.
-      const float2 low = __ldcg(reinterpret_cast<const float2*>(partials + s * record + i));
-      const float2 high = __ldcg(reinterpret_cast<const float2*>(partials + s * record + i + 2));
-      const float factor = memory[s * heads + head];
-      sum[0] = fmaf(low.x, factor, sum[0]);
-      sum[1] = fmaf(low.y, factor, sum[1]);
-      sum[2] = fmaf(high.x, factor, sum[2]);
-      sum[3] = fmaf(high.y, factor, sum[3]);
+#pragma unroll
+    for (int i = 0; i < kTurns; ++i) {
+      if (lane + 32 * i < count) factors[(lane + 32 * i) * heads + head] = maximum[i] * inverse;
     }
-    *reinterpret_cast<float4*>(out + i) = make_float4(sum[0], sum[1], sum[2], sum[3]);
   }
+}
+
+// Merges `count` partial results of `heads` query heads; run by the CTA that finished last. memory:
+// partials_scratch_bytes(). A thread adds four channels, of all results or, where there are threads
+// to spare, of every parts-th. What it adds first is on its way while the factors are made.
+template <int kCtaWarps, int kHeadDim>
+__device__ void merge_partials(const float* partials, int count, int heads, float* out,
+                               float* memory) {
+  constexpr int kCtaThreads = 32 * kCtaWarps, kRound = 8;
+  const int record = partial_floats(heads, kHeadDim), quads = heads * kHeadDim / 4;
+  const int parts = max(1, kCtaThreads / quads), thread = static_cast<int>(threadIdx.x);
+  const int part = thread / quads;  // of threads beyond the last part: nothing to do
+  const float* factors = memory;
+  auto* sums = reinterpret_cast<float4*>(memory + (count * heads + 3) / 4 * 4);
+  float4 round[kRound];
+  const auto load = [&](int quad, int first) {
+#pragma unroll
+    for (int i = 0; i < kRound; ++i) {
+      const int s = first + i * parts;
+      if (s < count) {
+        round[i] = __ldcg(reinterpret_cast<const float4*>(partials + s * record) + quad);
+      }
+    }
+  };
+  int quad = part < parts ? thread - part * quads : quads;
+  if (quad < quads) load(quad, part);
+  partial_factors<kCtaWarps, kHeadDim>(partials, count, heads, memory);
+  __syncthreads();
+  for (; quad < quads; quad += kCtaThreads) {
+    const float* factor = factors + quad / (kHeadDim / 4);
+    float4 sum = make_float4(0, 0, 0, 0);
+    for (int first = part; first < count; first += kRound * parts) {
+#pragma unroll
+      for (int i = 0; i < kRound; ++i) {
+        const int s = first + i * parts;
+        if (s < count) sum = add_scaled(sum, round[i], factor[s * heads]);
+      }
+      if (first + kRound * parts < count) load(quad, first + kRound * parts);
+    }
+    if (quad + kCtaThreads < quads) load(quad + kCtaThreads, part);
+    if (parts == 1) {
+      reinterpret_cast<float4*>(out)[quad] = sum;
+    } else {
+      sums[thread] = sum;
+    }
+  }
+  if (parts == 1) return;
+  __syncthreads();
+  if (thread >= quads) return;
+  float4 sum = sums[thread];
+  for (int i = 1; i < parts; ++i) sum = add_scaled(sum, sums[i * quads + thread], 1.0f);
+  reinterpret_cast<float4*>(out)[thread] = sum;
 }
 
 // Where a CTA's merged result goes: to the output, to its cluster, or to memory for the CTA that
