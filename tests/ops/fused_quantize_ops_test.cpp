@@ -189,6 +189,38 @@ TEST(SiluMulQuantize, IsSiluOfTheGateTimesUp) {
   }
 }
 
+// Many rows, for which a GPU has other kernels than for few, of what a linear gated.
+TEST(WideInputs, ManyRowsAreRoundedLikeFew) {
+  constexpr int64_t kRows = 257, kDifferent = 4;
+  for (const int64_t channels : {4608, 14336}) {
+    SCOPED_TRACE(fmt::format("{} channels", channels));
+    const LinearFormat format =
+        two_level_format(32, 128, OutlierKind::kInt8, act_format(8, 0, ActRule::kSymmetric, 0.9f));
+    const Matrix few = halves_of(random_matrix(kDifferent, channels, 48));
+    Matrix many(kRows, channels);
+    for (int64_t t = 0; t < kRows; ++t) {
+      std::ranges::copy(few.row(t % kDifferent), many.row(t).begin());
+    }
+    for (Backend* backend : other_backends()) {
+      SCOPED_TRACE(backend->detail());
+      const auto rounded = [&](const Matrix& x) {
+        return filled(*backend, format, channels, x.rows, [&](Activations& acts) {
+          backend->quantize(*make_input(*backend, x, Precision::kHalf), x.rows, {}, acts);
+        });
+      };
+      const HostActivations want = rounded(few), got = rounded(many);
+      for (size_t t = 0; t < kRows; ++t) {
+        const size_t same = t % kDifferent, width = static_cast<size_t>(channels);
+        ASSERT_TRUE(std::ranges::equal(std::span(got.codes).subspan(t * width, width),
+                                       std::span(want.codes).subspan(same * width, width)))
+            << "row " << t;
+        ASSERT_EQ(got.scales[t], want.scales[same]) << "row " << t;
+        ASSERT_EQ(got.outlier_scales[t], want.outlier_scales[same]) << "row " << t;
+      }
+    }
+  }
+}
+
 // Inputs of linears that some backends keep as halves, in whatever order.
 TEST(Halves, AreRefsFloatsRounded) {
   LinearFormat f16;

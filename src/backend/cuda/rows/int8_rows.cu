@@ -138,7 +138,8 @@ __device__ int store_run(const Run<In, kSilu>& values, const RowScales& scales, 
 // Threads of a multiprocessor by what a thread keeps: halves alone take few registers.
 template <class In, bool kSilu, int kChunks>
 constexpr int resident_threads() {
-  return !kSilu && sizeof(In) == 2 && kChunks <= 3 ? 2048 : 1024;
+  if (kSilu || sizeof(In) != 2) return 1024;
+  return kChunks <= 3 ? 2048 : 1536;
 }
 
 template <class In, bool kSilu, int kMostThreads, int kChunks>
@@ -209,10 +210,13 @@ void pick(const QuantizeParams& p, cudaStream_t stream) {
   const int runs = p.channels / kRun;
   if (runs <= 256 * 2) return start<In, kSilu, 256, 2>(p, stream);
   if constexpr (!kSilu) {  // few tokens: more threads for each
-    const bool few = p.tokens <= kFewTokens || runs > 512 * 3;
+    const bool few = p.tokens <= kFewTokens || runs > 512 * (sizeof(In) == 2 ? 4 : 3);
     if (few && runs <= 1024 * 2) return start<In, kSilu, 1024, 2>(p, stream);
   }
   if (runs <= 512 * 3) return start<In, kSilu, 512, 3>(p, stream);
+  if constexpr (!kSilu && sizeof(In) == 2) {
+    if (runs <= 512 * 4) return start<In, kSilu, 512, 4>(p, stream);
+  }
   return start<In, kSilu, 1024, 4>(p, stream);
 }
 
