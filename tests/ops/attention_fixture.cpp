@@ -16,7 +16,7 @@ Matrix random_qkv(const AttentionCase& c, int64_t tokens, uint64_t seed) {
     for (int64_t t = 0; t < tokens; ++t) m.at(t, j) *= gain;
   }
   for (float& v : m.values) v *= c.gain;
-  return m;
+  return c.precision == Precision::kHalf ? halves_of(m) : m;
 }
 
 // One sequence that fills every page of the cache.
@@ -37,9 +37,10 @@ TestBatch garbage_batch(int64_t pages) {
 
 std::string AttentionCase::name() const {
   std::string text =
-      fmt::format("{} heads {}/{} x {} rotary {} prefix {} window {}{}{} sequences",
+      fmt::format("{} heads {}/{} x {} rotary {} prefix {} window {}{}{}{} sequences",
                   describe(format), heads, kv_heads, head_dim, rotary(), prefix_tokens, window,
-                  head_norms ? " norms" : "", gain == 1.0f ? "" : fmt::format(" gain {}", gain));
+                  head_norms ? " norms" : "", gain == 1.0f ? "" : fmt::format(" gain {}", gain),
+                  precision == Precision::kHalf ? " halves" : "");
   for (const SequenceSpec& s : sequences) text += fmt::format(" {}+{}", s.past, s.added);
   return text;
 }
@@ -110,7 +111,7 @@ AttentionRun::AttentionRun(Backend& backend, const AttentionCase& c, const Atten
 }
 
 std::unique_ptr<Tensor> AttentionRun::append(const TestBatch& batch, const Matrix& qkv) {
-  const auto input = make_input(backend_, qkv);
+  const auto input = make_input(backend_, qkv, case_.precision);
   auto q = make_output(backend_, batch.batch.size(), case_.heads * case_.head_dim);
   backend_.rope_append_kv({.layer = kLayer,
                            .batch = &batch.batch,

@@ -20,6 +20,7 @@ struct AttentionCase {
   int64_t window = 0;
   bool head_norms = false;
   float gain = 1.0f;  // of the projections: larger ones make the softmax peaked
+  Precision precision = Precision::kFull;  // of qkv
 
   int64_t rotary() const { return rotary_dim == 0 ? head_dim : rotary_dim; }
   int64_t qkv_cols() const { return (heads + 2 * kv_heads) * head_dim; }

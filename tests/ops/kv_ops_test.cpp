@@ -255,6 +255,69 @@ TEST(RopeAppendKv, ValueCodesAreExact) {
   });
 }
 
+// A batch of one token of one of `whole`'s sequences.
+TestBatch single_token(const TestBatch& whole, size_t sequence, int64_t token) {
+  const SequenceSlice& slice = whole.batch.sequences[sequence];
+  TestBatch made;
+  made.page_count = whole.page_count;
+  made.pages.push_back(whole.pages[sequence]);
+  made.batch.tokens.push_back(0);
+  made.batch.positions.push_back(
+      whole.batch.positions[static_cast<size_t>(slice.first_token + token)]);
+  made.batch.sequences.push_back(
+      {.first_token = 0, .token_count = 1, .past = slice.past + token, .pages = made.pages[0]});
+  return made;
+}
+
+// Whole pages, parts of pages and single tokens in one batch, as large as kernels of many tokens
+// want it, leave what tokens one by one do.
+TEST(RopeAppendKv, ChunksStoreWhatTokensAloneDo) {
+  const auto kv = [](int bits, bool rotated) {
+    return KvFormat{.kind = KvKind::kInt, .bits = bits, .centered = rotated, .hadamard = rotated};
+  };
+  std::vector<AttentionCase> cases;
+  for (const int64_t head_dim : {64, 128}) {
+    for (const KvFormat& format : {kv(4, true), kv(head_dim == 64 ? 3 : 8, false)}) {
+      const bool odd = cases.size() == 1 || cases.size() == 2;
+      cases.push_back({.sequences = {{5, 1}, {0, 1}, {0, 211}, {7, 90}, {16, 16}, {3, 9}, {20, 1}},
+                       .format = format,
+                       .heads = odd ? 9 : 5,
+                       .kv_heads = odd ? 3 : 5,
+                       .head_dim = head_dim,
+                       .head_norms = odd,
+                       .precision = Precision::kHalf});
+    }
+  }
+  for (const AttentionCase& c : cases) {
+    SCOPED_TRACE(c.name());
+    const AttentionData data(c);
+    for (Backend* backend : all_backends()) {
+      SCOPED_TRACE(backend->detail());
+      AttentionRun together(*backend, c, data), alone(*backend, c, data);
+      const AttentionResult want = together.run();
+      const auto append_alone = [&](const TestBatch& batch, const Matrix& qkv) {
+        Matrix queries(batch.batch.size(), c.heads * c.head_dim);
+        for (size_t s = 0; s < batch.pages.size(); ++s) {
+          const SequenceSlice& slice = batch.batch.sequences[s];
+          for (int64_t t = slice.first_token; t < slice.first_token + slice.token_count; ++t) {
+            Matrix row(1, qkv.cols);
+            std::ranges::copy(qkv.row(t), row.values.begin());
+            const auto q = alone.append(single_token(batch, s, t - slice.first_token), row);
+            std::ranges::copy(read_output(*backend, *q, 1).values, queries.row(t).begin());
+          }
+        }
+        return queries;
+      };
+      append_alone(data.past, data.past_qkv);
+      const Matrix queries = append_alone(data.now, data.qkv);
+      expect_same(queries.values, want.q.values);
+      const auto q = make_input(*backend, queries);
+      expect_same(alone.attend(data.now, *q).values, want.out.values);
+    }
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
 TEST(RopeAppendKv, LayersPagesAndSlotsAreSeparate) {
   constexpr int64_t kTokens = 40, kHeadDim = 64, kCols = 4 * kHeadDim;
   for (const KvFormat& format :

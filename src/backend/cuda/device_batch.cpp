@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "backend/cuda/kv/rope_append.h"
+
 namespace atom::cuda {
 namespace {
 
@@ -14,6 +16,32 @@ int64_t round_up_coarsely(int64_t value) {
   const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(value - 1))) / 4;
   return (value + step - 1) / step * step;
 }
+
+// Puts tokens into tiles, in the order of their rows.
+class TileList {
+ public:
+  explicit TileList(std::vector<int32_t>::iterator to) : begin_(to), end_(to) {}
+
+  int64_t size() const { return end_ - begin_; }
+  // `count` tokens of a sequence that has `past` before them, from row `first` on.
+  void add(int64_t first, int64_t past, int64_t count) {
+    if (count == 1 && first == open_) {
+      ++*(end_ - 1);
+      open_ = *(end_ - 1) % kRopeTileStep < kRopeTileTokens ? first + 1 : -1;
+      return;
+    }
+    for (int64_t done = 0; done < count;) {
+      const int64_t n = std::min(count - done, kPageTokens - (past + done) % kPageTokens);
+      *end_++ = static_cast<int32_t>((first + done) * kRopeTileStep + n);
+      done += n;
+    }
+    open_ = count == 1 ? first + 1 : -1;
+  }
+
+ private:
+  std::vector<int32_t>::iterator begin_, end_;
+  int64_t open_ = -1;  // the row that may join the last tile, which is of single tokens
+};
 
 }  // namespace
 
@@ -36,6 +64,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   std::copy_n(batch.logit_rows.begin(),
               std::min<int64_t>(static_cast<int64_t>(batch.logit_rows.size()), tokens),
               part(Part::kLogitRows));
+  TileList tiles(part(Part::kTiles));
   chunks_.clear();
   decode_.clear();
   longest_decode_ = 0;
@@ -51,6 +80,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
       part(Part::kSlots)[t] = static_cast<int32_t>(page * kPageTokens + token % kPageTokens);
       part(Part::kTokenSequence)[t] = index;
     }
+    tiles.add(slice.first_token, slice.past, slice.token_count);
     packed_.insert(packed_.end(), slice.pages.begin(), slice.pages.end());
     if (slice.token_count > 1) {
       part(Part::kChunkList)[static_cast<int64_t>(chunks_.size())] = index;
@@ -64,6 +94,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
     ++index;
   };
   for (const SequenceSlice& slice : batch.sequences) add(slice);
+  tiles_ = tiles.size();
   // Long ones first: what runs last, with the chip no longer full, is short.
   std::stable_sort(decode_.begin(), decode_.end(),
                    [](const auto& a, const auto& b) { return a.past > b.past; });

@@ -37,6 +37,9 @@ class DeviceBatch {
     return reinterpret_cast<const attention::DecodeItem*>(upload_.data() + draws_ * kDrawInts);
   }
   const int32_t* chunk_list() const { return at(Part::kChunkList); }
+  // The tokens in tiles, see RopeAppendParams; none where no sequence has several.
+  const int32_t* tiles() const { return at(Part::kTiles); }
+  int64_t tile_count() const { return chunks_.empty() ? 0 : tiles_; }
   attention::SequenceView sequences() const;
 
  private:
@@ -49,6 +52,7 @@ class DeviceBatch {
     kTokenSequence,
     kLogitRows,
     kChunkList,
+    kTiles,
     kPageOffset,
     kPast,
     kCount,
@@ -62,7 +66,7 @@ class DeviceBatch {
   static constexpr int64_t kDrawInts = sizeof(TokenDraw) / sizeof(int32_t);
   static constexpr int64_t kItemInts = sizeof(attention::DecodeItem) / sizeof(int32_t);
 
-  int64_t draws_ = 0, tokens_ = 0, longest_decode_ = 0;
+  int64_t draws_ = 0, tokens_ = 0, tiles_ = 0, longest_decode_ = 0;
   std::vector<int32_t> chunks_;
   std::vector<attention::DecodeItem> decode_;
   std::vector<int32_t> packed_, sent_;

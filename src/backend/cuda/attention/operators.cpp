@@ -31,6 +31,7 @@ RopeAppendParams rope_append_params(const RopeAppendArgs& args, const DeviceBatc
           .cache = cache.view(args.layer),
           .positions = batch.positions(),
           .slots = batch.slots(),
+          .tiles = batch.tiles(),
           .cos_sin = must(arrays.floats(args.cos_sin)),
           .q_norm = must(arrays.floats(args.q_norm)),
           .k_norm = must(arrays.floats(args.k_norm)),
@@ -39,6 +40,7 @@ RopeAppendParams rope_append_params(const RopeAppendArgs& args, const DeviceBatc
           .tokens = static_cast<int>(tokens),
           .heads = static_cast<int>(args.heads),
           .rotary_dim = static_cast<int>(args.rotary_dim),
+          .tile_count = static_cast<int>(batch.tile_count()),
           .bits = shape.format.bits,
           .hadamard = shape.format.hadamard
                           ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)))

@@ -139,6 +139,7 @@ __global__ __launch_bounds__(kThreads) void rope_append_kernel(
 void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream) {
   if (params.tokens == 0) return;
   ATOM_CHECK(params.cache.layout.head_dim <= kMostDim, "rope_append: head size");
+  if (launch_rope_append_tiles(params, stream)) return;
   if (launch_rope_append_registers(params, stream)) return;
   const int heads = params.heads + 2 * params.cache.kv_heads;
   const dim3 grid(static_cast<unsigned>(params.tokens), blocks_for(heads, kWarps));

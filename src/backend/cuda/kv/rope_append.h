@@ -7,6 +7,10 @@
 
 namespace atom::cuda {
 
+// Tiles: up to 16 consecutive tokens of a batch each, all of them together its tokens; tokens that
+// fill a page are a tile. first token * kRopeTileStep + tokens.
+inline constexpr int kRopeTileTokens = 16, kRopeTileStep = 32;
+
 // q/k norm, RoPE, minus the mean, Hadamard (docs/quantization.md, section 7); K and V into the
 // pages.
 struct RopeAppendParams {
@@ -16,17 +20,21 @@ struct RopeAppendParams {
   attention::CacheView cache;
   const int32_t* positions = nullptr;  // [T]
   const int32_t* slots = nullptr;      // [T] page * 16 + slot, or -1: the token is padding
+  const int32_t* tiles = nullptr;      // [tile_count]
   const float* cos_sin = nullptr;      // [positions, R / 2, 2]
   const float* q_norm = nullptr;       // [DH] or null
   const float* k_norm = nullptr;       // [DH] or null
   const float* k_mean = nullptr;       // [KH * DH] or null
   float norm_eps = 0;
   int tokens = 0, heads = 0, rotary_dim = 0;
+  int tile_count = 0;     // 0: no tiles were made
   int bits = 0;           // of an integer cache's codes
   float hadamard = 0.0f;  // 1 / sqrt(DH), or 0: none
 };
 void launch_rope_append(const RopeAppendParams& params, cudaStream_t stream);
 // The fast kernels of common head sizes; false where they do not serve the case.
 bool launch_rope_append_registers(const RopeAppendParams& params, cudaStream_t stream);
+// The same for batches of tiles.
+bool launch_rope_append_tiles(const RopeAppendParams& params, cudaStream_t stream);
 
 }  // namespace atom::cuda
