@@ -20,7 +20,7 @@ struct AttentionWork {
   int64_t tokens = 0;
   bool exact = false;  // all in float
   int splits = 0;      // parts of a decode item; 0: chosen
-  int warps = 0;       // of a CTA that gets one, where there is a kernel with so many
+  int warps = 0;       // of their CTAs, with `splits` and where there is a kernel with so many
 };
 
 // Scratch for any work, zeroed once; shared by the launches of one stream.
