@@ -376,23 +376,20 @@ class Consumer {
   // The same by a warpgroup's products, and added.
   __device__ void add_outliers(float (&v)[kRows][kSliceAcc], const float (&row_scale)[kRows][2],
                                bool two) {
-    static_assert(C::turns == 1 || kWarpOutliers);
     wait_full();
     const int first = ring_.stage;
     uint32_t a[kRows][16] = {};
     load_outliers(a, 0, 0);
     const uint64_t b = acts();
-    ring_.advance();
+    if (C::turns == 1) ring_.advance();
     if (two) {
-      wait_full();
-      load_outliers(a, 8, 0);
+      if (C::turns == 1) wait_full();
+      load_outliers(a, 8, C::turns == 1 ? 0 : L::kPartBytes);
     }
     outliers_warpgroup(v, row_scale, a, b, outlier_scales());
     release(first);
-    if (two) {
-      release(ring_.stage);
-      ring_.advance();
-    }
+    if (two && C::turns == 1) release(ring_.stage);
+    if (two || C::turns > 1) ring_.advance();
   }
   __device__ void outliers_warpgroup(float (&v)[kRows][kSliceAcc],
                                      const float (&row_scale)[kRows][2],

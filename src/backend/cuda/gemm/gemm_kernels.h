@@ -47,14 +47,16 @@ struct Params {
 };
 
 // Many sums need most of a multiprocessor's registers: the math warps take them from a producer
-// warpgroup. Fewer leave room for the CTAs of the next kernel, or of the one before. sums: rows of
-// blocks times tokens.
-constexpr bool moves_registers(int ctas, int sums) { return ctas == 1 && sums > 96; }
+// warpgroup. Fewer leave room for the CTAs of the next kernel, or of the one before; so do two
+// warpgroups that take turns. sums: rows of blocks times tokens.
+constexpr bool moves_registers(int ctas, int sums, int turns) {
+  return ctas == 1 && turns == 1 && sums > 96;
+}
 
 // Math threads and producers' warps; a whole warpgroup where registers are to be moved from it.
 constexpr int threads(const Config& c) {
   return c.warpgroups * c.turns * 128 +
-         (moves_registers(c.ctas, c.row_blocks * c.tokens) ? 128 : 32 * c.producers);
+         (moves_registers(c.ctas, c.row_blocks * c.tokens, c.turns) ? 128 : 32 * c.producers);
 }
 
 // One tile shape for one output type.

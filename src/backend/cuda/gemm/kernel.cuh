@@ -14,7 +14,7 @@ __global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
   using L = Layout<K>;
   using C = typename K::C;
   constexpr int kMathThreads = C::math_threads;
-  constexpr bool kMoves = moves_registers(C::ctas, C::row_blocks * C::tokens);
+  constexpr bool kMoves = moves_registers(C::ctas, C::row_blocks * C::tokens, C::turns);
   const uint32_t shared = ptx::shared_address(shared_memory());
   if constexpr (K::experts) {
     auto* first_tiles = reinterpret_cast<int*>(shared_memory() + L::kFirstTiles);
