@@ -340,7 +340,7 @@ class Consumer {
   }
 
   // Warp-wide products are enough for few tokens.
-  static constexpr bool kWarpOutliers = C::slice_tokens <= 32;
+  static constexpr bool kWarpOutliers = C::slice_tokens <= 40;
 
   // The sums of up to 128 outlier columns: one block of activations, one or two of weights, which
   // are a stage each or, where warpgroups take turns, one together.
@@ -380,7 +380,7 @@ class Consumer {
     const int first = ring_.stage;
     uint32_t a[kRows][16] = {};
     load_outliers(a, 0, 0);
-    const uint64_t b = acts();
+    const uint64_t b = ptx::uniform_descriptor(acts());
     if (C::turns == 1) ring_.advance();
     if (two) {
       if (C::turns == 1) wait_full();
@@ -395,41 +395,37 @@ class Consumer {
                                      const float (&row_scale)[kRows][2],
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
-    // Tokens; the sums of two pieces live beside the values.
-    constexpr int kPiece = C::slice_tokens % 32 == 0 ? 32 : C::slice_tokens % 16 == 0 ? 16 : 8;
-    constexpr int kPieces = C::slice_tokens / kPiece;
-    static_assert(kPieces * kPiece == C::slice_tokens);
+    // Tokens at a time: a product takes some cycles more than it multiplies, whatever it multiplies.
+    constexpr int kPiece = outlier_piece();
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      int32_t sum[2][Piece::kRegs];
 #pragma unroll
-      for (int piece = 0; piece <= kPieces; ++piece) {
-        if (piece < kPieces) {
-          ptx::wgmma_fence();
+      for (int piece = 0; piece < C::slice_tokens / kPiece; ++piece) {
+        int32_t sum[Piece::kRegs];
+        ptx::wgmma_fence();
 #pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            Piece::issue(sum[piece % 2], &a[r][4 * k],
-                         b + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4) + 2 * k),
-                         k > 0);
-          }
-          ptx::wgmma_commit();
+        for (int k = 0; k < 4; ++k) {
+          Piece::issue(sum, &a[r][4 * k],
+                       b + static_cast<uint64_t>(piece * (kPiece * kActBlockBytes >> 4) + 2 * k),
+                       k > 0);
         }
-        if (piece == 0) continue;
-        if (piece < kPieces) {
-          ptx::wgmma_wait<1>();
-        } else {
-          ptx::wgmma_wait<0>();
-        }
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
 #pragma unroll
         for (int e = 0; e < Piece::kRegs; ++e) {
-          const int at = (piece - 1) * Piece::kRegs + e;
+          const int at = piece * Piece::kRegs + e;
           const float2 s = scales[at / 4 * 4];
-          v[r][at] = add_outlier(v[r][at], sum[(piece - 1) % 2][e], e % 2 ? s.y : s.x,
-                                 row_scale[r][at / 2 % 2]);
+          v[r][at] = add_outlier(v[r][at], sum[e], e % 2 ? s.y : s.x, row_scale[r][at / 2 % 2]);
         }
       }
     }
+  }
+  // The most of a slice's tokens, up to 80, that divide it.
+  static constexpr int outlier_piece() {
+    int piece = C::slice_tokens < 80 ? C::slice_tokens : 80;
+    while (C::slice_tokens % piece != 0) piece -= 16;
+    return piece;
   }
   // A block's fragments, into the words from `at` on.
   __device__ void load_outliers(uint32_t (&a)[kRows][16], int at, int offset) const {

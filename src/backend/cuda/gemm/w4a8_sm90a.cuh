@@ -109,6 +109,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
     uint32_t a[2][kRows][16];
     int before = -1;  // the previous block's stage
     const auto step = [&](int p) {
+      const uint64_t b = ptx::uniform_descriptor(acts(Base::turn()));
       wait_full();
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -118,7 +119,6 @@ class Math : public gemm::Consumer<K, Math<K>> {
         for (int k = 0; k < 4; ++k) codes.unpack(k, &a[p][r][4 * k]);
         ptx::keep(a[p][r]);
       }
-      const uint64_t b = acts(Base::turn());
       const int stage = ring_.stage;
       ring_.advance();
       ptx::wgmma_fence();

@@ -172,6 +172,14 @@ __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
          (uint64_t{1024 >> 4} << 32) | (uint64_t{1} << 62);
 }
 
+// The same of a warp whose threads all have it, for products whose left operand is in registers: in
+// uniform registers, where the compiler, which cannot know that of a place in a ring, would bring it
+// before each product while the one before keeps the tensor cores busy too short.
+__device__ inline uint64_t uniform_descriptor(uint64_t descriptor) {
+  const uint32_t low = __reduce_or_sync(0xffffffffu, static_cast<uint32_t>(descriptor));
+  return (uint64_t{0x40000040} << 32) | low;
+}
+
 // Stores two 8x8 matrices of 16-bit values, each transposed; lanes 0..7 give the addresses of the
 // first one's rows, lanes 8..15 of the second's.
 __device__ inline void store_matrix_transposed(uint32_t address, uint32_t m0, uint32_t m1) {
