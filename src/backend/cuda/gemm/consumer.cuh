@@ -57,7 +57,10 @@ class Consumer {
       if (K::Format::kBodyOfNone || work.end > work.begin) math().body(work.end - work.begin);
       if constexpr (C::cluster > 1) {
         give_slices();
-        if (!finishes) continue;
+        if (!finishes) {
+          pass_stages(work);
+          continue;
+        }
         Acc slice[kRows][kSliceAcc];
         finish(slice, work, [&] { take_slice(slice); });
       } else {
@@ -119,6 +122,23 @@ class Consumer {
  private:
   __device__ uint8_t* staging() const {
     return shared_memory() + L::kStaging + group_ * EpilogueTile<Out, C::slice_tokens>::kBytes;
+  }
+
+  // Stages that this turn has no part in: the body's last, where it ends with another turn's block,
+  // and the outliers'. A stage is empty when the warps of all turns say so.
+  __device__ void pass_stages(const Work& work) {
+    if constexpr (C::turns > 1) {
+      const int blocks = work.end - work.begin;
+      const int all = (blocks + C::turns - 1) / C::turns,
+                own = (blocks + C::turns - 1 - turn()) / C::turns;
+      const int outliers = work.finishes ? (p_.shape.outlier_blocks + C::turns - 1) / C::turns : 0;
+#pragma unroll 1
+      for (int stages = all - own + outliers; stages > 0; --stages) {
+        wait_full();
+        release(ring_.stage);
+        ring_.advance();
+      }
+    }
   }
 
   __device__ int slot(int cta) const {
@@ -395,7 +415,8 @@ class Consumer {
                                      const float (&row_scale)[kRows][2],
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
-    // Tokens at a time: a product takes some cycles more than it multiplies, whatever it multiplies.
+    // Tokens at a time: a product takes some cycles more than it multiplies, whatever it
+    // multiplies.
     constexpr int kPiece = outlier_piece();
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll

@@ -173,8 +173,8 @@ __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
 }
 
 // The same of a warp whose threads all have it, for products whose left operand is in registers: in
-// uniform registers, where the compiler, which cannot know that of a place in a ring, would bring it
-// before each product while the one before keeps the tensor cores busy too short.
+// uniform registers, where the compiler, which cannot know that of a place in a ring, would bring
+// it before each product while the one before keeps the tensor cores busy too short.
 __device__ inline uint64_t uniform_descriptor(uint64_t descriptor) {
   const uint32_t low = __reduce_or_sync(0xffffffffu, static_cast<uint32_t>(descriptor));
   return (uint64_t{0x40000040} << 32) | low;
