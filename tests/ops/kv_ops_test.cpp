@@ -279,7 +279,7 @@ TEST(RopeAppendKv, ChunksStoreWhatTokensAloneDo) {
   for (const int64_t head_dim : {64, 128}) {
     for (const KvFormat& format : {kv(4, true), kv(head_dim == 64 ? 3 : 8, false)}) {
       const bool odd = cases.size() == 1 || cases.size() == 2;
-      cases.push_back({.sequences = {{5, 1}, {0, 1}, {0, 211}, {7, 90}, {16, 16}, {3, 9}, {20, 1}},
+      cases.push_back({.sequences = {{5, 1}, {0, 1}, {0, 211}, {7, 170}, {16, 16}, {3, 9}, {20, 1}},
                        .format = format,
                        .heads = odd ? 9 : 5,
                        .kv_heads = odd ? 3 : 5,

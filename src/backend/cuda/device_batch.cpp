@@ -4,8 +4,6 @@
 #include <bit>
 #include <cstring>
 
-#include "backend/cuda/kv/rope_append.h"
-
 namespace atom::cuda {
 namespace {
 
@@ -17,31 +15,33 @@ int64_t round_up_coarsely(int64_t value) {
   return (value + step - 1) / step * step;
 }
 
-// Puts tokens into tiles, in the order of their rows.
-class TileList {
- public:
-  explicit TileList(std::vector<int32_t>::iterator to) : begin_(to), end_(to) {}
-
-  int64_t size() const { return end_ - begin_; }
-  // `count` tokens of a sequence that has `past` before them, from row `first` on.
-  void add(int64_t first, int64_t past, int64_t count) {
-    if (count == 1 && first == open_) {
-      ++*(end_ - 1);
-      open_ = *(end_ - 1) % kRopeTileStep < kRopeTileTokens ? first + 1 : -1;
-      return;
-    }
-    for (int64_t done = 0; done < count;) {
-      const int64_t n = std::min(count - done, kPageTokens - (past + done) % kPageTokens);
-      *end_++ = static_cast<int32_t>((first + done) * kRopeTileStep + n);
-      done += n;
-    }
-    open_ = count == 1 ? first + 1 : -1;
+// Adds the tokens of a slice to the tiles, in the order of their rows: single ones side by side.
+void add_tiles(const SequenceSlice& slice, const Batch& batch, std::vector<RopeTile>& tiles) {
+  const auto row = static_cast<int32_t>(slice.first_token);
+  if (slice.token_count == 1) {
+    const bool joins = !tiles.empty() && tiles.back().slot < 0 &&
+                       tiles.back().count < kRopeTileTokens &&
+                       tiles.back().first + tiles.back().count == row;
+    if (!joins) tiles.push_back({.first = row, .slot = -1});
+    ++tiles.back().count;
+    return;
   }
-
- private:
-  std::vector<int32_t>::iterator begin_, end_;
-  int64_t open_ = -1;  // the row that may join the last tile, which is of single tokens
-};
+  for (int64_t done = 0; done < slice.token_count;) {
+    const int64_t token = slice.past + done, in_page = token % kPageTokens;
+    const int64_t count = std::min(slice.token_count - done, kPageTokens - in_page);
+    const auto first = static_cast<size_t>(slice.first_token + done);
+    const int32_t page = slice.pages[static_cast<size_t>(token / kPageTokens)];
+    const auto positions = std::span(batch.positions).subspan(first, static_cast<size_t>(count));
+    const bool in_turn = std::ranges::adjacent_find(positions, [](int32_t a, int32_t b) {
+                           return b != a + 1;
+                         }) == positions.end();
+    tiles.push_back({.first = static_cast<int32_t>(first),
+                     .count = static_cast<int32_t>(count),
+                     .position = positions[0],
+                     .slot = in_turn ? static_cast<int32_t>(page * kPageTokens + in_page) : -1});
+    done += count;
+  }
+}
 
 }  // namespace
 
@@ -64,7 +64,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   std::copy_n(batch.logit_rows.begin(),
               std::min<int64_t>(static_cast<int64_t>(batch.logit_rows.size()), tokens),
               part(Part::kLogitRows));
-  TileList tiles(part(Part::kTiles));
+  tiles_.clear();
   chunks_.clear();
   decode_.clear();
   longest_decode_ = 0;
@@ -80,7 +80,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
       part(Part::kSlots)[t] = static_cast<int32_t>(page * kPageTokens + token % kPageTokens);
       part(Part::kTokenSequence)[t] = index;
     }
-    tiles.add(slice.first_token, slice.past, slice.token_count);
+    add_tiles(slice, batch, tiles_);
     packed_.insert(packed_.end(), slice.pages.begin(), slice.pages.end());
     if (slice.token_count > 1) {
       part(Part::kChunkList)[static_cast<int64_t>(chunks_.size())] = index;
@@ -94,7 +94,6 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
     ++index;
   };
   for (const SequenceSlice& slice : batch.sequences) add(slice);
-  tiles_ = tiles.size();
   // Long ones first: what runs last, with the chip no longer full, is short.
   std::stable_sort(decode_.begin(), decode_.end(),
                    [](const auto& a, const auto& b) { return a.past > b.past; });
@@ -102,9 +101,17 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
     std::memcpy(packed_.data() + items, decode_.data(), std::span(decode_).size_bytes());
   }
   longest_decode_ = round_up_coarsely(longest_decode_);
+  if (chunks_.empty()) tiles_.clear();  // single tokens need none
+  constexpr size_t kTileInts = sizeof(RopeTile) / sizeof(int32_t);
+  const size_t tiles_at = (packed_.size() + kTileInts - 1) / kTileInts * kTileInts;
+  if (!tiles_.empty()) {
+    packed_.resize(tiles_at + tiles_.size() * kTileInts);
+    std::memcpy(packed_.data() + tiles_at, tiles_.data(), std::span(tiles_).size_bytes());
+  }
   if (draws == draws_ && tokens == tokens_ && packed_ == sent_) return {};
   draws_ = draws;
   tokens_ = tokens;
+  tiles_at_ = static_cast<int64_t>(tiles_at);
   ATOM_TRY(upload_.send(packed_, stream));
   packed_.swap(sent_);
   return {};

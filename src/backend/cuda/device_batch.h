@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/cuda/attention/attention_kernels.h"
+#include "backend/cuda/kv/rope_append.h"
 #include "backend/cuda/runtime/upload.h"
 #include "ops/batch.h"
 
@@ -38,8 +39,10 @@ class DeviceBatch {
   }
   const int32_t* chunk_list() const { return at(Part::kChunkList); }
   // The tokens in tiles, see RopeAppendParams; none where no sequence has several.
-  const int32_t* tiles() const { return at(Part::kTiles); }
-  int64_t tile_count() const { return chunks_.empty() ? 0 : tiles_; }
+  const RopeTile* tiles() const {
+    return reinterpret_cast<const RopeTile*>(upload_.data() + tiles_at_);
+  }
+  int64_t tile_count() const { return static_cast<int64_t>(tiles_.size()); }
   attention::SequenceView sequences() const;
 
  private:
@@ -52,7 +55,6 @@ class DeviceBatch {
     kTokenSequence,
     kLogitRows,
     kChunkList,
-    kTiles,
     kPageOffset,
     kPast,
     kCount,
@@ -66,9 +68,10 @@ class DeviceBatch {
   static constexpr int64_t kDrawInts = sizeof(TokenDraw) / sizeof(int32_t);
   static constexpr int64_t kItemInts = sizeof(attention::DecodeItem) / sizeof(int32_t);
 
-  int64_t draws_ = 0, tokens_ = 0, tiles_ = 0, longest_decode_ = 0;
+  int64_t draws_ = 0, tokens_ = 0, tiles_at_ = 0, longest_decode_ = 0;
   std::vector<int32_t> chunks_;
   std::vector<attention::DecodeItem> decode_;
+  std::vector<RopeTile> tiles_;  // behind the pages
   std::vector<int32_t> packed_, sent_;
   Upload upload_;
 };

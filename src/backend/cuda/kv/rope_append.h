@@ -7,9 +7,14 @@
 
 namespace atom::cuda {
 
-// Tiles: up to 16 consecutive tokens of a batch each, all of them together its tokens; tokens that
-// fill a page are a tile. first token * kRopeTileStep + tokens.
-inline constexpr int kRopeTileTokens = 16, kRopeTileStep = 32;
+// Up to 16 consecutive tokens of a batch, in 16 bytes: all that a CTA must know before it can ask
+// for what it works on comes by one load. All tiles together are the batch's tokens, and tokens
+// that fill a page are a tile.
+inline constexpr int kRopeTileTokens = 16;
+struct alignas(16) RopeTile {
+  int32_t first = 0, count = 0;
+  int32_t position = 0, slot = 0;  // of the first, the others' follow it; slot -1: they do not
+};
 
 // q/k norm, RoPE, minus the mean, Hadamard (docs/quantization.md, section 7); K and V into the
 // pages.
@@ -20,7 +25,7 @@ struct RopeAppendParams {
   attention::CacheView cache;
   const int32_t* positions = nullptr;  // [T]
   const int32_t* slots = nullptr;      // [T] page * 16 + slot, or -1: the token is padding
-  const int32_t* tiles = nullptr;      // [tile_count]
+  const RopeTile* tiles = nullptr;     // [tile_count]
   const float* cos_sin = nullptr;      // [positions, R / 2, 2]
   const float* q_norm = nullptr;       // [DH] or null
   const float* k_norm = nullptr;       // [DH] or null

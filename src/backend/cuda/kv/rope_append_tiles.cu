@@ -26,7 +26,7 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kLeastTokens = 320;  // below, a token's heads are better side by side
+constexpr int kLeastTokens = 400;  // below, a token's heads are better side by side
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kTokens = kRopeTileTokens;
@@ -40,21 +40,26 @@ constexpr int kChunk = 16;                            // bytes of a copy
 constexpr int kValuePitch = 2 * kValueChannels * 2 + 16;
 constexpr int kWarpBytes = kTokens * kValuePitch;
 
-// A tile's tokens: rows first .. first + count - 1.
-struct Tile {
-  int first, count;
-
-  __device__ explicit Tile(int32_t packed)
-      : first(packed / kRopeTileStep), count(packed % kRopeTileStep) {}
-  // Lanes without a token keep the others company.
-  __device__ int row(int r) const { return first + min(r, count - 1); }
-};
+// The row of a tile's token; lanes without a token keep the others company.
+__device__ inline int row_of(const RopeTile& tile, int r) {
+  return tile.first + min(r, tile.count - 1);
+}
+// Its slot, or -1: there is no such token, or it is padding.
+__device__ inline int slot_of(const RopeAppendParams& p, const RopeTile& tile, int r) {
+  if (r >= tile.count) return -1;
+  return tile.slot >= 0 ? tile.slot + r : p.slots[tile.first + r];
+}
+__device__ inline int position_of(const RopeAppendParams& p, const RopeTile& tile, int r) {
+  if (tile.slot >= 0) return tile.position + min(r, tile.count - 1);
+  const int row = row_of(tile, r);
+  return p.slots[row] < 0 ? 0 : p.positions[row];
+}
 
 // Copies kRows rows of kBytes each into the warp's shared memory, kPitch apart: those of tokens
 // first, first + 1 .. of the tile. Of what is not among the first real_bytes of a row, the row's
 // beginning takes the place.
 template <int kRows, int kBytes, int kPitch>
-__device__ void copy_rows(uint32_t to, const uint8_t* from, int64_t row_bytes, const Tile& tile,
+__device__ void copy_rows(uint32_t to, const uint8_t* from, int64_t row_bytes, const RopeTile& tile,
                           int first, int real_bytes, int lane) {
   constexpr int kChunks = kBytes / kChunk, kAtOnce = 32 / kChunks;
   static_assert(32 % kChunks == 0 && kRows % kAtOnce == 0);
@@ -64,7 +69,7 @@ __device__ void copy_rows(uint32_t to, const uint8_t* from, int64_t row_bytes, c
 #pragma unroll
   for (int r = 0; r < kRows; r += kAtOnce) {
     ptx::copy16(to + static_cast<uint32_t>(r * kPitch),
-                from + tile.row(first + r + own) * row_bytes);
+                from + row_of(tile, first + r + own) * row_bytes);
   }
 }
 
@@ -73,14 +78,14 @@ constexpr int angle_pitch(int dim) { return dim * static_cast<int>(sizeof(float)
 
 // Copies the angles of the tile's tokens, a row each, into shared memory.
 template <int kDim>
-__device__ void copy_angles(const RopeAppendParams& p, const Tile& tile, uint8_t* to) {
+__device__ void copy_angles(const RopeAppendParams& p, const RopeTile& tile, uint8_t* to) {
   constexpr int kBytes = kDim * static_cast<int>(sizeof(float));
   constexpr int kChunks = kBytes / kChunk, kAtOnce = kThreads / kChunks;
   const int thread = static_cast<int>(threadIdx.x), chunk = thread % kChunks * kChunk;
 #pragma unroll
   for (int r = 0; r < kTokens; r += kAtOnce) {
-    const int token = r + thread / kChunks, row = tile.row(token);
-    const int64_t position = p.slots[row] < 0 ? 0 : p.positions[row];
+    const int token = r + thread / kChunks;
+    const int64_t position = position_of(p, tile, token);
     ptx::copy16(ptx::shared_address(to + token * angle_pitch(kDim) + chunk),
                 reinterpret_cast<const uint8_t*>(p.cos_sin) + position * kBytes + chunk);
   }
@@ -102,9 +107,9 @@ __device__ inline void copy_floats(float* to, const float* from, int count) {
   }
 }
 
-template <int kDim, bool kQueries>
-__device__ void work_pairs(const RopeAppendParams& p, const Tile& tile, int group, uint8_t* shared,
-                           PairShared<kDim>& all) {
+template <int kDim, bool kQueries, bool kNorms>
+__device__ void work_pairs(const RopeAppendParams& p, const RopeTile& tile, int group,
+                           uint8_t* shared, PairShared<kDim>& all) {
   constexpr int kPitch = kPairHeads * kDim * 2 + 32;
   static_assert(kHalfTile * kPitch <= kWarpBytes);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -113,10 +118,10 @@ __device__ void work_pairs(const RopeAppendParams& p, const Tile& tile, int grou
   const int heads = kQueries ? p.heads : kv_heads;
   const int head0 = group * kGroupHeads + warp / 2 * kPairHeads;
   const bool idle = first >= tile.count || head0 >= heads;
-  const int row = tile.row(first + r);
+  const int row = row_of(tile, first + r);
 
   // No kernel writes these; the batch's arrays were there before the kernel in front began.
-  const int slot = first + r < tile.count ? p.slots[row] : -1;
+  const int slot = slot_of(p, tile, first + r);
   copy_angles<kDim>(p, tile, all.angles);
   const float* norm = kQueries ? p.q_norm : p.k_norm;
   const float* mean = kQueries ? nullptr : p.k_mean;
@@ -138,13 +143,15 @@ __device__ void work_pairs(const RopeAppendParams& p, const Tile& tile, int grou
   if (idle) return;
   const auto* own_angles =
       reinterpret_cast<const float*>(all.angles + (first + r) * angle_pitch(kDim));
-#pragma unroll
+#pragma unroll(kNorms ? kPairHeads : 1)  // what spills no registers
   for (int h = 0; h < kPairHeads; ++h) {
     const int head = head0 + h;
     if (head >= heads) break;
     RopeHead<kDim> x;
     x.load(shared + r * kPitch + h * kDim * 2, a);
-    if (norm != nullptr) x.normalise(all.norm, p.norm_eps, a);
+    if constexpr (kNorms) {
+      if (norm != nullptr) x.normalise(all.norm, p.norm_eps, a);
+    }
     x.rotate(own_angles, a);
     if (mean != nullptr) x.subtract(all.mean[head % kGroupHeads], a);
     if (p.hadamard != 0.0f) x.hadamard(p.hadamard, a);
@@ -160,7 +167,7 @@ __device__ void work_pairs(const RopeAppendParams& p, const Tile& tile, int grou
 }
 
 template <int kDim>
-__device__ void work_values(const RopeAppendParams& p, const Tile& tile, int group,
+__device__ void work_values(const RopeAppendParams& p, const RopeTile& tile, int group,
                             uint8_t* shared) {
   constexpr int kPieces = kDim / kValueChannels;  // lanes that share a vector
   constexpr int kWarpHeads = 2 / kPieces;
@@ -171,7 +178,7 @@ __device__ void work_values(const RopeAppendParams& p, const Tile& tile, int gro
   const int r = lane % kTokens, part = lane / kTokens, kv_heads = p.cache.kv_heads;
   const int head0 = (group * kWarps + warp) * kWarpHeads, head = head0 + part / kPieces;
   const int piece = part % kPieces;
-  const int slot = r < tile.count ? p.slots[tile.row(r)] : -1;
+  const int slot = slot_of(p, tile, r);
   wait_for_previous();
   let_next_start();
   if (head0 >= kv_heads) return;
@@ -268,19 +275,21 @@ __host__ __device__ constexpr int value_groups(int heads, int dim) {
   return (heads + each - 1) / each;
 }
 
-template <int kDim>
-__global__ __launch_bounds__(kThreads, 6) void rope_append_tiles_kernel(
+// Registers for as many CTAs a multiprocessor as there is shared memory for, unless norms want
+// more.
+template <int kDim, bool kNorms>
+__global__ __launch_bounds__(kThreads, kNorms ? 6 : 7) void rope_append_tiles_kernel(
     const __grid_constant__ RopeAppendParams p) {
   __shared__ __align__(16) uint8_t shared[kWarps][kWarpBytes];
   __shared__ PairShared<kDim> all;
   uint8_t* own = shared[threadIdx.x / 32];
   const int group = static_cast<int>(blockIdx.x);
-  const Tile tile(p.tiles[blockIdx.y]);
+  const RopeTile tile = p.tiles[blockIdx.y];
   const int queries = pair_groups(p.heads), keys = pair_groups(p.cache.kv_heads);
   if (group < queries) {
-    work_pairs<kDim, true>(p, tile, group, own, all);
+    work_pairs<kDim, true, kNorms>(p, tile, group, own, all);
   } else if (group < queries + keys) {
-    work_pairs<kDim, false>(p, tile, group - queries, own, all);
+    work_pairs<kDim, false, kNorms>(p, tile, group - queries, own, all);
   } else {
     work_values<kDim>(p, tile, group - queries - keys, own);
   }
@@ -288,11 +297,13 @@ __global__ __launch_bounds__(kThreads, 6) void rope_append_tiles_kernel(
 
 template <int kDim>
 void start(const RopeAppendParams& p, cudaStream_t stream) {
+  const bool norms = p.q_norm != nullptr || p.k_norm != nullptr;
   const int groups =
       pair_groups(p.heads) + pair_groups(p.cache.kv_heads) + value_groups(p.cache.kv_heads, kDim);
-  launch_chained(rope_append_tiles_kernel<kDim>,
-                 dim3(static_cast<unsigned>(groups), static_cast<unsigned>(p.tile_count)), kThreads,
-                 0, p, stream);
+  launch_chained(
+      norms ? rope_append_tiles_kernel<kDim, true> : rope_append_tiles_kernel<kDim, false>,
+      dim3(static_cast<unsigned>(groups), static_cast<unsigned>(p.tile_count)), kThreads, 0, p,
+      stream);
 }
 
 }  // namespace
