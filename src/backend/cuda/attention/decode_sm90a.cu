@@ -33,13 +33,13 @@ __global__ __launch_bounds__(
   delivery.open();
   // The page of the new token is being written; those before it lie there since the last step.
   stream.begin(min(p.ahead, stream.pages_of(min(part.end, part.newest_page()) - part.first, warp)));
-  if (p.beside_chunks) {
-    start_beside_previous();
-  } else {
+  if (!p.beside_chunks) {
     wait_for_previous();
+  } else if (p.cache.prefix_tokens > 0) {
+    start_beside_previous();  // the prefix reads queries through L1; all else passes it
   }
   typename Queries<Reader, kHeadDim, 1>::Part own_query[1];
-  own_query[0].load(query(lane / 4), lane % 4);
+  own_query[0].load(query(lane / 4), lane % 4, p.beside_chunks);
   let_next_start();
   stream.begin(stream.count());
   Queries<Reader, kHeadDim, 1> queries;

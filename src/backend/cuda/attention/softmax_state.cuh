@@ -44,12 +44,14 @@ struct Queries {
   struct Part {
     float4 x[kHeadDim / 16];
 
-    // q: the DH floats of column g, or null.
-    __device__ void load(const float* q, int c) {
+    // q: the DH floats of column g, or null. past_l1: where L1 may hold older ones.
+    __device__ void load(const float* q, int c, bool past_l1 = false) {
 #pragma unroll
       for (int s = 0; s < kHeadDim / 16; ++s) {
         x[s] = make_float4(0, 0, 0, 0);
-        if (q != nullptr) x[s] = *reinterpret_cast<const float4*>(q + c * (kHeadDim / 4) + 4 * s);
+        if (q == nullptr) continue;
+        const auto* from = reinterpret_cast<const float4*>(q + c * (kHeadDim / 4) + 4 * s);
+        x[s] = past_l1 ? __ldcg(from) : *from;
       }
     }
   };
