@@ -83,8 +83,10 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
     add_tiles(slice, batch, tiles_);
     packed_.insert(packed_.end(), slice.pages.begin(), slice.pages.end());
     if (slice.token_count > 1) {
-      part(Part::kChunkList)[static_cast<int64_t>(chunks_.size())] = index;
-      chunks_.push_back(static_cast<int32_t>(slice.token_count));
+      chunks_.push_back({.past = static_cast<int32_t>(slice.past),
+                         .count = static_cast<int32_t>(slice.token_count),
+                         .page_offset = part(Part::kPageOffset)[index],
+                         .row = static_cast<int32_t>(slice.first_token)});
     } else {
       decode_.push_back({.past = static_cast<int32_t>(slice.past),
                          .page_offset = part(Part::kPageOffset)[index],
@@ -97,8 +99,18 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   // Long ones first: what runs last, with the chip no longer full, is short.
   std::stable_sort(decode_.begin(), decode_.end(),
                    [](const auto& a, const auto& b) { return a.past > b.past; });
+  std::stable_sort(chunks_.begin(), chunks_.end(), [](const auto& a, const auto& b) {
+    return a.past + a.count > b.past + b.count;
+  });
+  chunk_counts_.clear();
+  for (const attention::ChunkItem& item : chunks_) chunk_counts_.push_back(item.count);
+  static_assert(sizeof(attention::ChunkItem) == sizeof(attention::DecodeItem));
   if (!decode_.empty()) {
     std::memcpy(packed_.data() + items, decode_.data(), std::span(decode_).size_bytes());
+  }
+  if (!chunks_.empty()) {
+    std::memcpy(packed_.data() + items + kItemInts * decode_items(), chunks_.data(),
+                std::span(chunks_).size_bytes());
   }
   longest_decode_ = round_up_coarsely(longest_decode_);
   if (chunks_.empty()) tiles_.clear();  // single tokens need none

@@ -22,8 +22,8 @@ class DeviceBatch {
   // numbers, so that what depends on it can be recorded.
   int64_t longest_decode() const { return longest_decode_; }
   int64_t decode_items() const { return static_cast<int64_t>(decode_.size()); }
-  // New tokens of each sequence with several.
-  const std::vector<int32_t>& chunks() const { return chunks_; }
+  // New tokens of each sequence with several, in chunk_list()'s order.
+  const std::vector<int32_t>& chunks() const { return chunk_counts_; }
 
   // Changes whenever the arrays move: what was recorded with them is then void.
   const void* address() const { return upload_.data(); }
@@ -37,7 +37,9 @@ class DeviceBatch {
   const attention::DecodeItem* decode() const {
     return reinterpret_cast<const attention::DecodeItem*>(upload_.data() + draws_ * kDrawInts);
   }
-  const int32_t* chunk_list() const { return at(Part::kChunkList); }
+  const attention::ChunkItem* chunk_list() const {
+    return reinterpret_cast<const attention::ChunkItem*>(decode() + decode_items());
+  }
   // The tokens in tiles, see RopeAppendParams; none where no sequence has several.
   const RopeTile* tiles() const {
     return reinterpret_cast<const RopeTile*>(upload_.data() + tiles_at_);
@@ -46,15 +48,15 @@ class DeviceBatch {
   attention::SequenceView sequences() const;
 
  private:
-  // What follows the draws and room for a decode item a token. Each but the last has room for one
-  // int a token, so that places depend on the numbers of draws and tokens only.
+  // What follows the draws and room for an item a token: those of sequences with one new token,
+  // then of those with several. Each but the last has room for one int a token, so that places
+  // depend on the numbers of draws and tokens only.
   enum class Part {
     kTokens,
     kPositions,
     kSlots,
     kTokenSequence,
     kLogitRows,
-    kChunkList,
     kPageOffset,
     kPast,
     kCount,
@@ -69,8 +71,9 @@ class DeviceBatch {
   static constexpr int64_t kItemInts = sizeof(attention::DecodeItem) / sizeof(int32_t);
 
   int64_t draws_ = 0, tokens_ = 0, tiles_at_ = 0, longest_decode_ = 0;
-  std::vector<int32_t> chunks_;
   std::vector<attention::DecodeItem> decode_;
+  std::vector<attention::ChunkItem> chunks_;
+  std::vector<int32_t> chunk_counts_;
   std::vector<RopeTile> tiles_;  // behind the pages
   std::vector<int32_t> packed_, sent_;
   Upload upload_;

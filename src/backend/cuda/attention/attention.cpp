@@ -93,7 +93,8 @@ void launch_attention(attention::Params params, const AttentionWork& work, void*
     const int columns = attention::chunk_columns(params.cache.layout.head_dim);
     int tiles = 0;
     for (const int32_t count : work.chunks) tiles += (count * group + columns - 1) / columns;
-    params.items = work.chunk_list;
+    params.chunks = work.chunk_list;
+    params.most_ctas = device_info().sms;
     params.item_count = static_cast<int>(work.chunks.size());
     chunk(params, tiles, stream);
   }

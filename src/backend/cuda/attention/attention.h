@@ -14,9 +14,9 @@ struct AttentionWork {
   const attention::DecodeItem* decode = nullptr;  // sequences with one new token
   int64_t decode_items = 0;
   int64_t longest_decode = 0;  // tokens of the longest of them, or an upper bound: sets the split
-  const int32_t* chunk_list = nullptr;       // sequences with several
-  std::span<const int32_t> chunks = {};      // new tokens of each of those
-  const int32_t* token_sequences = nullptr;  // [tokens]
+  const attention::ChunkItem* chunk_list = nullptr;  // sequences with several
+  std::span<const int32_t> chunks = {};              // new tokens of each of those
+  const int32_t* token_sequences = nullptr;          // [tokens]
   int64_t tokens = 0;
   bool exact = false;  // all in float
   int splits = 0;      // parts of a decode item; 0: chosen

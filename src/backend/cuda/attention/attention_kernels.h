@@ -27,6 +27,14 @@ struct alignas(16) DecodeItem {
   int32_t unused = 0;
 };
 
+// A sequence with several new tokens, likewise.
+struct alignas(16) ChunkItem {
+  int32_t past = 0;         // tokens before them
+  int32_t count = 0;        // of them
+  int32_t page_offset = 0;  // of the sequence's first page in SequenceView::pages
+  int32_t row = 0;          // of the first of them in q and out
+};
+
 // One layer of a cache.
 struct CacheView {
   uint8_t* records = nullptr;  // of (page, kv head) at page * page_stride + kv_head * record_bytes
@@ -47,7 +55,7 @@ struct Params {
   SequenceView sequences;
   CacheView cache;
   const DecodeItem* decode = nullptr;       // [items] decode: what to attend to
-  const int32_t* items = nullptr;           // [items] chunks: sequences to attend to
+  const ChunkItem* chunks = nullptr;        // [items] chunks: what to attend to
   const int32_t* token_sequence = nullptr;  // [T] exact: the sequence of each token, or -1
   int item_count = 0;                       // of items, or tokens
   int heads = 0;
@@ -63,6 +71,7 @@ struct Params {
   bool beside_chunks = false;    // decode: the launch before is of the chunks of the same batch
   float* partials = nullptr;     // decode: [item][kv head][split / cluster][partial_floats]
   uint32_t* counters = nullptr;  // decode: [item][kv head], zero between launches
+  int most_ctas = 0;             // chunks: as many as run at once, one a multiprocessor
 };
 
 // Floats of a partial result in memory: sums [head][DH], maxima [head], weights [head], whole

@@ -9,9 +9,10 @@ namespace atom::cuda::attention {
 
 // A run of columns of one KV head.
 struct ChunkTile {
-  int sequence = -1;        // negative: the CTA has none
   int column = 0;           // the first
-  int past = 0, count = 0;  // tokens of the sequence
+  int past = 0, count = 0;  // tokens of the sequence; count 0: the CTA has no columns
+  int page_offset = 0;      // of the sequence's first page
+  int kv_head = 0;
   int group = 1;
   int64_t row0 = 0;  // row of the first new token's first head of this KV head in q and out
   int heads = 0;
@@ -25,19 +26,22 @@ struct ChunkTile {
   }
 };
 
-// The tile of a CTA, of `columns` columns; the last of a sequence, which sees most, comes first.
-__device__ inline ChunkTile find_tile(const Params& p, int columns, int index, int kv_head) {
-  const int group = p.heads / p.cache.kv_heads;
+// Tile `index` of all, of `columns` columns: for each run of columns every KV head; the last of a
+// sequence, which see most, come first.
+__device__ inline ChunkTile find_tile(const Params& p, int columns, int index) {
+  const int group = p.heads / p.cache.kv_heads, kv_head = index % p.cache.kv_heads;
+  index /= p.cache.kv_heads;
   for (int i = 0; i < p.item_count; ++i) {
-    const int sequence = p.items[i], count = p.sequences.count[sequence];
-    const int tiles = (count * group + columns - 1) / columns;
+    const ChunkItem item = p.chunks[i];
+    const int tiles = (item.count * group + columns - 1) / columns;
     if (index < tiles) {
-      return {.sequence = sequence,
-              .column = (tiles - 1 - index) * columns,
-              .past = p.sequences.past[sequence],
-              .count = count,
+      return {.column = (tiles - 1 - index) * columns,
+              .past = item.past,
+              .count = item.count,
+              .page_offset = item.page_offset,
+              .kv_head = kv_head,
               .group = group,
-              .row0 = static_cast<int64_t>(p.sequences.row[sequence]) * p.heads + kv_head * group,
+              .row0 = static_cast<int64_t>(item.row) * p.heads + kv_head * group,
               .heads = p.heads};
     }
     index -= tiles;
@@ -56,7 +60,7 @@ __device__ inline PageRange visible_pages(const Params& p, const ChunkTile& tile
   return {.first = max(0, first) / 16,
           .end = tile.token(tile.column + columns - 1) / 16 + 1,
           .length = tile.past + tile.count,
-          .table = p.sequences.pages + p.sequences.page_offset[tile.sequence]};
+          .table = p.sequences.pages + tile.page_offset};
 }
 
 }  // namespace atom::cuda::attention

@@ -31,9 +31,9 @@ __global__ __launch_bounds__(kThreads) void chunk_large_heads_sm90a_kernel(
   const uint32_t full = ptx::shared_address(ring + kStages * Reader::kBytes);
   const uint32_t empty = full + 8 * kStages;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
-  const int kv_head = static_cast<int>(blockIdx.x);
-  const ChunkTile tile = find_tile(p, kColumns, static_cast<int>(blockIdx.y), kv_head);
-  if (tile.sequence < 0) return;
+  const ChunkTile tile = find_tile(p, kColumns, static_cast<int>(blockIdx.x));
+  if (tile.count == 0) return;
+  const int kv_head = tile.kv_head;
   const PageRange range = visible_pages(p, tile, kColumns);
   const int prefix = p.cache.prefix_tokens;
   const int column0 = tile.column + warp * (kColumns / kWarps);
@@ -132,8 +132,8 @@ __global__ __launch_bounds__(kThreads) void chunk_large_heads_sm90a_kernel(
 template <class Reader, int kHeadDim>
 void start(const Params& p, int tiles, cudaStream_t stream) {
   launch(chunk_large_heads_sm90a_kernel<Reader, kHeadDim>,
-         dim3(static_cast<unsigned>(p.cache.kv_heads), static_cast<unsigned>(tiles)), kThreads,
-         shared_bytes<Reader>(), p, stream);
+         dim3(static_cast<unsigned>(p.cache.kv_heads * tiles)), kThreads, shared_bytes<Reader>(), p,
+         stream);
 }
 
 }  // namespace
