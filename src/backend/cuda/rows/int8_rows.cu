@@ -135,11 +135,19 @@ __device__ int store_run(const Run<In, kSilu>& values, const RowScales& scales, 
                 __dp4a(static_cast<int>(words.x), 0x01010101, 0));
 }
 
+// Threads that a multiprocessor has room for.
+#if defined(__CUDA_ARCH__) && \
+    (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+constexpr int kRoom = 1536;
+#else
+constexpr int kRoom = 2048;
+#endif
+
 // Threads of a multiprocessor by what a thread keeps: halves alone take few registers.
 template <class In, bool kSilu, int kChunks>
 constexpr int resident_threads() {
   if (kSilu || sizeof(In) != 2) return 1024;
-  return kChunks <= 3 ? 2048 : 1536;
+  return kChunks <= 3 ? kRoom : 1536;
 }
 
 template <class In, bool kSilu, int kMostThreads, int kChunks>
