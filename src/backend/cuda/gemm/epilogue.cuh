@@ -94,21 +94,17 @@ __device__ void write_slowly(const uint8_t* staged, const OutputArgs& out, const
   }
 }
 
-// silu(gate) * up of two tokens, by approximations within 2^-18 relatively. One reciprocal serves
-// both, as there are few units for them; so that neither spoils the other, which may be a token
-// that there is none of, a gate below -41, or that is no number, counts as -41: a silu of -6e-17.
+// silu(gate) * up of two tokens, by approximations within 2^-18 relatively. Each has a reciprocal
+// of its own, though one would serve both: a token's bits must not depend on those beside it.
 __device__ inline float2 gated_pair(float2 gate, float2 up) {
-  constexpr float kLeast = -41.0f, kLog2E = 1.44269504f;
-  const auto silu_divisor = [](float& g) {
-    float e;
-    g = fmaxf(g, kLeast);
+  const auto silu = [](float g) {
+    constexpr float kLog2E = 1.44269504f;
+    float e, inverse;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(g * -kLog2E));
-    return 1.0f + e;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + e));
+    return g * inverse;
   };
-  const float a = silu_divisor(gate.x), b = silu_divisor(gate.y);
-  float inverse;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(a * b));
-  return make_float2(gate.x * (inverse * b) * up.x, gate.y * (inverse * a) * up.y);
+  return make_float2(silu(gate.x) * up.x, silu(gate.y) * up.y);
 }
 // Halves, what is too large as the largest.
 __device__ inline uint32_t pack_saturated(float2 v) {
