@@ -231,6 +231,49 @@ TEST(GateUp, GatesOrLeavesBoth) {
   }
 }
 
+// A token's bits are the same whatever the tokens beside it are: a sequence's text must not change
+// with what else is in a batch.
+TEST(GateUp, TokensDoNotDependOnEachOther) {
+  const ActFormat a4 = act_format(4, 128), a8 = act_format(8, 0);
+  const LinearFormat formats[] = {two_level_format(128, 64, OutlierKind::kInt8, a8),
+                                  grouped_format(8, 0, 0, OutlierKind::kNone, a8),
+                                  grouped_format(4, 128, 64, OutlierKind::kInt8, a4),
+                                  fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)),
+                                  grouped_format(4, 128, 0, OutlierKind::kNone)};
+  constexpr int64_t kChannels = 264;
+  for (const LinearFormat& format : formats) {
+    const int64_t cols = 512 + format.weight.outliers;
+    const PackedLinear gate_proj = random_linear(format, kChannels, cols, 7),
+                       up_proj = random_linear(format, kChannels, cols, 9);
+    for (const int64_t tokens : {2, 10, 70, 140}) {
+      const Matrix x = random_matrix(tokens, cols, 8);
+      for (Backend* backend : all_backends()) {
+        SCOPED_TRACE(fmt::format("{}: {} on {}", format_name(format), tokens, backend->detail()));
+        const auto weights = backend->load_gate_up(gate_proj, up_proj).value();
+        const auto acts = make_acts(*backend, format, cols, tokens);
+        const int64_t width = weights->gated() ? kChannels : 2 * kChannels;
+        const auto outputs = [&](const Matrix& inputs) {
+          backend->quantize(*make_input(*backend, inputs), tokens, {}, *acts);
+          const auto y = make_output(*backend, tokens, width, Precision::kHalf);
+          backend->linear({.x = acts.get(), .w = weights.get(), .y = y.get(), .tokens = tokens});
+          return read_output(*backend, *y, tokens);
+        };
+        const Matrix first = outputs(x);
+        for (const int64_t changed : {0, 1}) {
+          Matrix other = random_matrix(tokens, cols, 11);
+          for (int64_t t = 1 - changed; t < tokens; t += 2) {
+            std::ranges::copy(x.row(t), other.row(t).begin());
+          }
+          const Matrix second = outputs(other);
+          for (int64_t t = 1 - changed; t < tokens; t += 2) {
+            ASSERT_TRUE(std::ranges::equal(first.row(t), second.row(t))) << "token " << t;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(Linear, FloatFormatsAgreeWithRef) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const int64_t cols : {1, 7, 33, 107, 700}) {

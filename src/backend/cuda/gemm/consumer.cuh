@@ -415,9 +415,7 @@ class Consumer {
                                      const float (&row_scale)[kRows][2],
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
-    // Tokens at a time: a product takes some cycles more than it multiplies, whatever it
-    // multiplies.
-    constexpr int kPiece = outlier_piece();
+    constexpr int kPiece = outlier_piece(C::slice_tokens);
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -441,12 +439,6 @@ class Consumer {
         }
       }
     }
-  }
-  // The most of a slice's tokens, up to 80, that divide it.
-  static constexpr int outlier_piece() {
-    int piece = C::slice_tokens < 80 ? C::slice_tokens : 80;
-    while (C::slice_tokens % piece != 0) piece -= 16;
-    return piece;
   }
   // A block's fragments, into the words from `at` on.
   __device__ void load_outliers(uint32_t (&a)[kRows][16], int at, int offset) const {

@@ -21,6 +21,14 @@ namespace atom::cuda::gemm {
 
 using w4a8::kActBlockBytes;
 
+// Tokens of a slice that one product with the outliers takes, which costs some cycles beside what
+// it multiplies: the most, up to 80, that divide the slice.
+constexpr int outlier_piece(int slice_tokens) {
+  int piece = slice_tokens < 80 ? slice_tokens : 80;
+  while (slice_tokens % piece != 0) piece -= 16;
+  return piece;
+}
+
 // A Config as a type: kernels take types only. Each of the warpgroups has row_blocks of its own;
 // cluster: CTAs that share a tile along K; share: CTAs of neighbouring channels that share the
 // activations, each bringing a part of a stage's tokens to all of them; turns: warpgroups of a CTA
