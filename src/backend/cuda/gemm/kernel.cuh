@@ -40,24 +40,12 @@ __global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
     Producer<K> producer(p, shared);
     const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32 - kMathThreads / 32, 0);
     if (warp == 0) {
-      if (ptx::elect_one()) {
-        if constexpr (C::producers == 2) {
-          producer.run_weights();
-        } else {
-          producer.prefetch_weights();
-        }
-      }
+      if (ptx::elect_one()) producer.run_first();
       __syncwarp();
     }
     if constexpr (C::share > 1) ptx::cluster_wait();  // the others have their barriers
     if (warp == C::producers - 1) {
-      if (ptx::elect_one()) {
-        if constexpr (C::producers == 2) {
-          producer.run_tokens();
-        } else {
-          producer.run();
-        }
-      }
+      if (ptx::elect_one()) producer.run_last();
       __syncwarp();
     }
     if (warp == 0) ask_ahead(p);

@@ -180,7 +180,33 @@ class Producer {
   __device__ Producer(const Params& p, uint32_t shared)
       : p_(p), shared_(shared), act_step_(int64_t{p.capacity} * kActBlockBytes) {}
 
-  // One of two: the weights.
+  // What the first producer warp's thread does: one of two brings the weights, one alone those
+  // ahead.
+  __device__ void run_first() {
+    if constexpr (C::producers == 2) {
+      run_weights();
+    } else {
+      prefetch_weights();
+    }
+  }
+  // What the last one's does, after that if it is the same: one of two brings the activations, one
+  // alone everything.
+  __device__ void run_last() {
+    if constexpr (C::producers == 2) {
+      run_tokens();
+    } else {
+      run();
+    }
+  }
+
+ private:
+  static constexpr int kAhead = (C::stages + 1) / 2;
+
+  struct Stage {
+    int first, count;  // parts of blocks, counted over all body blocks; or outlier blocks
+    bool outliers;
+  };
+
   __device__ void run_weights() {
     int ahead = kAhead;
     each_stage([&](const Work& work, const Stage& stage) {
@@ -191,7 +217,6 @@ class Producer {
       return true;
     });
   }
-  // The other: the activations.
   __device__ void run_tokens() {
     bool waits = true;
     each_stage([&](const Work& work, const Stage& stage) {
@@ -204,9 +229,9 @@ class Producer {
     });
   }
 
-  // One alone: first the weights ahead, then everything, stage after stage. Ahead it waits for no
-  // stage, for all are empty; the compiler would also move the addresses of all that producers do
-  // from uniform registers into a lane's, and a block of 128 x 128 would take a tenth longer.
+  // It waits for no stage, for all are empty; the compiler would also move the addresses of all
+  // that producers do from uniform registers into a lane's, and a block of 128 x 128 would take a
+  // tenth longer.
   __device__ void prefetch_weights() {
     each_stage([&](const Work& work, const Stage& stage) {
       if (ready_ == kAhead || stage.outliers) return false;
@@ -232,13 +257,6 @@ class Producer {
     });
   }
 
- private:
-  static constexpr int kAhead = (C::stages + 1) / 2;
-
-  struct Stage {
-    int first, count;  // parts of blocks, counted over all body blocks; or outlier blocks
-    bool outliers;
-  };
   // Calls fill(work, stage) for the stages of all tiles, until it returns false.
   template <class Fill>
   __device__ void each_stage(const Fill& fill) {
@@ -276,7 +294,7 @@ class Producer {
   __device__ void wait_empty() const {
     ptx::barrier_wait(shared_ + L::kEmpty + ring_.stage * 8, ring_.phase ^ 1);
   }
-  // The weights of the ring's stage, as soon as it is empty.
+  // The weights of the ring's stage, which is empty.
   __device__ void fill_weights(const Work& work, const Stage& stage) {
     const int block = stage.outliers ? p_.shape.body_blocks + stage.first : stage.first / L::kParts;
     const int part = stage.outliers ? 0 : stage.first % L::kParts;
