@@ -28,7 +28,7 @@ double cost(const Division& d, int64_t pairs, int64_t pages, int group) {
                0.87 * static_cast<double>(pairs * pages) / sms);
   const double later = 24.0 * static_cast<double>(std::max<int64_t>(0, ctas - resident));
   if (d.splits == 1) return pages_time + later;
-  const double full = warps == 16 ? 10.0 : 0.0;  // no room for the kernel behind
+  const double full = warps == 16 ? 16.0 : 0.0;  // no room for the kernel behind
   const double merge =
       d.cluster ? 4.0 + group : 30.0 + group * (2.0 + 0.15 * static_cast<double>(d.splits));
   return pages_time + later + full + merge;
