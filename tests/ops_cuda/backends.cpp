@@ -7,22 +7,18 @@
 
 namespace atom {
 
+// They are never destroyed: cuBLASLt was loaded later than they were made, so that at the process's
+// end its own state goes before their handles would.
 const std::vector<Backend*>& all_backends() {
-  static const std::vector<std::unique_ptr<Backend>> owned = [] {
-    std::vector<std::unique_ptr<Backend>> made;
-    made.push_back(make_ref_backend());
+  static const auto& backends = *new std::vector<Backend*>([] {
+    std::vector<Backend*> made = {make_ref_backend().release()};
     for (const bool portable : {true, false}) {
       Result<std::unique_ptr<Backend>> cuda = make_cuda_backend({.portable = portable});
       ATOM_CHECK(cuda.ok(), cuda.status().message().c_str());
-      made.push_back(std::move(cuda).value());
+      made.push_back(std::move(cuda).value().release());
     }
     return made;
-  }();
-  static const std::vector<Backend*> backends = [] {
-    std::vector<Backend*> list;
-    for (const auto& backend : owned) list.push_back(backend.get());
-    return list;
-  }();
+  }());
   return backends;
 }
 

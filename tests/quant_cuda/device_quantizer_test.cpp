@@ -12,9 +12,10 @@
 namespace atom {
 namespace {
 
+// Never destroyed: at the process's end cuBLASLt's own state, which is younger, goes first.
 Backend& gpu() {
-  static const std::unique_ptr<Backend> backend = make_cuda_backend({}).value();
-  return *backend;
+  static Backend& backend = *make_cuda_backend({}).value().release();
+  return backend;
 }
 DeviceQuantizer& device() { return *gpu().device_quantizer(); }
 
