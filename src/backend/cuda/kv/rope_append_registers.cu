@@ -16,8 +16,8 @@
 
 #include "backend/cuda/attention/page_format.h"
 #include "backend/cuda/kv/rope_append.h"
+#include "backend/cuda/kv/rope_head.cuh"
 #include "backend/cuda/rows/codes.cuh"
-#include "backend/cuda/rows/norm_sum.cuh"
 #include "backend/cuda/runtime/elements.cuh"
 #include "backend/cuda/runtime/launch.cuh"
 #include "ops/numerics.h"
@@ -28,10 +28,6 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kHeads = 4;  // of a warp
-
-__device__ inline float shuffle_xor(float v, int lanes) {
-  return __shfl_xor_sync(0xffffffffu, v, lanes);
-}
 
 // {cos, sin} of a lane's pairs (i, i + DH / 2), two pairs together.
 template <int kDim>
@@ -50,151 +46,7 @@ struct Angles {
 };
 
 template <int kDim>
-struct Head {
-  static constexpr int kParts = kDim / 32;
-  float x[kParts][4];
-
-  static __device__ int channel(int part, int l) { return 32 * part + 4 * l; }
-
-  __device__ void load(const float* from, int l) {
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-      const float4 v = *reinterpret_cast<const float4*>(from + channel(j, l));
-      x[j][0] = v.x;
-      x[j][1] = v.y;
-      x[j][2] = v.z;
-      x[j][3] = v.w;
-    }
-  }
-  __device__ void load(const __half* from, int l) {
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-      const uint2 raw = *reinterpret_cast<const uint2*>(from + channel(j, l));
-      const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&raw.x));
-      const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&raw.y));
-      x[j][0] = low.x;
-      x[j][1] = low.y;
-      x[j][2] = high.x;
-      x[j][3] = high.y;
-    }
-  }
-  __device__ void store(float* to, int l) const {
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-      *reinterpret_cast<float4*>(to + channel(j, l)) =
-          make_float4(x[j][0], x[j][1], x[j][2], x[j][3]);
-    }
-  }
-
-  // The sums of numerics::rms_factor: a head of at most 256 channels is one group of its lanes, and
-  // eight neighbours are parts of two lanes.
-  __device__ void normalise(const float* weight, float eps, int l) {
-    float sums[8] = {};
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-      float pair[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float square = x[j][e] * x[j][e];
-        pair[e] = square + shuffle_xor(square, 1);
-      }
-      sums[j] = (pair[0] + pair[2]) + (pair[1] + pair[3]);
-    }
-#pragma unroll
-    for (int step = 4; step > 0; step /= 2) {
-#pragma unroll
-      for (int j = 0; j < step; ++j) sums[j] += sums[j + step];
-    }
-    sums[0] += shuffle_xor(sums[0], 4);
-    sums[0] += shuffle_xor(sums[0], 2);
-    float groups[kNormWarps] = {sums[0]};
-    const float factor = norm_factor(groups, kDim, eps);
-    Head w;
-    w.load(weight, l);
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) x[j][e] = x[j][e] * factor * w.x[j][e];
-    }
-  }
-
-  __device__ void rotate(const Angles<kDim>& angles) {
-#pragma unroll
-    for (int j = 0; j < kParts / 2; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; e += 2) {
-        const float4 two = angles.pairs[j][e / 2];
-        numerics::rotate_pair(x[j][e], x[j + kParts / 2][e], two.x, two.y);
-        numerics::rotate_pair(x[j][e + 1], x[j + kParts / 2][e + 1], two.z, two.w);
-      }
-    }
-  }
-
-  __device__ void subtract(const Head& m) {
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) x[j][e] -= m.x[j][e];
-    }
-  }
-
-  static __device__ void butterfly(float& low, float& high) {
-    const float a = low, b = high;
-    low = a + b;
-    high = a - b;
-  }
-  __device__ void hadamard(float factor, int l) {
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-      butterfly(x[j][0], x[j][1]);
-      butterfly(x[j][2], x[j][3]);
-      butterfly(x[j][0], x[j][2]);
-      butterfly(x[j][1], x[j][3]);
-    }
-#pragma unroll
-    for (int lanes = 1; lanes < 8; lanes *= 2) {
-      // The higher lane's is other - own: a product with +-1 and a sum, rounded once.
-      const float sign = (l & lanes) != 0 ? -1.0f : 1.0f;
-#pragma unroll
-      for (int j = 0; j < kParts; ++j) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) x[j][e] = fmaf(x[j][e], sign, shuffle_xor(x[j][e], lanes));
-      }
-    }
-#pragma unroll
-    for (int step = 1; step < kParts; step *= 2) {
-#pragma unroll
-      for (int j = 0; j < kParts; ++j) {
-        if ((j & step) != 0) continue;
-#pragma unroll
-        for (int e = 0; e < 4; ++e) butterfly(x[j][e], x[j + step][e]);
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) x[j][e] *= factor;
-    }
-  }
-
-  __device__ float2 range() const {
-    float low = x[0][0], high = x[0][0];
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        low = fminf(low, x[j][e]);
-        high = fmaxf(high, x[j][e]);
-      }
-    }
-#pragma unroll
-    for (int lanes = 1; lanes < 8; lanes *= 2) {
-      low = fminf(low, shuffle_xor(low, lanes));
-      high = fmaxf(high, shuffle_xor(high, lanes));
-    }
-    return make_float2(low, high);
-  }
-};
+using Head = HeadParts<kDim, 8>;
 
 // Where a vector goes: a token's slot of a record; `real`: this head exists.
 struct Slot {
@@ -373,8 +225,12 @@ __global__ __launch_bounds__(kThreads, kDim > 128 ? 4 : 6) void rope_append_regi
   if (!value) {
     const float* norm = query ? p.q_norm : p.k_norm;
     if (norm != nullptr) x.normalise(norm, p.norm_eps, l);
-    x.rotate(angles);
-    if (centred) x.subtract(mean);
+    x.rotate([&](int j, int e) { return angles.pairs[j][e / 2]; });
+    if (centred) {
+      x.subtract([&](int j) {
+        return make_float4(mean.x[j][0], mean.x[j][1], mean.x[j][2], mean.x[j][3]);
+      });
+    }
     if (p.hadamard != 0.0f) x.hadamard(p.hadamard, l);
   }
   if (query) {

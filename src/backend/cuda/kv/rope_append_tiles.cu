@@ -148,12 +148,18 @@ __device__ void work_pairs(const RopeAppendParams& p, const RopeTile& tile, int 
     const int head = head0 + h;
     if (head >= heads) break;
     RopeHead<kDim> x;
-    x.load(shared + r * kPitch + h * kDim * 2, a);
+    x.load(reinterpret_cast<const __half*>(shared + r * kPitch + h * kDim * 2), a);
     if constexpr (kNorms) {
       if (norm != nullptr) x.normalise(all.norm, p.norm_eps, a);
     }
-    x.rotate(own_angles, a);
-    if (mean != nullptr) x.subtract(all.mean[head % kGroupHeads], a);
+    x.rotate([&](int j, int e) {
+      return *reinterpret_cast<const float4*>(own_angles + 2 * (x.channel(j, a) + e));
+    });
+    if (mean != nullptr) {
+      const float* of_head = all.mean[head % kGroupHeads];
+      x.subtract(
+          [&](int j) { return *reinterpret_cast<const float4*>(of_head + x.channel(j, a)); });
+    }
     if (p.hadamard != 0.0f) x.hadamard(p.hadamard, a);
     if constexpr (kQueries) {
       if (slot >= 0) x.store(p.q + (int64_t{row} * p.heads + head) * kDim, a);

@@ -1,5 +1,6 @@
-// What becomes of one head of a query, a key or a value on its way into INT4 pages, in the
-// registers of a few lanes: pieces of rope_append_tiles.cu. Compiled without contraction.
+// What becomes of one head of a query, a key or a value on its way into the pages, in the registers
+// of a few lanes: pieces of rope_append_registers.cu and rope_append_tiles.cu. Compiled without
+// contraction.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -62,20 +63,30 @@ __device__ inline VectorPlace place_of(const RopeAppendParams& p, int slot, int 
           .slot = slot % kPageTokens16};
 }
 
-// A head of a query or key, shared out to four lanes: lane a holds, in part j, channels
-// 16j + 4a .. + 3. The steps are those of ops/numerics.h.
-template <int kDim>
-struct RopeHead {
-  static constexpr int kParts = kDim / 16;
+// A head's channels in the registers of kLanes lanes, 4 or 8: lane l holds, in part j, channels
+// 4 kLanes j + 4l .. + 3, so that RoPE's pairs and most of the Hadamard's butterflies stay within a
+// lane. The steps are those of ops/numerics.h.
+template <int kDim, int kLanes>
+struct HeadParts {
+  static constexpr int kParts = kDim / (4 * kLanes);
   float x[kParts][4];
 
-  static __device__ int channel(int part, int a) { return 16 * part + 4 * a; }
+  static __device__ int channel(int part, int l) { return 4 * kLanes * part + 4 * l; }
 
-  // from: the head's halves in shared memory.
-  __device__ void load(const uint8_t* from, int a) {
+  __device__ void load(const float* from, int l) {
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
-      const uint2 raw = *reinterpret_cast<const uint2*>(from + 2 * channel(j, a));
+      const float4 v = *reinterpret_cast<const float4*>(from + channel(j, l));
+      x[j][0] = v.x;
+      x[j][1] = v.y;
+      x[j][2] = v.z;
+      x[j][3] = v.w;
+    }
+  }
+  __device__ void load(const __half* from, int l) {
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(from + channel(j, l));
       const float2 low = as_floats(raw.x), high = as_floats(raw.y);
       x[j][0] = low.x;
       x[j][1] = low.y;
@@ -83,16 +94,17 @@ struct RopeHead {
       x[j][3] = high.y;
     }
   }
-  __device__ void store(float* to, int a) const {
+  __device__ void store(float* to, int l) const {
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
-      *reinterpret_cast<float4*>(to + channel(j, a)) =
+      *reinterpret_cast<float4*>(to + channel(j, l)) =
           make_float4(x[j][0], x[j][1], x[j][2], x[j][3]);
     }
   }
 
-  // The sums of numerics::rms_factor: eight neighbours are parts of two lanes.
-  __device__ void normalise(const float* weight, float eps, int a) {
+  // The sums of numerics::rms_factor: a head of at most 256 channels is one group of its lanes, and
+  // eight neighbours are parts of two lanes.
+  __device__ void normalise(const float* weight, float eps, int l) {
     float sums[kParts];
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
@@ -109,11 +121,13 @@ struct RopeHead {
 #pragma unroll
       for (int j = 0; j < step; ++j) sums[j] += sums[j + step];
     }
-    float groups[kNormWarps] = {sums[0] + shuffle_xor(sums[0], 2)};
+#pragma unroll
+    for (int lanes = kLanes / 2; lanes > 1; lanes /= 2) sums[0] += shuffle_xor(sums[0], lanes);
+    float groups[kNormWarps] = {sums[0]};
     const float factor = norm_factor(groups, kDim, eps);
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
-      const float4 w = *reinterpret_cast<const float4*>(weight + channel(j, a));
+      const float4 w = *reinterpret_cast<const float4*>(weight + channel(j, l));
       x[j][0] = x[j][0] * factor * w.x;
       x[j][1] = x[j][1] * factor * w.y;
       x[j][2] = x[j][2] * factor * w.z;
@@ -121,23 +135,26 @@ struct RopeHead {
     }
   }
 
-  // angles: the token's {cos, sin} of the pairs (i, i + DH / 2).
-  __device__ void rotate(const float* angles, int a) {
+  // angles(j, e): {cos, sin} of the pairs (i, i + DH / 2) of channels e and e + 1 of part j.
+  template <class Angles>
+  __device__ void rotate(const Angles& angles) {
 #pragma unroll
     for (int j = 0; j < kParts / 2; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; e += 2) {
-        const float4 two = *reinterpret_cast<const float4*>(angles + 2 * (channel(j, a) + e));
+        const float4 two = angles(j, e);
         numerics::rotate_pair(x[j][e], x[j + kParts / 2][e], two.x, two.y);
         numerics::rotate_pair(x[j][e + 1], x[j + kParts / 2][e + 1], two.z, two.w);
       }
     }
   }
 
-  __device__ void subtract(const float* mean, int a) {
+  // mean(j): of part j.
+  template <class Mean>
+  __device__ void subtract(const Mean& mean) {
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
-      const float4 m = *reinterpret_cast<const float4*>(mean + channel(j, a));
+      const float4 m = mean(j);
       x[j][0] -= m.x;
       x[j][1] -= m.y;
       x[j][2] -= m.z;
@@ -150,7 +167,7 @@ struct RopeHead {
     low = a + b;
     high = a - b;
   }
-  __device__ void hadamard(float factor, int a) {
+  __device__ void hadamard(float factor, int l) {
 #pragma unroll
     for (int j = 0; j < kParts; ++j) {
       butterfly(x[j][0], x[j][1]);
@@ -159,9 +176,9 @@ struct RopeHead {
       butterfly(x[j][1], x[j][3]);
     }
 #pragma unroll
-    for (int lanes = 1; lanes < 4; lanes *= 2) {
+    for (int lanes = 1; lanes < kLanes; lanes *= 2) {
       // The higher lane's is other - own: a product with +-1 and a sum, rounded once.
-      const float sign = (a & lanes) != 0 ? -1.0f : 1.0f;
+      const float sign = (l & lanes) != 0 ? -1.0f : 1.0f;
 #pragma unroll
       for (int j = 0; j < kParts; ++j) {
 #pragma unroll
@@ -195,12 +212,18 @@ struct RopeHead {
       }
     }
 #pragma unroll
-    for (int lanes = 1; lanes < 4; lanes *= 2) {
+    for (int lanes = 1; lanes < kLanes; lanes *= 2) {
       low = fminf(low, shuffle_xor(low, lanes));
       high = fmaxf(high, shuffle_xor(high, lanes));
     }
     return make_float2(low, high);
   }
+};
+
+// A head of a query or key, shared out to four lanes.
+template <int kDim>
+struct RopeHead : HeadParts<kDim, 4> {
+  using HeadParts<kDim, 4>::kParts, HeadParts<kDim, 4>::x;
 
   // Codes of a key. A part's four are the even or the odd bytes of one of its two words, by lane;
   // each lane ends with both words of a quarter of the parts.
