@@ -1,16 +1,12 @@
 // Chunks by the tensor core kernels against the exact kernel on the same cache, with more tiles of
 // columns than multiprocessors: CTAs go through several of them.
-#include "backend/cuda/attention/attention.h"
 #include "base/random.h"
-#include "cuda/device_test.h"
+#include "cuda/attention_problem.h"
 #include "ops/numerics.h"
 
 namespace atom::cuda {
 namespace {
 
-constexpr KvFormat kInt4 = {.kind = KvKind::kInt, .bits = 4};
-constexpr KvFormat kInt8 = {.kind = KvKind::kInt, .bits = 8};
-constexpr KvFormat kF16 = {.kind = KvKind::kF16};
 // Queries and weights are rounded to halves.
 constexpr double kLimit = 1e-6;
 
@@ -57,79 +53,57 @@ void fill(const PageLayout& layout, const Chunk& chunk, uint8_t* record, int pag
 }
 
 void check(const Case& c) {
-  const PageLayout layout = PageLayout::of(c.format, c.head_dim);
-  const int record_bytes = layout.bytes();
-  const int64_t page_stride = int64_t{record_bytes} * c.kv_heads + 256;
+  AttentionProblem problem = {.layout = PageLayout::of(c.format, c.head_dim),
+                              .heads = c.heads,
+                              .kv_heads = c.kv_heads,
+                              .window = c.window};
   Random random(static_cast<uint64_t>(c.head_dim + c.window));
-  std::vector<int32_t> table, offsets, past, counts, rows, token_sequences;
+  std::vector<int32_t> token_sequences;
   std::vector<attention::ChunkItem> items;
+  std::vector<int32_t>& table = problem.table;
   for (const Chunk& chunk : c.chunks) {
-    const auto index = static_cast<int32_t>(past.size());
+    const auto index = static_cast<int32_t>(items.size());
     items.push_back({.past = chunk.past,
                      .count = chunk.count,
                      .page_offset = static_cast<int32_t>(table.size()),
                      .row = static_cast<int32_t>(token_sequences.size())});
-    offsets.push_back(items.back().page_offset);
-    past.push_back(chunk.past);
-    counts.push_back(chunk.count);
-    rows.push_back(items.back().row);
+    problem.offsets.push_back(items.back().page_offset);
+    problem.past.push_back(chunk.past);
+    problem.counts.push_back(chunk.count);
+    problem.rows.push_back(items.back().row);
     token_sequences.insert(token_sequences.end(), static_cast<size_t>(chunk.count), index);
     for (int i = 0; i < chunk.pages(); ++i) table.push_back(static_cast<int32_t>(table.size()));
   }
   for (size_t i = table.size(); i > 1; --i) {
     std::swap(table[i - 1], table[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
   }
-  std::vector<uint8_t> cache(static_cast<size_t>(page_stride) * table.size(), 0xff);
+  problem.cache.assign(static_cast<size_t>(problem.page_stride()) * table.size(), 0xff);
   for (size_t s = 0; s < c.chunks.size(); ++s) {
     for (int page = 0; page < c.chunks[s].pages(); ++page) {
-      const int32_t at = table[static_cast<size_t>(offsets[s] + page)];
+      const int32_t at = table[static_cast<size_t>(problem.offsets[s] + page)];
       for (int kv_head = 0; kv_head < c.kv_heads; ++kv_head) {
-        fill(layout, c.chunks[s], cache.data() + at * page_stride + kv_head * record_bytes, page,
-             random);
+        fill(problem.layout, c.chunks[s],
+             problem.cache.data() + at * problem.page_stride() + kv_head * problem.layout.bytes(),
+             page, random);
       }
     }
   }
   const auto tokens = static_cast<int64_t>(token_sequences.size());
-  std::vector<float> q(static_cast<size_t>(tokens * c.heads * c.head_dim));
-  for (float& x : q) x = static_cast<float>(2.0 * random.normal());
+  problem.q.resize(static_cast<size_t>(tokens * c.heads * c.head_dim));
+  for (float& x : problem.q) x = static_cast<float>(2.0 * random.normal());
 
-  auto d_cache = to_device(cache);
-  const auto d_q = to_device(q);
-  const auto d_table = to_device(table), d_offsets = to_device(offsets), d_past = to_device(past),
-             d_counts = to_device(counts), d_rows = to_device(rows),
-             d_token_sequences = to_device(token_sequences);
+  DeviceAttention attention(problem);
+  const auto d_token_sequences = to_device(token_sequences);
   const auto d_items = to_device(items);
-  auto workspace = DeviceArray<uint8_t>::allocate(attention_workspace_bytes()).value();
-  workspace.fill_bytes(0);
-  std::vector<float> results[2];
-  for (const bool exact : {true, false}) {
-    PoisonedOutput out(static_cast<int64_t>(q.size()), DType::kF32);
-    launch_attention({.q = d_q.data(),
-                      .out = static_cast<float*>(out.data()),
-                      .sequences = {.pages = d_table.data(),
-                                    .page_offset = d_offsets.data(),
-                                    .past = d_past.data(),
-                                    .count = d_counts.data(),
-                                    .row = d_rows.data()},
-                      .cache = {.records = d_cache.data(),
-                                .page_stride = page_stride,
-                                .record_bytes = record_bytes,
-                                .layout = layout,
-                                .kv_heads = c.kv_heads},
-                      .heads = c.heads,
-                      .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                      .window = c.window},
-                     {.chunk_list = d_items.data(),
-                      .chunks = counts,
-                      .token_sequences = d_token_sequences.data(),
-                      .tokens = tokens,
-                      .exact = exact},
-                     workspace.data(), nullptr);
-    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    results[exact ? 0 : 1] = out.values();
-  }
-  const std::vector<double> want(results[0].begin(), results[0].end());
-  EXPECT_LE(nmse(results[1], want), kLimit);
+  const auto run = [&](bool exact) {
+    return attention.run({.chunk_list = d_items.data(),
+                          .chunks = problem.counts,
+                          .token_sequences = d_token_sequences.data(),
+                          .tokens = tokens,
+                          .exact = exact});
+  };
+  const std::vector<float> exact = run(true);
+  EXPECT_LE(nmse(run(false), {exact.begin(), exact.end()}), kLimit);
 }
 
 TEST(ChunkAttention, OneTile) { check({{{0, 64}}, 1, 1, 128}); }

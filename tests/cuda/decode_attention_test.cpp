@@ -1,16 +1,11 @@
 #include <algorithm>
 
-#include "backend/cuda/attention/attention.h"
 #include "base/random.h"
-#include "cuda/device_test.h"
+#include "cuda/attention_problem.h"
 #include "ops/numerics.h"
 
 namespace atom::cuda {
 namespace {
-
-constexpr KvFormat kInt4 = {.kind = KvKind::kInt, .bits = 4};
-constexpr KvFormat kInt8 = {.kind = KvKind::kInt, .bits = 8};
-constexpr KvFormat kF16 = {.kind = KvKind::kF16};
 
 struct Case {
   std::vector<int> lengths;
@@ -37,21 +32,24 @@ void put(const PageLayout& layout, uint8_t* record, bool value, int token, int c
 void check(const Case& c) {
   const int head_dim = c.head_dim;
   const PageLayout layout = PageLayout::of(c.format, head_dim);
+  AttentionProblem problem = {.layout = layout, .heads = c.heads, .kv_heads = c.kv_heads};
   Random random(static_cast<uint64_t>(c.lengths.size() * 7 + c.lengths[0]));
   const auto sequences = static_cast<int>(c.lengths.size());
   const int longest = *std::max_element(c.lengths.begin(), c.lengths.end());
   const int max_pages = (longest + 15) / 16;
   const int record_bytes = layout.bytes();
-  const int64_t page_stride = int64_t{record_bytes} * c.kv_heads + 256;
+  const int64_t page_stride = problem.page_stride();
   // Pages in random order; unwritten slots hold 0xff: NaN as halves and as scales.
-  std::vector<int32_t> table(static_cast<size_t>(sequences * max_pages), -1);
+  std::vector<int32_t>& table = problem.table;
+  table.assign(static_cast<size_t>(sequences * max_pages), -1);
   std::vector<int32_t> order(static_cast<size_t>(sequences * max_pages));
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   for (size_t i = order.size(); i > 1; --i) {
     std::swap(order[i - 1], order[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
   }
-  std::vector<uint8_t> cache(static_cast<size_t>(page_stride) * order.size(), 0xff);
-  std::vector<float> q;
+  std::vector<uint8_t>& cache = problem.cache;
+  cache.assign(static_cast<size_t>(page_stride) * order.size(), 0xff);
+  std::vector<float>& q = problem.q;
   std::vector<double> want;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
   const int group = c.heads / c.kv_heads;
@@ -119,51 +117,25 @@ void check(const Case& c) {
       }
     }
   }
-  auto d_cache = to_device(cache);
-  const auto d_q = to_device(q);
-  const auto d_table = to_device(table);
   // One new token each; all others are past.
-  std::vector<int32_t> offsets, past, counts, rows;
-  for (int b = 0; b < sequences; ++b) {
-    offsets.push_back(b * max_pages);
-    past.push_back(c.lengths[static_cast<size_t>(b)] - 1);
-    counts.push_back(1);
-    rows.push_back(b);
-  }
-  const auto d_offsets = to_device(offsets), d_past = to_device(past), d_counts = to_device(counts),
-             d_rows = to_device(rows);
   std::vector<attention::DecodeItem> items;
   for (int b = 0; b < sequences; ++b) {
     items.push_back(
         {.past = c.lengths[static_cast<size_t>(b)] - 1, .page_offset = b * max_pages, .row = b});
+    problem.offsets.push_back(items.back().page_offset);
+    problem.past.push_back(items.back().past);
+    problem.counts.push_back(1);
+    problem.rows.push_back(b);
   }
+  DeviceAttention attention(problem);
   const auto d_items = to_device(items);
-  auto workspace = DeviceArray<uint8_t>::allocate(attention_workspace_bytes()).value();
-  workspace.fill_bytes(0);
   for (int round = 0; round < 3; ++round) {
-    PoisonedOutput out(int64_t{sequences} * c.heads * head_dim, DType::kF32);
-    launch_attention({.q = d_q.data(),
-                      .out = static_cast<float*>(out.data()),
-                      .sequences = {.pages = d_table.data(),
-                                    .page_offset = d_offsets.data(),
-                                    .past = d_past.data(),
-                                    .count = d_counts.data(),
-                                    .row = d_rows.data()},
-                      .cache = {.records = d_cache.data(),
-                                .page_stride = page_stride,
-                                .record_bytes = record_bytes,
-                                .layout = layout,
-                                .kv_heads = c.kv_heads},
-                      .heads = c.heads,
-                      .scale = scale},
-                     {.decode = d_items.data(),
-                      .decode_items = sequences,
-                      .longest_decode = longest,
-                      .splits = round == 0 ? 0 : c.splits,
-                      .warps = round == 0 ? 0 : 4 * round},
-                     workspace.data(), nullptr);
-    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    EXPECT_LE(nmse(out.values(), want), c.limit) << "round " << round;
+    const std::vector<float> got = attention.run({.decode = d_items.data(),
+                                                  .decode_items = sequences,
+                                                  .longest_decode = longest,
+                                                  .splits = round == 0 ? 0 : c.splits,
+                                                  .warps = round == 0 ? 0 : 4 * round});
+    EXPECT_LE(nmse(got, want), c.limit) << "round " << round;
   }
 }
 
