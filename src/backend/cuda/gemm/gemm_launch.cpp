@@ -88,8 +88,8 @@ Table table(GemmFormat format, DType type) {
 }  // namespace
 
 int64_t gemm_workspace_bytes() {
-  // One tile of at most 128 x 256 sums for every multiprocessor.
-  return kFlagBytes + int64_t{device_info().sms} * 128 * 256 * 4;
+  // One tile of at most 192 x 192 sums for every multiprocessor.
+  return kFlagBytes + int64_t{device_info().sms} * 192 * 192 * 4;
 }
 
 std::span<uint8_t> gemm_scratch(void* workspace) {

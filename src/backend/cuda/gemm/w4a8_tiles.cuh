@@ -13,8 +13,9 @@ namespace atom::cuda::w4a8 {
 using gemm::entry, gemm::KernelEntry, gemm::Tile;
 
 template <class Out>
-std::array<KernelEntry, 4> large_tiles() {
-  return {entry<Format, Tile<2, 1, 256, 4, 1>, Out>("128x256", 1220, 3200),
+std::array<KernelEntry, 5> large_tiles() {
+  return {entry<Format, Tile<3, 1, 192, 4, 1>, Out>("192x192", 1460, 9000),
+          entry<Format, Tile<2, 1, 256, 4, 1>, Out>("128x256", 1220, 3200),
           entry<Format, Tile<2, 1, 256, 4, 1, 1, 2>, Out>("128x256 s2", 1210, 3200),
           entry<Format, Tile<2, 1, 128, 7, 1>, Out>("128x128", 720, 3200),
           entry<Format, Tile<2, 1, 128, 6, 1, 2>, Out>("128x128 k2", 640, 8800)};

@@ -80,7 +80,7 @@ with open("wgmma.cuh", "w") as f:
     f.write(HEAD)
     for n in (48, 64, 80):
         f.write(struct("WgmmaS8", n, "int32_t", "s32.s8.s8", "r", ""))
-    for n in (64, 80, 96, 128, 160, 256):
+    for n in (64, 80, 96, 128, 160, 192, 256):
         f.write(struct("WgmmaU8S8", n, "int32_t", "s32.u8.s8", "r", ""))
     for n in (8, 16, 32, 64, 96, 128, 256):
         f.write(struct("WgmmaSharedS8", n, "int32_t", "s32.s8.s8", "r", "", shared=True))
