@@ -89,8 +89,9 @@ class Checkpoint {
   const std::vector<CheckpointLinear>& linears() const { return linears_; }
   int64_t total_bytes() const;  // of all tensors
 
-  // Fails for names that checkpoint_linears() does not list, and for values out of range.
-  Result<PackedLinear> linear(std::string_view name) const;
+  // Fails for names that checkpoint_linears() does not list, and for values out of range. The
+  // memory of `room` is used again if that is a linear of the same format and shape.
+  Result<PackedLinear> linear(std::string_view name, PackedLinear room = {}) const;
   // A tensor of checkpoint_floats(); fails if a value is not finite.
   Result<std::vector<float>> floats(std::string_view name) const;
   // A tensor of checkpoint_perms(); fails if it is no permutation.

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/parallel.h"
 #include "base/printable.h"
 #include "io/checkpoint.h"
 #include "io/format_json.h"
@@ -20,11 +22,17 @@ constexpr size_t kMaxConfig = 64u << 20;
 constexpr int64_t kMaxPrefix = 4096;
 constexpr const char* kMethod = "atom";
 
+// Several threads copy, for each waits for the file's pages to be mapped.
 template <class T>
 Status copy_into(const SafetensorsFolder::Entry& entry, std::vector<T>& array) {
-  array.resize(entry.tensor->bytes.size() / sizeof(T));
-  if (!array.empty())
-    std::memcpy(array.data(), entry.tensor->bytes.data(), array.size() * sizeof(T));
+  constexpr size_t kChunk = 256 << 10;
+  const std::span<const std::byte> bytes = entry.tensor->bytes;
+  array.resize(bytes.size() / sizeof(T));
+  auto* const to = reinterpret_cast<std::byte*>(array.data());
+  parallel_for(static_cast<int64_t>((bytes.size() + kChunk - 1) / kChunk), [&](int64_t i) {
+    const size_t begin = static_cast<size_t>(i) * kChunk;
+    std::memcpy(to + begin, bytes.data() + begin, std::min(kChunk, bytes.size() - begin));
+  });
   entry.file->release(*entry.tensor);
   return {};
 }
@@ -179,12 +187,15 @@ const CheckpointLinear* Checkpoint::find_linear(std::string_view name) const {
   return nullptr;
 }
 
-Result<PackedLinear> Checkpoint::linear(std::string_view name) const {
+Result<PackedLinear> Checkpoint::linear(std::string_view name, PackedLinear room) const {
   const CheckpointLinear* found = find_linear(name);
   if (found == nullptr) {
     return error(ErrorCode::kNotFound, "{}: no linear '{}'", origin_, printable(name));
   }
   PackedLinear linear;
+  if (room.format == found->format && room.rows == found->rows && room.cols == found->cols) {
+    linear = std::move(room);
+  }
   linear.format = found->format;
   linear.rows = found->rows;
   linear.cols = found->cols;
@@ -195,6 +206,8 @@ Result<PackedLinear> Checkpoint::linear(std::string_view name) const {
   ATOM_TRY(for_each_part(linear, read));
   if (tensors_.has(fmt::format("{}.bias", name))) {
     ATOM_TRY(read("bias", DType::kF32, {linear.rows}, linear.bias));
+  } else {
+    linear.bias.clear();
   }
   ATOM_TRY(validate(linear).with_context(fmt::format("{}: tensor '{}'", origin_, name)));
   return linear;

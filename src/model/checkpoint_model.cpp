@@ -76,17 +76,19 @@ Status write_checkpoint_layer(CheckpointWriter& writer, const ModelConfig& confi
   return {};
 }
 
-Result<PackedLayer> read_checkpoint_layer(const Checkpoint& checkpoint, int64_t index) {
+Result<PackedLayer> read_checkpoint_layer(const Checkpoint& checkpoint, int64_t index,
+                                          PackedLayer room) {
   const CheckpointMeta& meta = checkpoint.meta();
   const auto prefix = static_cast<int64_t>(meta.prefix_tokens.size());
-  PackedLayer layer;
+  PackedLayer layer = std::move(room);
   layer.mlps.resize(static_cast<size_t>(meta.config.mlps()));
   const std::vector<LinearSpec> names = layer_linears(meta.config, index);
   const std::vector<PackedLinear*> linears = layer.linears();
   for (size_t i = 0; i < linears.size(); ++i) {
-    *linears[i] = ATOM_TRY(checkpoint.linear(names[i].name));
+    *linears[i] = ATOM_TRY(checkpoint.linear(names[i].name, std::move(*linears[i])));
   }
   for (const auto& part : floats_of(layer, meta.config, meta.kv.centered, prefix)) {
+    part.values->clear();
     if (part.present) *part.values = ATOM_TRY(checkpoint.floats(layer_tensor(index, part.name)));
   }
   for (const auto& part : perms_of(layer, meta.config)) {
@@ -105,14 +107,19 @@ Result<DecoderWeights> load_checkpoint_model(Backend& backend, const Checkpoint&
   weights.kv = meta.kv;
   weights.prefix_tokens = static_cast<int64_t>(meta.prefix_tokens.size());
   weights.final_norm = ATOM_TRY(checkpoint.floats(kLastNormTensor));
-  weights.embed = ATOM_TRY(backend.load_linear(ATOM_TRY(checkpoint.linear(kEmbedTensor))));
-  weights.lm_head = weights.embed;
-  if (!meta.config.tied_embeddings) {
-    weights.lm_head = ATOM_TRY(backend.load_linear(ATOM_TRY(checkpoint.linear(kHeadTensor))));
+  {
+    PackedLinear linear = ATOM_TRY(checkpoint.linear(kEmbedTensor));
+    weights.embed = ATOM_TRY(backend.load_linear(linear));
+    weights.lm_head = weights.embed;
+    if (!meta.config.tied_embeddings) {
+      linear = ATOM_TRY(checkpoint.linear(kHeadTensor, std::move(linear)));
+      weights.lm_head = ATOM_TRY(backend.load_linear(linear));
+    }
   }
+  PackedLayer layer;
   for (int64_t i = 0; i < meta.config.layers; ++i) {
     ATOM_TRY(check_interrupted());
-    PackedLayer layer = ATOM_TRY(read_checkpoint_layer(checkpoint, i));
+    layer = ATOM_TRY(read_checkpoint_layer(checkpoint, i, std::move(layer)));
     weights.layers.push_back(ATOM_TRY(load_layer(backend, layer)));
   }
   return weights;

@@ -179,10 +179,22 @@ TEST(Checkpoint, RoundTripsEveryFormatBitForBit) {
               parse_json(model.meta.config_json, "b").value());
     EXPECT_EQ(checkpoint.linears().size(), tied ? 15u : 16u);
     int64_t bytes = 0;
+    PackedLinear last;
     for (const CheckpointLinear& linear : checkpoint.linears()) {
       const PackedLinear read = checkpoint.linear(linear.name).value();
       expect_equal(read, model.linears.at(linear.name));
       EXPECT_EQ(linear.bytes, read.bytes());
+      // Over another linear of that format and shape, in its memory; over any other, in its own.
+      PackedLinear room = read;
+      for (uint8_t& code : room.codes) code ^= 0xff;
+      for (float& value : room.values) value += 1.0f;
+      room.bias.assign(static_cast<size_t>(room.rows), 7.0f);
+      const uint8_t* const codes = room.codes.data();
+      room = checkpoint.linear(linear.name, std::move(room)).value();
+      expect_equal(room, read);
+      EXPECT_EQ(room.codes.data(), codes);
+      last = checkpoint.linear(linear.name, std::move(last)).value();
+      expect_equal(last, read);
       bytes += linear.bytes;
     }
     for (const auto& [name, values] : model.floats) {
