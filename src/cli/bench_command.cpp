@@ -239,7 +239,9 @@ Status bench_model(const BenchArguments& arguments) {
   }
   fmt::print("{} on {}\n", model.origin, model.backend->detail());
   for (const Rates& rates : all) print_rates(arguments, rates);
-  fmt::print("load        {:10.2f} s\n", load_seconds);
+  fmt::print("load        {:10.2f} s          ({:.2f} GB of weights, {:.2f} GB/s)\n", load_seconds,
+             static_cast<double>(model.weights->bytes()) / 1e9,
+             static_cast<double>(model.weights->bytes()) / 1e9 / load_seconds);
   fmt::print("memory      {:10.1f} MB at most\n", static_cast<double>(peak_rss_bytes()) / 1e6);
   return {};
 }

@@ -1,8 +1,6 @@
 #include "model/weights.h"
 
 #include <cmath>
-#include <initializer_list>
-#include <span>
 #include <utility>
 
 namespace atom {
@@ -52,7 +50,7 @@ Status check_format(const PackedLinear& first, const PackedLinear& other, const 
                describe(other.format), describe(first.format));
 }
 
-// What concatenate_rows takes for granted.
+// What Backend::load_fused takes for granted.
 Status check_fusible(const PackedLinear& first, const PackedLinear& other,
                      const std::string& name) {
   ATOM_TRY(check_format(first, other, name));
@@ -103,12 +101,6 @@ Status check_layer(const PackedLayer& layer, const ModelConfig& c, int64_t prefi
   return check_mlps(layer, c);
 }
 
-// The rows of several linears as one linear of the backend's.
-Result<std::unique_ptr<LinearWeights>> load_fused(
-    Backend& backend, std::initializer_list<const PackedLinear*> parts) {
-  return backend.load_linear(concatenate_rows(std::span(parts.begin(), parts.size())));
-}
-
 template <class Layer>
 auto linears_of(Layer& layer) {
   std::vector linears = {&layer.q, &layer.k, &layer.v, &layer.o};
@@ -147,7 +139,8 @@ Status check_runnable(Backend& backend, const ModelConfig& config) {
 
 Result<LayerWeights> load_layer(Backend& backend, const PackedLayer& layer) {
   LayerWeights loaded;
-  loaded.qkv = ATOM_TRY(load_fused(backend, {&layer.q, &layer.k, &layer.v}));
+  const PackedLinear* qkv[] = {&layer.q, &layer.k, &layer.v};
+  loaded.qkv = ATOM_TRY(backend.load_fused(qkv));
   loaded.o = ATOM_TRY(backend.load_linear(layer.o));
   for (const PackedMlp& mlp : layer.mlps) {
     loaded.gate_up.push_back(ATOM_TRY(backend.load_gate_up(mlp.gate, mlp.up)));

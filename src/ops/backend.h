@@ -268,13 +268,18 @@ class Backend {
                                                                 int64_t channels,
                                                                 int64_t max_tokens) = 0;
   virtual Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) = 0;
+  // The rows of several linears of one format and K in one, one part after another.
+  virtual Result<std::unique_ptr<LinearWeights>> load_fused(
+      std::span<const PackedLinear* const> parts) {
+    return load_linear(concatenate_rows(parts));
+  }
   // gate_proj's and up_proj's rows in one, [F, K] each, of one format. A backend that can compute
   // silu(gate) * up [T, F] in the linear, without rounding gate and up, returns gated weights, and
   // it does so for all linears of one format and shape. Others: gate's rows, then up's.
   virtual Result<std::unique_ptr<LinearWeights>> load_gate_up(const PackedLinear& gate,
                                                               const PackedLinear& up) {
     const PackedLinear* parts[] = {&gate, &up};
-    return load_linear(concatenate_rows(parts));
+    return load_fused(parts);
   }
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) = 0;
   // REQUIRES: 1 <= active <= experts.

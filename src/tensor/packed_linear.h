@@ -52,9 +52,6 @@ Status validate(const PackedLinear& linear);
 // The rows of several linears with the same format and K, one after another: q, k, v become one.
 PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts);
 
-// The same in turns of `run` rows of each, of which all have as many, a multiple of `run`.
-PackedLinear interleave_rows(std::span<const PackedLinear* const> parts, int64_t run);
-
 // The real value of every weight, [N, K] in the packed column order: for the ref backend and tests.
 void dequantize(const PackedLinear& linear, std::span<double> out);
 

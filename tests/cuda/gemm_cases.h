@@ -10,6 +10,7 @@
 #include "backend/cuda/gemm/pack_weights.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "base/random.h"
+#include "tensor/joined_rows.h"
 #include "tensor/packed_linear.h"
 #include "tensor/packing.h"
 
@@ -239,7 +240,7 @@ inline std::vector<double> reference(const PackedLinear& p, const PlainActivatio
 // gate's and up's rows as a GEMM that gates takes them.
 inline PackedLinear interleaved(const PackedLinear& gate, const PackedLinear& up) {
   const PackedLinear* parts[] = {&gate, &up};
-  return interleave_rows(parts, kGateRun);
+  return JoinedRows(parts, kGateRun).join();
 }
 // As they are multiplied apart.
 inline PackedLinear concatenated(const PackedLinear& gate, const PackedLinear& up) {

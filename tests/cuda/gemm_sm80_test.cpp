@@ -5,6 +5,7 @@
 #include "cuda/device_test.h"
 #include "cuda/gemm_cases.h"
 #include "cuda/nvfp4_cases.h"
+#include "cuda/packed_blocks.h"
 #include "tensor/quantized_linear.h"
 
 namespace atom::cuda {
@@ -112,10 +113,10 @@ void check(Sm80Format format, const Case& c) {
       w += before.back();
     }
   }
-  const GemmWeights packed = (nvfp4     ? pack_nvfp4
-                              : nibbles ? pack_w4a4_s4
-                                        : pack_w4a8)(linear)
-                                 .value();
+  const GemmWeights packed = pack_all((nvfp4     ? pack_nvfp4
+                                       : nibbles ? pack_w4a4_s4
+                                                 : pack_w4a8)(linear)
+                                          .value());
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const int64_t capacity = (c.tokens + 255) / 256 * 256;
   std::vector<float> outlier_scales = x.outlier_scales;

@@ -2,6 +2,7 @@
 
 #include "cuda/device_test.h"
 #include "cuda/gemm_cases.h"
+#include "cuda/packed_blocks.h"
 
 namespace atom::cuda {
 namespace {
@@ -92,7 +93,10 @@ void check(const Case& c) {
     linear = interleaved(linear, up);
   }
 
-  const GemmWeights packed = (w8a8 ? pack_w8a8 : w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
+  const GemmWeights packed = pack_all((w8a8   ? pack_w8a8
+                                       : w4a4 ? pack_w4a4
+                                              : pack_w4a8)(linear)
+                                          .value());
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const int64_t capacity = round_up(c.tokens, 256);
   std::vector<float> outlier_scales = x.outlier_scales;
@@ -309,7 +313,7 @@ TEST(GatedProducts, SaturateAndNeverOverflow) {
     want.push_back(pair[2]);
   }
   const PackedLinear linear = interleaved(gate, up);
-  const GemmWeights packed = pack_w4a8(linear).value();
+  const GemmWeights packed = pack_all(pack_w4a8(linear).value());
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const PlainActivations x = random_activations(1, 128, 0, 2);
   const auto weights = to_device(packed.blocks);

@@ -7,6 +7,7 @@
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "cuda/device_test.h"
 #include "cuda/gemm_cases.h"
+#include "cuda/packed_blocks.h"
 
 namespace atom::cuda {
 namespace {
@@ -121,7 +122,7 @@ void check(const Case& c) {
     want = gated(want, c.tokens);
     linear = interleaved(linear, up);
   }
-  const GemmWeights packed = pack_w4a16(linear).value();
+  const GemmWeights packed = pack_all(pack_w4a16(linear).value());
   const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
   const int64_t capacity = (c.tokens + 255) / 256 * 256;
   const auto weights = to_device(packed.blocks);
@@ -207,7 +208,7 @@ TEST(GemmW4A16, Experts) {
       const PackedLinear linear = random_weights(c, 20 + e, e % 2 == 0);
       const auto part = product(linear, x, offsets[e], offsets[e + 1]);
       want.insert(want.end(), part.begin(), part.end());
-      const GemmWeights packed = pack_w4a16(linear).value();
+      const GemmWeights packed = pack_all(pack_w4a16(linear).value());
       shape = w4a8_shape(linear.format.weight, linear.cols);
       blocks.push_back(to_device(packed.blocks));
       row_scales.push_back(to_device(packed.row_scales));
@@ -252,7 +253,7 @@ TEST(PackW4A16, PutsEveryCodeAndScaleInItsPlace) {
     const Case c = {.rows = 200, .cols = 320 + group, .group = group, .tokens = 0, .scale = 1000};
     if (c.cols % group != 0) continue;
     const PackedLinear linear = random_weights(c, 9, false);
-    const GemmWeights packed = pack_w4a16(linear).value();
+    const GemmWeights packed = pack_all(pack_w4a16(linear).value());
     const w4a8::Shape shape = w4a8_shape(linear.format.weight, linear.cols);
     for (int64_t n = 0; n < c.rows; ++n) {
       for (int64_t k = 0; k < c.cols; ++k) {

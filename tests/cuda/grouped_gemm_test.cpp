@@ -7,6 +7,7 @@
 #include "backend/cuda/gemm/gemm_sm80.h"
 #include "cuda/device_test.h"
 #include "cuda/gemm_cases.h"
+#include "cuda/packed_blocks.h"
 
 namespace atom::cuda {
 namespace {
@@ -72,7 +73,7 @@ struct Problem {
         linear = interleaved(linear, up);
       }
       want.insert(want.end(), part.begin(), part.end());
-      const GemmWeights packed = (w4a4 ? pack_w4a4 : pack_w4a8)(linear).value();
+      const GemmWeights packed = pack_all((w4a4 ? pack_w4a4 : pack_w4a8)(linear).value());
       blocks.push_back(to_device(packed.blocks));
       row_scales.push_back(to_device(packed.row_scales));
       biases.push_back(to_device(linear.bias));

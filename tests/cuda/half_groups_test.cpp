@@ -76,7 +76,8 @@ void check(const Case& c) {
       value += before.back();
     }
   }
-  const auto linear = CudaLinear::create(packed, {.hopper = true}).value();
+  Staging staging(nullptr);
+  const auto linear = CudaLinear::create(packed, {.hopper = true}, staging).value();
   const auto codes = to_device(x.codes);
   const auto scales = to_device(x.scales);
   auto workspace = DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()).value();

@@ -106,7 +106,8 @@ TEST_P(NvFp4Inputs, SingleWeights) {
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
   const DeviceArray<int32_t> on_device = to_device(ids);
   const auto rows = [&](ChipKernels chip) {
-    const auto w = CudaLinear::create(linear_, chip).value();
+    Staging staging(nullptr);
+    const auto w = CudaLinear::create(linear_, chip, staging).value();
     PoisonedOutput y(linear_.rows * linear_.cols, DType::kF32);
     launch_embed({.w = w->view(),
                   .ids = on_device.data(),

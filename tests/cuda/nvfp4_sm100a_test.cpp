@@ -6,6 +6,7 @@
 #include "backend/cuda/gemm/nvfp4_sm100a_layout.h"
 #include "cuda/device_test.h"
 #include "cuda/nvfp4_cases.h"
+#include "cuda/packed_blocks.h"
 
 namespace atom::cuda {
 namespace {
@@ -66,7 +67,7 @@ struct Problem {
         capacity((c.tokens + 255) / 256 * 256),
         shape(w4a8_shape(linear.format.weight, linear.cols)) {
     make_scales_e4m3(x, c.seed + 2);
-    const GemmWeights packed = pack_nvfp4_sm100a(linear).value();
+    const GemmWeights packed = pack_all(pack_nvfp4_sm100a(linear).value());
     std::vector<float> outlier_scales = x.outlier_scales;
     outlier_scales.resize(static_cast<size_t>(capacity), NAN);
     weights = to_device(packed.blocks);

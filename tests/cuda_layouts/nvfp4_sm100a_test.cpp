@@ -9,6 +9,7 @@
 #include "backend/cuda/ptx/tcgen05_descriptors.h"
 #include "backend/cuda/rows/code_places.h"
 #include "cuda/nvfp4_cases.h"
+#include "cuda/packed_blocks.h"
 
 namespace atom::cuda {
 namespace {
@@ -34,7 +35,8 @@ struct Blocks {
 void check_weights(int64_t rows, int64_t body, int64_t outliers, int64_t group) {
   const PackedLinear p = random_nvfp4(rows, body, outliers, group, 7, false);
   const int64_t body_blocks = (body + 127) / 128, outlier_blocks = (outliers + 63) / 64;
-  const Blocks w = {.packed = pack_nvfp4_sm100a(p).value(), .blocks = body_blocks + outlier_blocks};
+  const Blocks w = {.packed = pack_all(pack_nvfp4_sm100a(p).value()),
+                    .blocks = body_blocks + outlier_blocks};
   const int64_t padded = (rows + 127) / 128 * 128;
   ASSERT_EQ(std::ssize(w.packed.blocks), padded / 128 * w.blocks * (8192 + 1024));
   for (int64_t n = 0; n < padded; ++n) {

@@ -176,6 +176,43 @@ TEST(Linear, BytesInGroupsAgreeWithRefForAnyTokens) {
   }
 }
 
+// q, k and v in one, parts that end within a GPU's tiles: the bits of the linear that joins them.
+TEST(Linear, FusedPartsAreTheLinearThatJoinsThem) {
+  const ActFormat a4 = act_format(4, 128), a8 = act_format(8, 0);
+  const LinearFormat formats[] = {two_level_format(128, 64, OutlierKind::kInt8, a8),
+                                  grouped_format(8, 0, 0, OutlierKind::kNone, a8),
+                                  grouped_format(8, 32, 0, OutlierKind::kNone, act_format(8, 32)),
+                                  grouped_format(4, 128, 64, OutlierKind::kInt8, a4),
+                                  fp4_format(128, 64, OutlierKind::kInt8, fp4_acts(128)),
+                                  nvfp4_format(16, 64, OutlierKind::kInt8, nvfp4_acts()),
+                                  grouped_format(4, 128, 0, OutlierKind::kNone),
+                                  {.weight = {.dtype = DType::kF16}}};
+  constexpr int64_t kTokens = 5;
+  for (const LinearFormat& format : formats) {
+    const int64_t cols = 512 + format.weight.outliers;
+    for (const bool bias : {false, true}) {
+      const auto part = [&](int64_t rows, uint64_t seed) {
+        return random_linear(format, rows, cols, seed, Scales::kRandom, bias);
+      };
+      const PackedLinear q = part(200, 1), k = part(40, 2), v = part(40, 3);
+      const PackedLinear* parts[] = {&q, &k, &v};
+      const Matrix x = random_matrix(kTokens, cols, 8);
+      for (Backend* backend : all_backends()) {
+        SCOPED_TRACE(fmt::format("{} on {}", format_name(format), backend->detail()));
+        const auto outputs = [&](const LinearWeights& weights) {
+          const auto acts = make_acts(*backend, format, cols, kTokens);
+          backend->quantize(*make_input(*backend, x), kTokens, {}, *acts);
+          const auto y = make_output(*backend, kTokens, weights.rows(), Precision::kFull);
+          backend->linear({.x = acts.get(), .w = &weights, .y = y.get(), .tokens = kTokens});
+          return read_output(*backend, *y, kTokens).values;
+        };
+        const auto fused = backend->load_fused(parts).value();
+        EXPECT_EQ(outputs(*fused), outputs(*backend->load_linear(concatenate_rows(parts)).value()));
+      }
+    }
+  }
+}
+
 // gate_proj and up_proj in one, of every format that a backend may gate, and of some that it does
 // not: channels in eights and others.
 TEST(GateUp, GatesOrLeavesBoth) {

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/random.h"
+#include "tensor/joined_rows.h"
 #include "tensor/packing.h"
 #include "tensor/quantized_linear.h"
 
@@ -218,14 +219,14 @@ TEST(PackedLinear, ConcatenatesRows) {
   }
 }
 
-TEST(PackedLinear, InterleavesRows) {
+TEST(JoinedRows, ComeInTurns) {
   for (const LinearFormat& format : all_formats()) {
     SCOPED_TRACE(describe(format));
     Packed a = make_packed(format, 1), b = make_packed(format, 2);
     a.linear.bias = {1.0f, 2.0f, 3.0f};
     b.linear.bias = {4.0f, 5.0f, 6.0f};
     const PackedLinear* parts[] = {&a.linear, &b.linear};
-    const PackedLinear whole = interleave_rows(parts, 1);
+    const PackedLinear whole = JoinedRows(parts, 1).join();
     const Status status = validate(whole);
     ASSERT_TRUE(status.ok()) << status.message();
     EXPECT_EQ(whole.bias, (std::vector<float>{1.0f, 4.0f, 2.0f, 5.0f, 3.0f, 6.0f}));
@@ -240,10 +241,31 @@ TEST(PackedLinear, InterleavesRows) {
     dequantize(whole, got);
     EXPECT_EQ(got, want);
     got.assign(got.size(), 0.0);
-    dequantize(interleave_rows(parts, kRows), got);  // a single turn
+    dequantize(JoinedRows(parts, kRows).join(), got);  // a single turn
     EXPECT_TRUE(std::equal(a.weights.begin(), a.weights.end(), got.begin()));
     EXPECT_TRUE(std::equal(b.weights.begin(), b.weights.end(), got.begin() + kRows * cols));
   }
+}
+
+TEST(JoinedRows, RowsStandWhereTheJointOnesCameFrom) {
+  Packed a = make_packed(all_formats()[0], 1), b = make_packed(all_formats()[0], 2);
+  a.linear.bias = {1.0f, 2.0f, 3.0f};
+  b.linear.bias = {4.0f, 5.0f, 6.0f};
+  const PackedLinear* parts[] = {&a.linear, &b.linear};
+  for (const int64_t run : {int64_t{0}, int64_t{1}, kRows}) {
+    const JoinedRows rows(parts, run);
+    EXPECT_EQ(rows.single(), nullptr);
+    ASSERT_EQ(rows.rows(), 2 * kRows);
+    const PackedLinear whole = rows.join();
+    for (int64_t n = 0; n < rows.rows(); ++n) {
+      const JoinedRows::Row row = rows.row(n);
+      EXPECT_EQ(row.part->bias[static_cast<size_t>(row.index)], whole.bias[static_cast<size_t>(n)]);
+    }
+  }
+  const JoinedRows alone(a.linear);
+  EXPECT_EQ(alone.single(), &a.linear);
+  EXPECT_EQ(alone.row(2).part, &a.linear);
+  EXPECT_EQ(alone.row(2).index, 2);
 }
 
 TEST(PackedLinear, MakesFloatLinears) {

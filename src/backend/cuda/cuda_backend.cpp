@@ -13,6 +13,7 @@
 #include "backend/cuda/objects.h"
 #include "backend/cuda/quantize/device_quantizer.h"
 #include "backend/cuda/runtime/host_arrays.h"
+#include "backend/cuda/runtime/staging.h"
 #include "backend/cuda/step_graphs.h"
 #include "backend/cuda/step_readback.h"
 #include "backend/cuda/vendor/split_product.h"
@@ -60,11 +61,15 @@ class CudaBackend final : public Backend {
     return as_base<Activations>(CudaActivations::create(format, channels, max_tokens, kernels_));
   }
   Result<std::unique_ptr<LinearWeights>> load_linear(const PackedLinear& packed) override {
-    return as_base<LinearWeights>(CudaLinear::create(packed, kernels_));
+    return as_base<LinearWeights>(CudaLinear::create(packed, kernels_, *staging_));
+  }
+  Result<std::unique_ptr<LinearWeights>> load_fused(
+      std::span<const PackedLinear* const> parts) override {
+    return as_base<LinearWeights>(CudaLinear::create(JoinedRows(parts), kernels_, *staging_));
   }
   Result<std::unique_ptr<LinearWeights>> load_gate_up(const PackedLinear& gate,
                                                       const PackedLinear& up) override {
-    return as_base<LinearWeights>(CudaLinear::create_gate_up(gate, up, kernels_));
+    return as_base<LinearWeights>(CudaLinear::create_gate_up(gate, up, kernels_, *staging_));
   }
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheShape& shape) override {
     return as_base<KvCache>(CudaKvCache::create(shape));
@@ -145,6 +150,7 @@ class CudaBackend final : public Backend {
   ChipKernels kernels_;
   bool exact_attention_;  // asked for, or all that this chip has
   cudaStream_t stream_ = nullptr;
+  std::unique_ptr<Staging> staging_;
   DeviceArray<uint8_t> gemm_workspace_, attention_workspace_;
   Matmul matmul_;
   ExpandedLinear expanded_;
@@ -164,6 +170,7 @@ Result<std::unique_ptr<Backend>> CudaBackend::create(const CudaOptions& options)
   ATOM_TRY(check_device());
   std::unique_ptr<CudaBackend> backend(new CudaBackend(options));
   ATOM_CUDA_CHECK(cudaStreamCreate(&backend->stream_));
+  backend->staging_ = std::make_unique<Staging>(backend->stream_);
   backend->quantizer_ = std::make_unique<CudaQuantizer>(backend->stream_);
   backend->gemm_workspace_ = ATOM_TRY(DeviceArray<uint8_t>::allocate(gemm_workspace_bytes()));
   backend->gemm_workspace_.fill_bytes(0);

@@ -37,22 +37,22 @@ Status allocate_zeros(DeviceArray<T>& array, int64_t size) {
   return {};
 }
 
-Result<GemmWeights> pack(const PackedLinear& packed, LinearLayout layout) {
+Result<BlockPacker> pack(const JoinedRows& rows, LinearLayout layout) {
   switch (layout) {
     case LinearLayout::kW4A8:
-      return pack_w4a8(packed);
+      return pack_w4a8(rows);
     case LinearLayout::kW8A8:
-      return pack_w8a8(packed);
+      return pack_w8a8(rows);
     case LinearLayout::kW4A4:
-      return pack_w4a4(packed);
+      return pack_w4a4(rows);
     case LinearLayout::kW4A4S4:
-      return pack_w4a4_s4(packed);
+      return pack_w4a4_s4(rows);
     case LinearLayout::kW4A16:
-      return pack_w4a16(packed);
+      return pack_w4a16(rows);
     case LinearLayout::kNvFp4:
-      return pack_nvfp4(packed);
+      return pack_nvfp4(rows);
     case LinearLayout::kNvFp4Sm100a:
-      return pack_nvfp4_sm100a(packed);
+      return pack_nvfp4_sm100a(rows);
     case LinearLayout::kRows:
       break;
   }
@@ -210,18 +210,22 @@ HostActivations CudaActivations::to_host(int64_t tokens) const {
 
 // --- weights
 
+Result<uint8_t*> CudaLinear::allocate(int64_t bytes) {
+  arrays_.push_back(ATOM_TRY(DeviceArray<uint8_t>::allocate(bytes)));
+  bytes_ += bytes;
+  return arrays_.back().data();
+}
+
 template <class T, class Source>
-Status CudaLinear::place(std::span<const Source> host, const T*& to) {
+Status CudaLinear::place(std::span<const Source> host, const T*& to, Staging& staging) {
   if (host.empty()) return {};
-  const auto* bytes = reinterpret_cast<const uint8_t*>(host.data());
-  arrays_.push_back(ATOM_TRY(DeviceArray<uint8_t>::copy_of({bytes, host.size_bytes()})));
-  bytes_ += static_cast<int64_t>(host.size_bytes());
-  to = static_cast<const T*>(static_cast<const void*>(arrays_.back().data()));
-  return {};
+  uint8_t* const there = ATOM_TRY(allocate(static_cast<int64_t>(host.size_bytes())));
+  to = static_cast<const T*>(static_cast<const void*>(there));
+  return staging.send(there, {reinterpret_cast<const uint8_t*>(host.data()), host.size_bytes()});
 }
 
 // Rows of outlier codes padded to words.
-Status CudaLinear::place_outlier_codes(const PackedLinear& packed) {
+Status CudaLinear::place_outlier_codes(const PackedLinear& packed, Staging& staging) {
   const int64_t outliers = packed.format.weight.outliers;
   view_.outlier_stride = static_cast<int>(round_up(outliers, 4));
   std::vector<int8_t> padded(static_cast<size_t>(packed.rows * view_.outlier_stride));
@@ -229,15 +233,19 @@ Status CudaLinear::place_outlier_codes(const PackedLinear& packed) {
     std::copy_n(packed.outlier_codes.begin() + n * outliers, outliers,
                 padded.begin() + n * view_.outlier_stride);
   }
-  return place(std::span<const int8_t>(padded), view_.outlier_codes);
+  return place(std::span<const int8_t>(padded), view_.outlier_codes, staging);
 }
 
-Status CudaLinear::place_blocks(const PackedLinear& packed) {
-  const GemmWeights blocks = ATOM_TRY(pack(packed, view_.layout));
-  view_.shape = w4a8_shape(packed.format.weight, packed.cols);
-  ATOM_TRY(place(std::span(blocks.blocks), view_.codes));
-  blocks_ = std::make_shared<const std::span<const uint8_t>>(view_.codes, blocks.blocks.size());
-  return place(std::span(blocks.row_scales), view_.row_scales);
+Status CudaLinear::place_blocks(const JoinedRows& rows, Staging& staging) {
+  const BlockPacker packer = ATOM_TRY(pack(rows, view_.layout));
+  view_.shape = w4a8_shape(rows.format().weight, rows.cols());
+  const int64_t bytes = packer.row_blocks * packer.row_block_bytes;
+  uint8_t* const there = ATOM_TRY(allocate(bytes));
+  view_.codes = there;
+  blocks_ = std::make_shared<const std::span<const uint8_t>>(there, bytes);
+  ATOM_TRY(staging.send(there, packer.row_blocks, packer.row_block_bytes, packer.pack));
+  ATOM_TRY(place(std::span<const float>(rows.joined(&PackedLinear::bias)), view_.bias, staging));
+  return place(std::span(packer.row_scales), view_.row_scales, staging);
 }
 
 namespace {
@@ -264,72 +272,82 @@ std::vector<float> row_powers(const PackedLinear& packed) {
 
 }  // namespace
 
-Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const PackedLinear& packed,
-                                                       ChipKernels chip) {
-  constexpr int64_t kMost = int64_t{1} << 30;
-  if (packed.rows > kMost || packed.cols > kMost) {
-    return error(ErrorCode::kUnsupported, "device 'cuda': a linear of {} x {}", packed.rows,
-                 packed.cols);
-  }
-  const WeightFormat& format = packed.format.weight;
-  if (packed.format.act.quantized && packed.cols > kMostSumChannels) {
-    return error(ErrorCode::kUnsupported,
-                 "device 'cuda': integer sums over {} channels could overflow", packed.cols);
-  }
-  std::unique_ptr<CudaLinear> linear(new CudaLinear(packed.format));
-  WeightView& view = linear->view_;
-  view.format = format;
-  view.rows = static_cast<int>(packed.rows);
-  view.cols = static_cast<int>(packed.cols);
-  ATOM_TRY(linear->place(std::span(packed.bias), view.bias));
-  if (format.kind == WeightKind::kFloat) {
-    view.body = view.group = view.cols;
-    ATOM_TRY(linear->place(std::span(packed.values), view.values));
-    ATOM_TRY(linear->place(std::span(packed.values16), view.values));
-    if (takes_halves(packed.format)) {
-      std::vector<uint16_t> bias;
-      for (const float value : packed.bias) bias.push_back(f32_to_f16(value));
-      ATOM_TRY(linear->place(std::span<const uint16_t>(bias), view.half_bias));
-    }
-    return linear;
-  }
-  view.body = static_cast<int>(packed.body());
-  view.group = format.group == 0 ? view.body : static_cast<int>(format.group);
-  view.layout = linear_layout(packed.format, packed.cols, chip);
-  if (view.layout != LinearLayout::kRows) {
-    ATOM_TRY(linear->place_blocks(packed));
-    return linear;
-  }
+Status CudaLinear::place_floats(const PackedLinear& packed, Staging& staging) {
+  view_.body = view_.group = view_.cols;
+  ATOM_TRY(place(std::span(packed.bias), view_.bias, staging));
+  ATOM_TRY(place(std::span(packed.values), view_.values, staging));
+  ATOM_TRY(place(std::span(packed.values16), view_.values, staging));
+  if (!takes_halves(packed.format)) return {};
+  std::vector<uint16_t> bias;
+  for (const float value : packed.bias) bias.push_back(f32_to_f16(value));
+  return place(std::span<const uint16_t>(bias), view_.half_bias, staging);
+}
+
+Status CudaLinear::place_rows(const PackedLinear& packed, ChipKernels chip, Staging& staging) {
   std::vector<float> row_scales;
   for (const uint16_t scale : packed.row_scales) row_scales.push_back(f16_to_f32(scale));
   if (has_half_groups(packed.format, chip)) row_scales = row_powers(packed);
   std::vector<float> outlier_scales;
   for (const uint16_t scale : packed.outlier_scales) outlier_scales.push_back(f16_to_f32(scale));
-  if (format.grid == CodeGrid::kE2M1) {
-    view.format.bits = 8;
-    view.format.grid = CodeGrid::kInt;
-    ATOM_TRY(linear->place(std::span<const uint8_t>(code_bytes(packed)), view.codes));
+  if (packed.format.weight.grid == CodeGrid::kE2M1) {
+    view_.format.bits = 8;
+    view_.format.grid = CodeGrid::kInt;
+    ATOM_TRY(place(std::span<const uint8_t>(code_bytes(packed)), view_.codes, staging));
   } else {
-    ATOM_TRY(linear->place(std::span(packed.codes), view.codes));
+    ATOM_TRY(place(std::span(packed.codes), view_.codes, staging));
   }
-  ATOM_TRY(linear->place(std::span<const uint16_t>(f16_scales(packed)), view.scales));
-  ATOM_TRY(linear->place(std::span(packed.group_scales), view.group_scales));
-  ATOM_TRY(linear->place(std::span(packed.group_zeros), view.group_zeros));
-  ATOM_TRY(linear->place(std::span<const float>(row_scales), view.row_scales));
-  ATOM_TRY(linear->place(std::span<const float>(outlier_scales), view.outlier_scales));
-  ATOM_TRY(linear->place(std::span(packed.outlier_values), view.outlier_values));
-  if (!packed.outlier_codes.empty()) ATOM_TRY(linear->place_outlier_codes(packed));
+  ATOM_TRY(place(std::span(packed.bias), view_.bias, staging));
+  ATOM_TRY(place(std::span<const uint16_t>(f16_scales(packed)), view_.scales, staging));
+  ATOM_TRY(place(std::span(packed.group_scales), view_.group_scales, staging));
+  ATOM_TRY(place(std::span(packed.group_zeros), view_.group_zeros, staging));
+  ATOM_TRY(place(std::span<const float>(row_scales), view_.row_scales, staging));
+  ATOM_TRY(place(std::span<const float>(outlier_scales), view_.outlier_scales, staging));
+  ATOM_TRY(place(std::span(packed.outlier_values), view_.outlier_values, staging));
+  return packed.outlier_codes.empty() ? Status() : place_outlier_codes(packed, staging);
+}
+
+Result<std::unique_ptr<CudaLinear>> CudaLinear::create(const JoinedRows& rows, ChipKernels chip,
+                                                       Staging& staging) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  if (rows.rows() > kMost || rows.cols() > kMost) {
+    return error(ErrorCode::kUnsupported, "device 'cuda': a linear of {} x {}", rows.rows(),
+                 rows.cols());
+  }
+  const WeightFormat& format = rows.format().weight;
+  if (rows.format().act.quantized && rows.cols() > kMostSumChannels) {
+    return error(ErrorCode::kUnsupported,
+                 "device 'cuda': integer sums over {} channels could overflow", rows.cols());
+  }
+  std::unique_ptr<CudaLinear> linear(new CudaLinear(rows.format()));
+  WeightView& view = linear->view_;
+  view.format = format;
+  view.rows = static_cast<int>(rows.rows());
+  view.cols = static_cast<int>(rows.cols());
+  if (format.kind != WeightKind::kFloat) {
+    view.body = static_cast<int>(rows.body());
+    view.group = format.group == 0 ? view.body : static_cast<int>(format.group);
+    view.layout = linear_layout(rows.format(), rows.cols(), chip);
+    if (view.layout != LinearLayout::kRows) {
+      ATOM_TRY(linear->place_blocks(rows, staging));
+      return linear;
+    }
+  }
+  PackedLinear joined;
+  if (rows.single() == nullptr) joined = rows.join();
+  const PackedLinear& packed = rows.single() != nullptr ? *rows.single() : joined;
+  ATOM_TRY(format.kind == WeightKind::kFloat ? linear->place_floats(packed, staging)
+                                             : linear->place_rows(packed, chip, staging));
   return linear;
 }
 
 Result<std::unique_ptr<CudaLinear>> CudaLinear::create_gate_up(const PackedLinear& gate,
                                                                const PackedLinear& up,
-                                                               ChipKernels chip) {
+                                                               ChipKernels chip, Staging& staging) {
   const PackedLinear* parts[] = {&gate, &up};
   if (!can_gate(linear_layout(gate.format, gate.cols, chip), gate.rows, chip)) {
-    return create(concatenate_rows(parts), chip);
+    return create(JoinedRows(parts), chip, staging);
   }
-  auto linear = ATOM_TRY(create(interleave_rows(parts, kGateRun), chip));
+  auto linear = ATOM_TRY(create(JoinedRows(parts, kGateRun), chip, staging));
   linear->view_.gated = true;
   return linear;
 }

@@ -9,7 +9,9 @@
 #include "backend/cuda/linear/weight_view.h"
 #include "backend/cuda/rows/row_kernels.h"
 #include "backend/cuda/runtime/device.h"
+#include "backend/cuda/runtime/staging.h"
 #include "ops/backend.h"
+#include "tensor/joined_rows.h"
 
 namespace atom::cuda {
 
@@ -82,12 +84,13 @@ class CudaActivations final : public Activations {
 
 class CudaLinear final : public LinearWeights {
  public:
-  // Fails for shapes whose integer sums could leave int32, and when GPU memory is short.
-  static Result<std::unique_ptr<CudaLinear>> create(const PackedLinear& packed, ChipKernels chip);
+  // Fails for shapes whose integer sums could leave int32, and when memory is short.
+  static Result<std::unique_ptr<CudaLinear>> create(const JoinedRows& rows, ChipKernels chip,
+                                                    Staging& staging);
   // Backend::load_gate_up.
   static Result<std::unique_ptr<CudaLinear>> create_gate_up(const PackedLinear& gate,
                                                             const PackedLinear& up,
-                                                            ChipKernels chip);
+                                                            ChipKernels chip, Staging& staging);
 
   const LinearFormat& format() const override { return format_; }
   int64_t rows() const override { return view_.rows; }
@@ -101,11 +104,15 @@ class CudaLinear final : public LinearWeights {
 
  private:
   explicit CudaLinear(const LinearFormat& format) : format_(format) {}
+  // GPU memory of so many bytes, which the linear keeps.
+  Result<uint8_t*> allocate(int64_t bytes);
   // Copies an array to the GPU and lets `to` point there; an empty one leaves it null.
   template <class T, class Source>
-  Status place(std::span<const Source> host, const T*& to);
-  Status place_outlier_codes(const PackedLinear& packed);
-  Status place_blocks(const PackedLinear& packed);
+  Status place(std::span<const Source> host, const T*& to, Staging& staging);
+  Status place_outlier_codes(const PackedLinear& packed, Staging& staging);
+  Status place_blocks(const JoinedRows& rows, Staging& staging);
+  Status place_floats(const PackedLinear& packed, Staging& staging);
+  Status place_rows(const PackedLinear& packed, ChipKernels chip, Staging& staging);
 
   LinearFormat format_;
   WeightView view_;

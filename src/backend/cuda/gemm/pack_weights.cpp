@@ -1,6 +1,7 @@
 #include "backend/cuda/gemm/pack_weights.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -10,160 +11,160 @@
 #include "backend/cuda/gemm/w4a16_layout.h"
 #include "backend/cuda/gemm/w4a4_layout.h"
 #include "backend/cuda/gemm/w4a4_s4_layout.h"
+#include "base/parallel.h"
 
 namespace atom::cuda {
 namespace {
 
 using namespace w4a8;
 
-// Where the scales of group g of block b of row n stand, and which group of the row they belong to;
-// -1 behind the last one.
-struct GroupPlace {
-  uint8_t* bytes;
-  int64_t index;
+// Row n of a linear, which becomes row `place` of a row block.
+struct Row {
+  const PackedLinear& p;
+  int64_t n;
+  int place;
 };
-GroupPlace group_place(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks,
-                       int b, int g) {
-  const int64_t group = p.format.weight.group == 0 ? p.body() : p.format.weight.group;
-  const int64_t k = int64_t{b} * kBlockCols + g * (kBlockCols / shape.groups);
-  return {.bytes = row_blocks + b * shape.block_bytes() + kScaleOffset + g * kScaleBytes +
-                   scale_place(static_cast<int>(n % kBlockRows)),
-          .index = k < p.body() ? n * p.groups() + k / group : -1};
+
+// Calls f(bytes, index) for each group of each body block of a row: where its scales stand, and the
+// group of the linear that they belong to.
+template <class F>
+void each_group(const Row& row, const Shape& shape, uint8_t* row_blocks, const F& f) {
+  const int64_t body = row.p.body(), first = row.n * row.p.groups();
+  const int64_t group = row.p.format.weight.group == 0 ? body : row.p.format.weight.group;
+  uint8_t* bytes = row_blocks + kScaleOffset + scale_place(row.place);
+  for (int64_t b = 0; b < shape.body_blocks; ++b, bytes += shape.block_bytes()) {
+    for (int g = 0; g < shape.groups; ++g) {
+      const int64_t k = b * kBlockCols + g * (kBlockCols / shape.groups);
+      if (k < body) f(bytes + g * kScaleBytes, static_cast<size_t>(first + k / group));
+    }
+  }
 }
 
-// The word of thread and row half in a step of 32 columns of a block: of four columns (0 .. 3 and
-// so on) and, where codes are nibbles, the four columns 16 further.
-uint8_t* word_at(uint8_t* block, int row, int step, int column) {
-  const Place f = fragment_place(row, 4 * column);
-  return block + step / 2 * 2048 + f.thread * 16 + (2 * (step % 2) + f.row_half) * 4;
+// Calls f(b, nibbles) for each body block b with the 64 bytes of a row's nibbles there, zeros
+// behind the row's end.
+template <class F>
+void each_block(const Row& row, const F& f) {
+  constexpr int64_t kBytes = kBlockCols / 2;
+  const int64_t bytes = row.p.body() / 2;
+  const uint8_t* codes = row.p.codes.data() + row.n * bytes;
+  int64_t b = 0;
+  for (; (b + 1) * kBytes <= bytes; ++b) f(b, codes + b * kBytes);
+  if (b * kBytes == bytes) return;
+  std::array<uint8_t, kBytes> padded = {};
+  std::memcpy(padded.data(), codes + b * kBytes, static_cast<size_t>(bytes - b * kBytes));
+  f(b, padded.data());
 }
 
-// Four nibbles as the low halves of four bytes.
-uint32_t spread(uint32_t nibbles) {
-  nibbles = (nibbles | nibbles << 8) & 0x00ff00ffu;
-  return (nibbles | nibbles << 4) & 0x0f0f0f0fu;
-}
-
-// The nibbles of row n's body, zeros up to whole blocks.
-std::vector<uint8_t> body_nibbles(const PackedLinear& p, const Shape& shape, int64_t n) {
-  std::vector<uint8_t> row(static_cast<size_t>(shape.body_blocks * (kBlockCols / 2)), 0);
-  std::copy_n(p.codes.begin() + n * (p.body() / 2), p.body() / 2, row.begin());
-  return row;
-}
-
-// Row n's words, each join(four nibbles, the four nibbles 16 columns further).
+// A row's words, each join(four nibbles, the four nibbles 16 columns further), nibbles as bytes.
 template <class Join>
-void pack_words(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks,
-                const Join& join) {
-  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
-  const uint8_t* from = nibbles.data();
-  for (int b = 0; b < shape.body_blocks; ++b) {
-    uint8_t* block = row_blocks + b * shape.block_bytes();
-    for (int step = 0; step < kBlockCols / 32; ++step, from += 16) {
-      for (int column = 0; column < 4; ++column) {
-        uint16_t low, high;
-        std::memcpy(&low, from + 2 * column, sizeof(low));
-        std::memcpy(&high, from + 8 + 2 * column, sizeof(high));
-        const uint32_t word = join(low, high);
-        std::memcpy(word_at(block, static_cast<int>(n % kBlockRows), step, column), &word,
-                    sizeof(word));
-      }
+void pack_words(const Row& row, const Shape& shape, uint8_t* row_blocks, const Join& join) {
+  const Place first = fragment_place(row.place, 0);
+  uint8_t* words_at = row_blocks + first.thread * 16 + first.row_half * 4;
+  each_block(row, [&](int64_t b, const uint8_t* from) {
+    std::array<uint8_t, kBlockCols> nibbles;
+    for (size_t i = 0; i < nibbles.size() / 2; ++i) {
+      nibbles[2 * i] = from[i] & 15;
+      nibbles[2 * i + 1] = from[i] >> 4;
     }
-  }
-}
-
-// Up to four of the INT8 codes of row n in the blocks of outliers: columns k ...
-void place_bytes(const Shape& shape, int64_t n, uint8_t* row_blocks, int first_block, int width,
-                 int64_t k, const uint8_t* codes, int count) {
-  const int in_block = static_cast<int>(k % width);
-  const Place f = fragment_place(static_cast<int>(n % kBlockRows), in_block);
-  std::memcpy(row_blocks + (first_block + k / width) * shape.block_bytes() + in_block / 32 * 2048 +
-                  f.thread * 16 + (2 * f.col_half + f.row_half) * 4,
-              codes, static_cast<size_t>(count));
-}
-
-void pack_two_level(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  pack_words(p, shape, n, row_blocks,
-             [](uint32_t low, uint32_t high) { return spread(low) | spread(high) << 4; });
-  for (int b = 0; b < shape.body_blocks; ++b) {
-    for (int g = 0; g < shape.groups; ++g) {
-      const GroupPlace place = group_place(p, shape, n, row_blocks, b, g);
-      // Padding: the neutral scale that every block starts with.
-      if (place.index < 0) continue;
-      const auto i = static_cast<size_t>(place.index);
-      place.bytes[0] = p.group_scales[i];
-      place.bytes[1] = static_cast<uint8_t>(p.group_zeros[i] + 128);
+    std::array<uint32_t, kBlockCols / 4> fours;
+    std::memcpy(fours.data(), nibbles.data(), nibbles.size());
+    std::array<uint32_t, kBlockCols / 8> words;
+    for (size_t i = 0; i < words.size(); ++i) {
+      words[i] = join(fours[i / 4 * 8 + i % 4], fours[i / 4 * 8 + 4 + i % 4]);
     }
-  }
+    // Four threads' words of a step stand 16 bytes apart.
+    for (size_t i = 0; i < words.size(); ++i) {
+      const size_t step = i / 4;
+      std::memcpy(words_at + b * shape.block_bytes() + step / 2 * 2048 + step % 2 * 8 + i % 4 * 16,
+                  &words[i], sizeof(uint32_t));
+    }
+  });
 }
 
-void pack_bytes(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
+void pack_two_level(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  pack_words(row, shape, row_blocks, [](uint32_t low, uint32_t high) { return low | high << 4; });
+  // Padding keeps the neutral scale that every block starts with.
+  each_group(row, shape, row_blocks, [&](uint8_t* bytes, size_t index) {
+    bytes[0] = row.p.group_scales[index];
+    bytes[1] = static_cast<uint8_t>(row.p.group_zeros[index] + 128);
+  });
+}
+
+void pack_bytes(const Row& row, const Shape& shape, uint8_t* row_blocks) {
   constexpr int64_t kPiece = 16;  // that the swizzle keeps together
-  for (int64_t k = 0; k < p.cols; k += kPiece) {
+  const int64_t cols = row.p.cols;
+  for (int64_t k = 0; k < cols; k += kPiece) {
     std::memcpy(row_blocks + k / kBlockCols * shape.block_bytes() +
-                    wide_place(static_cast<int>(n % kBlockRows), static_cast<int>(k % kBlockCols)),
-                p.codes.data() + n * p.cols + k, static_cast<size_t>(std::min(kPiece, p.cols - k)));
+                    wide_place(row.place, static_cast<int>(k % kBlockCols)),
+                row.p.codes.data() + row.n * cols + k,
+                static_cast<size_t>(std::min(kPiece, cols - k)));
   }
 }
 
-void pack_group_scales(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  for (int b = 0; b < shape.body_blocks; ++b) {
-    for (int g = 0; g < shape.groups; ++g) {
-      const GroupPlace place = group_place(p, shape, n, row_blocks, b, g);
-      if (place.index < 0) continue;
-      std::memcpy(place.bytes, &p.scales[static_cast<size_t>(place.index)], sizeof(uint16_t));
-    }
-  }
+void pack_group_scales(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  each_group(row, shape, row_blocks, [&](uint8_t* bytes, size_t index) {
+    std::memcpy(bytes, &row.p.scales[index], sizeof(uint16_t));
+  });
 }
 
-void pack_grouped(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  if (p.format.weight.grid == CodeGrid::kE2M1) {
-    pack_words(p, shape, n, row_blocks, [](uint32_t low, uint32_t high) {
-      return w4a4::e2m1_word(spread(low), spread(high));
-    });
+void pack_grouped(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  if (row.p.format.weight.grid == CodeGrid::kE2M1) {
+    pack_words(row, shape, row_blocks,
+               [](uint32_t low, uint32_t high) { return w4a4::e2m1_word(low, high); });
   } else {
-    pack_words(p, shape, n, row_blocks, [](uint32_t low, uint32_t high) {
-      return w4a4::sign_magnitudes(spread(low)) | std::rotr(w4a4::sign_magnitudes(spread(high)), 4);
+    pack_words(row, shape, row_blocks, [](uint32_t low, uint32_t high) {
+      return w4a4::sign_magnitudes(low) | std::rotr(w4a4::sign_magnitudes(high), 4);
     });
   }
-  pack_group_scales(p, shape, n, row_blocks);
+  pack_group_scales(row, shape, row_blocks);
 }
 
-void pack_codes(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
-  const uint8_t* from = nibbles.data();
-  for (int b = 0; b < shape.body_blocks; ++b) {
+void pack_codes(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  each_block(row, [&](int64_t b, const uint8_t* from) {
     // Eight columns are a word there too.
     for (int k = 0; k < kBlockCols; k += 8, from += 4) {
-      std::memcpy(row_blocks + b * shape.block_bytes() +
-                      w4a4_s4::weight_place(static_cast<int>(n % kBlockRows), k).byte,
+      std::memcpy(row_blocks + b * shape.block_bytes() + w4a4_s4::weight_place(row.place, k).byte,
                   from, 4);
     }
+  });
+}
+
+void pack_nibbles(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  pack_codes(row, shape, row_blocks);
+  pack_group_scales(row, shape, row_blocks);
+}
+
+// Calls f(b, g, bits) with the E4M3 scale of each run g of 16 columns of each body block b.
+template <class F>
+void each_e4m3_scale(const Row& row, const F& f) {
+  const int64_t body = row.p.body(), group = row.p.format.weight.group;
+  const uint8_t* scales = row.p.group_scales.data() + row.n * row.p.groups();
+  for (int64_t k = 0; k < body; k += nvfp4::kGroup) {
+    f(k / kBlockCols, static_cast<int>(k % kBlockCols / nvfp4::kGroup), scales[k / group]);
   }
 }
 
-void pack_nibbles(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  pack_codes(p, shape, n, row_blocks);
-  pack_group_scales(p, shape, n, row_blocks);
+void pack_nvfp4_row(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  pack_codes(row, shape, row_blocks);
+  each_e4m3_scale(row, [&](int64_t b, int g, uint8_t bits) {
+    row_blocks[b * shape.block_bytes() + nvfp4::weight_scale_place(row.place, g)] = bits;
+  });
 }
 
-void pack_nvfp4_row(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  pack_codes(p, shape, n, row_blocks);
-  for (int64_t k = 0; k < p.body(); k += nvfp4::kGroup) {
-    const auto group = static_cast<size_t>(n * p.groups() + k / p.format.weight.group);
-    row_blocks[k / kBlockCols * shape.block_bytes() +
-               nvfp4::weight_scale_place(static_cast<int>(n % kBlockRows),
-                                         static_cast<int>(k % kBlockCols / nvfp4::kGroup))] =
-        p.group_scales[group];
-  }
+const uint8_t* outliers_of(const Row& row) {
+  return reinterpret_cast<const uint8_t*>(row.p.outlier_codes.data()) +
+         row.n * row.p.format.weight.outliers;
 }
 
-void pack_outliers(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* row_blocks) {
-  const int64_t outliers = p.format.weight.outliers;
-  const auto* codes = reinterpret_cast<const uint8_t*>(p.outlier_codes.data()) + n * outliers;
+// A row's INT8 codes in the blocks of outliers, behind those of the body.
+void pack_outliers(const Row& row, const Shape& shape, uint8_t* row_blocks) {
+  const int64_t outliers = row.p.format.weight.outliers;
   for (int64_t k = 0; k < outliers; k += 4) {
-    place_bytes(shape, n, row_blocks, shape.body_blocks, kOutlierCols, k, codes + k,
-                static_cast<int>(std::min<int64_t>(4, outliers - k)));
+    const auto in_block = static_cast<int>(k % kOutlierCols);
+    const Place f = fragment_place(row.place, in_block);
+    std::memcpy(row_blocks + (shape.body_blocks + k / kOutlierCols) * shape.block_bytes() +
+                    in_block / 32 * 2048 + f.thread * 16 + (2 * f.col_half + f.row_half) * 4,
+                outliers_of(row) + k, static_cast<size_t>(std::min<int64_t>(4, outliers - k)));
   }
 }
 
@@ -176,35 +177,57 @@ void neutral_scales(const Shape& shape, uint8_t* row_blocks) {
 }
 
 // A group of 32, 64 or a multiple of 128, outliers none or INT8.
-bool fits_blocks(const PackedLinear& p) {
-  const int64_t group = p.format.weight.group;
-  return (group == 32 || group == 64 ||
-          (group % kBlockCols == 0 && (group != 0 || p.groups() == 1))) &&
-         p.format.weight.outlier_kind != OutlierKind::kFloat;
+bool fits_blocks(const JoinedRows& linear) {
+  const WeightFormat& format = linear.format().weight;
+  return (format.group == 32 || format.group == 64 ||
+          (format.group % kBlockCols == 0 && (format.group != 0 || linear.groups() == 1))) &&
+         format.outlier_kind != OutlierKind::kFloat;
 }
 
-// fill(n, blocks of its 64 rows) writes row n.
-template <class Fill>
-GemmWeights pack_rows(const PackedLinear& p, const Shape& shape,
-                      std::span<const uint16_t> row_scales, const Fill& fill) {
-  const int64_t row_blocks = (p.rows + kBlockRows - 1) / kBlockRows;
-  const int64_t stride = shape.blocks() * shape.block_bytes();  // of 64 rows
-  GemmWeights packed;
-  packed.blocks.assign(static_cast<size_t>(row_blocks * stride), 0);
-  packed.row_scales.assign(static_cast<size_t>(row_blocks * kBlockRows), 0.0f);
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < row_blocks; ++i) {
-    uint8_t* blocks = packed.blocks.data() + i * stride;
-    if (p.format.weight.kind == WeightKind::kTwoLevel) neutral_scales(shape, blocks);
-    for (int64_t n = i * kBlockRows; n < std::min(p.rows, (i + 1) * kBlockRows); ++n) {
-      if (!row_scales.empty()) {
-        packed.row_scales[static_cast<size_t>(n)] = f16_to_f32(row_scales[static_cast<size_t>(n)]);
-      }
-      fill(n, blocks);
-      pack_outliers(p, shape, n, blocks);
+Status no_kernel(const char* kernel, const JoinedRows& linear) {
+  return error(ErrorCode::kUnsupported, "device 'cuda': no {} kernel for weights {}", kernel,
+               describe(linear.format()));
+}
+
+// Row blocks of `height` rows and `bytes` bytes: zeros, what start(blocks) writes and, for each of
+// their rows, pack_row(row, blocks).
+template <class Start, class PackRow>
+BlockPacker make_packer(const JoinedRows& linear, int height, int64_t bytes, const Start& start,
+                        const PackRow& pack_row) {
+  BlockPacker packer;
+  packer.row_blocks = (linear.rows() + height - 1) / height;
+  packer.row_block_bytes = bytes;
+  packer.pack = [=](int64_t i, uint8_t* to) {
+    std::memset(to, 0, static_cast<size_t>(bytes));
+    start(to);
+    const int64_t first = i * height, count = std::min<int64_t>(height, linear.rows() - first);
+    for (int64_t place = 0; place < count; ++place) {
+      const auto [part, n] = linear.row(first + place);
+      pack_row(Row{.p = *part, .n = n, .place = static_cast<int>(place)}, to);
     }
-  }
-  return packed;
+  };
+  return packer;
+}
+
+// Row blocks of 64 rows, a row's body packed by fill(row, shape, blocks), then its outliers.
+template <class Fill>
+BlockPacker pack_rows(const JoinedRows& linear, std::vector<uint16_t> PackedLinear::*row_scales,
+                      const Fill& fill) {
+  const WeightFormat& format = linear.format().weight;
+  const Shape shape = w4a8_shape(format, linear.cols());
+  const bool two_level = format.kind == WeightKind::kTwoLevel;
+  BlockPacker packer = make_packer(
+      linear, kBlockRows, shape.blocks() * shape.block_bytes(),
+      [=](uint8_t* blocks) {
+        if (two_level) neutral_scales(shape, blocks);
+      },
+      [=](const Row& row, uint8_t* blocks) {
+        fill(row, shape, blocks);
+        pack_outliers(row, shape, blocks);
+      });
+  packer.row_scales.resize(static_cast<size_t>(packer.row_blocks * kBlockRows));
+  std::ranges::transform(linear.joined(row_scales), packer.row_scales.begin(), f16_to_f32);
+  return packer;
 }
 
 }  // namespace
@@ -222,131 +245,108 @@ w4a8::Shape w4a8_shape(const WeightFormat& format, int64_t cols) {
   return shape;
 }
 
-Result<GemmWeights> pack_w4a8(const PackedLinear& p) {
-  if (p.format.weight.kind != WeightKind::kTwoLevel || !fits_blocks(p)) {
-    return error(ErrorCode::kUnsupported, "device 'cuda': no w4a8 kernel for weights {}",
-                 describe(p.format));
+Result<BlockPacker> pack_w4a8(const JoinedRows& linear) {
+  if (linear.format().weight.kind != WeightKind::kTwoLevel || !fits_blocks(linear)) {
+    return no_kernel("w4a8", linear);
   }
-  const Shape shape = w4a8_shape(p.format.weight, p.cols);
-  return pack_rows(p, shape, p.row_scales, [&](int64_t n, uint8_t* row_blocks) {
-    pack_two_level(p, shape, n, row_blocks);
-  });
+  return pack_rows(linear, &PackedLinear::row_scales, pack_two_level);
 }
 
-Result<GemmWeights> pack_w8a8(const PackedLinear& p) {
-  const WeightFormat& format = p.format.weight;
+Result<BlockPacker> pack_w8a8(const JoinedRows& linear) {
+  const WeightFormat& format = linear.format().weight;
   if (format.kind != WeightKind::kGrouped || format.bits != 8 || format.outliers != 0 ||
-      p.groups() != 1 || !p.format.act.quantized) {
-    return error(ErrorCode::kUnsupported, "device 'cuda': no w8a8 kernel for weights {}",
-                 describe(p.format));
+      linear.groups() != 1 || !linear.format().act.quantized) {
+    return no_kernel("w8a8", linear);
   }
-  const Shape shape = w4a8_shape(format, p.cols);
-  return pack_rows(p, shape, p.scales,
-                   [&](int64_t n, uint8_t* row_blocks) { pack_bytes(p, shape, n, row_blocks); });
+  return pack_rows(linear, &PackedLinear::scales, pack_bytes);
 }
 
 namespace {
 
-template <class Fill>
-Result<GemmWeights> pack_w4a4_rows(const PackedLinear& p, bool fits, const Fill& fill) {
-  const LinearFormat& format = p.format;
-  if (format.weight.kind != WeightKind::kGrouped || format.weight.bits > 4 ||
-      !format.act.quantized || format.act.bits > 4 || !fits_blocks(p) || !fits) {
-    return error(ErrorCode::kUnsupported, "device 'cuda': no w4a4 kernel for weights {}",
-                 describe(format));
-  }
-  const Shape shape = w4a8_shape(format.weight, p.cols);
-  return pack_rows(p, shape, p.outlier_scales,
-                   [&](int64_t n, uint8_t* row_blocks) { fill(p, shape, n, row_blocks); });
+bool fits_w4a4(const JoinedRows& linear) {
+  const auto& [weight, act] = linear.format();
+  return weight.kind == WeightKind::kGrouped && weight.bits <= 4 && act.quantized &&
+         act.bits <= 4 && fits_blocks(linear);
 }
 
 }  // namespace
 
-Result<GemmWeights> pack_w4a4(const PackedLinear& p) {
-  return pack_w4a4_rows(p, true, pack_grouped);
+Result<BlockPacker> pack_w4a4(const JoinedRows& linear) {
+  if (!fits_w4a4(linear)) return no_kernel("w4a4", linear);
+  return pack_rows(linear, &PackedLinear::outlier_scales, pack_grouped);
 }
 
-Result<GemmWeights> pack_w4a4_s4(const PackedLinear& p) {
-  const bool alike = p.format.weight.grid == p.format.act.grid;
-  return pack_w4a4_rows(p, alike && w4a8_shape(p.format.weight, p.cols).groups == 1, pack_nibbles);
+Result<BlockPacker> pack_w4a4_s4(const JoinedRows& linear) {
+  const LinearFormat& format = linear.format();
+  if (!fits_w4a4(linear) || format.weight.grid != format.act.grid ||
+      w4a8_shape(format.weight, linear.cols()).groups != 1) {
+    return no_kernel("w4a4", linear);
+  }
+  return pack_rows(linear, &PackedLinear::outlier_scales, pack_nibbles);
 }
 
 namespace {
 
-Status check_nvfp4(const PackedLinear& p) {
-  const WeightFormat& format = p.format.weight;
-  if (format.scales != GroupScales::kE4M3 || p.format.act.scales != GroupScales::kE4M3 ||
-      format.group == 0 || format.group % nvfp4::kGroup != 0 ||
-      format.outlier_kind == OutlierKind::kFloat) {
-    return error(ErrorCode::kUnsupported, "device 'cuda': no NVFP4 kernel for weights {}",
-                 describe(p.format));
+Status check_nvfp4(const JoinedRows& linear) {
+  const auto& [weight, act] = linear.format();
+  if (weight.scales != GroupScales::kE4M3 || act.scales != GroupScales::kE4M3 ||
+      weight.group == 0 || weight.group % nvfp4::kGroup != 0 ||
+      weight.outlier_kind == OutlierKind::kFloat) {
+    return no_kernel("NVFP4", linear);
   }
   return {};
 }
 
 // Units, and the scales of outliers behind them.
-std::vector<float> nvfp4_row_scales(const PackedLinear& p) {
-  const int64_t outliers = nvfp4::outlier_scale_offset(p.rows);
+std::vector<float> nvfp4_row_scales(const JoinedRows& linear) {
+  const int64_t outliers = nvfp4::outlier_scale_offset(linear.rows());
   std::vector<float> scales(static_cast<size_t>(2 * outliers), 0.0f);
-  std::ranges::transform(p.row_scales, scales.begin(), f16_to_f32);
-  std::ranges::transform(p.outlier_scales, scales.begin() + outliers, f16_to_f32);
+  std::ranges::transform(linear.joined(&PackedLinear::row_scales), scales.begin(), f16_to_f32);
+  std::ranges::transform(linear.joined(&PackedLinear::outlier_scales), scales.begin() + outliers,
+                         f16_to_f32);
   return scales;
 }
 
-// Row n into the blocks of its 128 rows.
-void pack_sm100a_row(const PackedLinear& p, const Shape& shape, int64_t n, uint8_t* blocks) {
+// A row into the blocks of its 128 rows.
+void pack_sm100a_row(const Row& row, const Shape& shape, uint8_t* blocks) {
   namespace layout = nvfp4_sm100a;
-  const auto row = static_cast<int>(n % layout::kBlockRows);
   const auto place = [&](int64_t block, const uint8_t* codes, int64_t count) {
     for (int64_t at = 0; at < count; at += layout::kPieceBytes) {
       std::memcpy(
-          blocks + block * layout::kBlockBytes + layout::row_byte(row, static_cast<int>(at)),
+          blocks + block * layout::kBlockBytes + layout::row_byte(row.place, static_cast<int>(at)),
           codes + at, static_cast<size_t>(std::min<int64_t>(layout::kPieceBytes, count - at)));
     }
   };
-  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
-  for (int b = 0; b < shape.body_blocks; ++b) {
-    place(b, nibbles.data() + int64_t{b} * layout::kRowBytes, layout::kRowBytes);
-  }
-  for (int64_t k = 0; k < p.body(); k += nvfp4::kGroup) {
-    const auto group = static_cast<size_t>(n * p.groups() + k / p.format.weight.group);
-    const auto in_block = static_cast<int>(k % kBlockCols / nvfp4::kGroup);
-    blocks[k / kBlockCols * layout::kBlockBytes + layout::kCodeBytes +
-           layout::scale_byte(row, in_block)] = p.group_scales[group];
-  }
-  const int64_t outliers = p.format.weight.outliers;
-  const auto* bytes = reinterpret_cast<const uint8_t*>(p.outlier_codes.data()) + n * outliers;
+  each_block(row, [&](int64_t b, const uint8_t* codes) { place(b, codes, layout::kRowBytes); });
+  each_e4m3_scale(row, [&](int64_t b, int g, uint8_t bits) {
+    blocks[b * layout::kBlockBytes + layout::kCodeBytes + layout::scale_byte(row.place, g)] = bits;
+  });
+  const int64_t outliers = row.p.format.weight.outliers;
   for (int64_t k = 0; k < outliers; k += layout::kRowBytes) {
-    place(shape.body_blocks + k / layout::kRowBytes, bytes + k,
+    place(shape.body_blocks + k / layout::kRowBytes, outliers_of(row) + k,
           std::min<int64_t>(layout::kRowBytes, outliers - k));
   }
 }
 
+constexpr auto kNoStart = [](uint8_t*) {};
+
 }  // namespace
 
-Result<GemmWeights> pack_nvfp4(const PackedLinear& p) {
-  ATOM_TRY(check_nvfp4(p));
-  const Shape shape = w4a8_shape(p.format.weight, p.cols);
-  GemmWeights packed = pack_rows(p, shape, {}, [&](int64_t n, uint8_t* row_blocks) {
-    pack_nvfp4_row(p, shape, n, row_blocks);
-  });
-  packed.row_scales = nvfp4_row_scales(p);
-  return packed;
+Result<BlockPacker> pack_nvfp4(const JoinedRows& linear) {
+  ATOM_TRY(check_nvfp4(linear));
+  BlockPacker packer = pack_rows(linear, &PackedLinear::row_scales, pack_nvfp4_row);
+  packer.row_scales = nvfp4_row_scales(linear);
+  return packer;
 }
 
-Result<GemmWeights> pack_nvfp4_sm100a(const PackedLinear& p) {
-  ATOM_TRY(check_nvfp4(p));
-  const Shape shape = w4a8_shape(p.format.weight, p.cols);
-  const int64_t row_blocks = (p.rows + nvfp4_sm100a::kBlockRows - 1) / nvfp4_sm100a::kBlockRows;
-  const int64_t stride = int64_t{shape.blocks()} * nvfp4_sm100a::kBlockBytes;
-  GemmWeights packed;
-  packed.blocks.assign(static_cast<size_t>(row_blocks * stride), 0);
-  packed.row_scales = nvfp4_row_scales(p);
-#pragma omp parallel for schedule(static)
-  for (int64_t n = 0; n < p.rows; ++n) {
-    pack_sm100a_row(p, shape, n, packed.blocks.data() + n / nvfp4_sm100a::kBlockRows * stride);
-  }
-  return packed;
+Result<BlockPacker> pack_nvfp4_sm100a(const JoinedRows& linear) {
+  ATOM_TRY(check_nvfp4(linear));
+  const Shape shape = w4a8_shape(linear.format().weight, linear.cols());
+  BlockPacker packer = make_packer(
+      linear, nvfp4_sm100a::kBlockRows, int64_t{shape.blocks()} * nvfp4_sm100a::kBlockBytes,
+      kNoStart, [=](const Row& row, uint8_t* blocks) { pack_sm100a_row(row, shape, blocks); });
+  packer.row_scales = nvfp4_row_scales(linear);
+  return packer;
 }
 
 int scale_exponent(const PackedLinear& p, int64_t n) {
@@ -359,25 +359,23 @@ int scale_exponent(const PackedLinear& p, int64_t n) {
 
 namespace {
 
-// Row n into the blocks of its 128 rows.
-void pack_half_operands(const PackedLinear& p, const Shape& shape, int64_t n, int exponent,
-                        uint8_t* row_blocks) {
+// A row into the blocks of its 128 rows, its scales times 2^scale_exponent.
+void pack_half_operands(const Row& row, const Shape& shape, uint8_t* row_blocks) {
   constexpr int kStep = 16;  // columns
-  const std::vector<uint8_t> nibbles = body_nibbles(p, shape, n);
-  const uint8_t* from = nibbles.data();
-  const auto row = static_cast<int>(n % w4a16::kBlockRows);
-  const int64_t group = p.format.weight.group == 0 ? p.body() : p.format.weight.group;
-  for (int b = 0; b < shape.body_blocks; ++b) {
+  const int exponent = scale_exponent(row.p, row.n);
+  const int64_t body = row.p.body(), first = row.n * row.p.groups();
+  const int64_t group = row.p.format.weight.group == 0 ? body : row.p.format.weight.group;
+  each_block(row, [&](int64_t b, const uint8_t* from) {
     uint8_t* block = row_blocks + b * int64_t{w4a16::block_bytes(shape.groups)};
     for (int k = 0; k < kBlockCols; k += kStep, from += kStep / 2) {
-      uint8_t* codes = block + w4a16::code_offset(k / w4a16::kHalfCols, row, shape.groups);
+      uint8_t* codes = block + w4a16::code_offset(k / w4a16::kHalfCols, row.place, shape.groups);
       for (int pair = 0; pair < 4; ++pair) {
         // Codes of columns 2 pair, + 1, + 8, + 9, from two's complement to code - 8.
         const uint32_t low = from[pair] ^ 0x88u, high = from[pair + 4] ^ 0x88u;
         const uint32_t columns =
             (low & 15) | (low >> 4) << 16 | (high & 15) << 4 | (high >> 4) << 20;
         const w4a16::Place place =
-            w4a16::code_place(row % kBlockRows, k % w4a16::kHalfCols + 2 * pair);
+            w4a16::code_place(row.place % kBlockRows, k % w4a16::kHalfCols + 2 * pair);
         uint32_t word;
         std::memcpy(&word, codes + place.byte, sizeof(word));
         word |= std::rotl(columns, place.bit);
@@ -385,41 +383,38 @@ void pack_half_operands(const PackedLinear& p, const Shape& shape, int64_t n, in
       }
     }
     for (int g = 0; g < shape.groups; ++g) {
-      const int64_t k = int64_t{b} * kBlockCols + g * (kBlockCols / shape.groups);
-      if (k >= p.body()) break;
-      const float scale = f16_to_f32(p.scales[static_cast<size_t>(n * p.groups() + k / group)]);
+      const int64_t k = b * kBlockCols + g * (kBlockCols / shape.groups);
+      if (k >= body) break;
+      const float scale = f16_to_f32(row.p.scales[static_cast<size_t>(first + k / group)]);
       const uint16_t half = f32_to_f16(std::ldexp(scale, exponent));
-      std::memcpy(block + w4a16::scale_offset(g, row) + scale_place(row % kBlockRows), &half,
-                  sizeof(half));
+      std::memcpy(block + w4a16::scale_offset(g, row.place) + scale_place(row.place % kBlockRows),
+                  &half, sizeof(half));
     }
-  }
+  });
 }
 
 }  // namespace
 
-Result<GemmWeights> pack_w4a16(const PackedLinear& p) {
-  const WeightFormat& format = p.format.weight;
-  if (format.kind != WeightKind::kGrouped || format.bits > 4 || format.grid != CodeGrid::kInt ||
-      format.outliers != 0 || p.format.act.quantized || !fits_blocks(p)) {
-    return error(ErrorCode::kUnsupported, "device 'cuda': no w4a16 kernel for weights {}",
-                 describe(p.format));
+Result<BlockPacker> pack_w4a16(const JoinedRows& linear) {
+  const auto& [weight, act] = linear.format();
+  if (weight.kind != WeightKind::kGrouped || weight.bits > 4 || weight.grid != CodeGrid::kInt ||
+      weight.outliers != 0 || act.quantized || !fits_blocks(linear)) {
+    return no_kernel("w4a16", linear);
   }
-  const Shape shape = w4a8_shape(format, p.cols);
-  const int64_t row_blocks = (p.rows + w4a16::kBlockRows - 1) / w4a16::kBlockRows;
-  const int64_t stride = shape.body_blocks * int64_t{w4a16::block_bytes(shape.groups)};
-  GemmWeights packed;
-  packed.blocks.assign(static_cast<size_t>(row_blocks * stride), 0);
-  packed.row_scales.assign(static_cast<size_t>(row_blocks * w4a16::kBlockRows), 0.0f);
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < row_blocks; ++i) {
-    const int64_t end = std::min(p.rows, (i + 1) * w4a16::kBlockRows);
+  const Shape shape = w4a8_shape(weight, linear.cols());
+  BlockPacker packer = make_packer(
+      linear, w4a16::kBlockRows, shape.body_blocks * int64_t{w4a16::block_bytes(shape.groups)},
+      kNoStart, [=](const Row& row, uint8_t* blocks) { pack_half_operands(row, shape, blocks); });
+  packer.row_scales.resize(static_cast<size_t>(packer.row_blocks * w4a16::kBlockRows));
+  parallel_for(packer.row_blocks, [&](int64_t i) {
+    const int64_t end = std::min(linear.rows(), (i + 1) * w4a16::kBlockRows);
     for (int64_t n = i * w4a16::kBlockRows; n < end; ++n) {
-      const int exponent = scale_exponent(p, n);
-      packed.row_scales[static_cast<size_t>(n)] = std::ldexp(1.0f / w4a16::kLowUnit, -exponent);
-      pack_half_operands(p, shape, n, exponent, packed.blocks.data() + i * stride);
+      const auto [part, index] = linear.row(n);
+      packer.row_scales[static_cast<size_t>(n)] =
+          std::ldexp(1.0f / w4a16::kLowUnit, -scale_exponent(*part, index));
     }
-  }
-  return packed;
+  });
+  return packer;
 }
 
 }  // namespace atom::cuda
