@@ -6,11 +6,21 @@
 
 namespace atom::cuda::gemm {
 
-// The kernel of any format. Where registers are not moved, C::producers warps are launched of
-// the warpgroup that the bound allows for: the bound is what holds the registers down.
+// The threads of a CTA by which the compiler divides a multiprocessor's registers. Where none are
+// moved, that is more than are launched: C::producers warps of a warpgroup, and for three math
+// warpgroups in pairs along K so many that each thread has 96 registers, and a norm's CTA, of 256
+// threads with 80, finds room beside them.
+template <class C>
+constexpr int bound_threads() {
+  if (C::ctas > 1) return C::math_threads + 32;
+  const bool moves = moves_registers(C::ctas, C::row_blocks * C::tokens, C::turns);
+  return C::math_threads + (!moves && C::warpgroups == 3 && C::cluster > 1 ? 224 : 128);
+}
+
+// The kernel of any format.
 template <class K>
-__global__ __launch_bounds__(K::C::math_threads + (K::C::ctas == 1 ? 128 : 32),
-                             K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
+__global__ __launch_bounds__(bound_threads<typename K::C>(), K::C::ctas) void gemm_sm90a_kernel(
+    const __grid_constant__ Params p) {
   using L = Layout<K>;
   using C = typename K::C;
   constexpr int kMathThreads = C::math_threads;
