@@ -43,9 +43,16 @@ class Consumer {
         thread_(static_cast<int>(threadIdx.x) % 128),
         cta_(static_cast<int>(blockIdx.x) / C::share) {}
 
-  __device__ void run() {
+  // start() waits for the kernel ahead. What is done before, in the first tile's place, does not
+  // need that; with few tokens it only holds up the producers.
+  template <class Start>
+  __device__ void run(const Start& start) {
+    bool waits = C::tokens > 32;
+    if (!waits) start();
     ScheduleOf<K> schedule = make_schedule<K>(p_);
     for (Work work; schedule.next(work);) {
+      if (waits) start();
+      waits = false;
       const bool finishes = work.finishes && turn() == 0;
       if (finishes) fetch_end_values(work);
       tokens_ = K::experts ? C::tokens : p_.out.tokens - work.token0;
@@ -72,6 +79,7 @@ class Consumer {
         finish(sums_, work, [] {});
       }
     }
+    if (waits) start();
   }
 
  protected:

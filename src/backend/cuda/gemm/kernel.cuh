@@ -19,8 +19,8 @@ constexpr int bound_threads() {
 
 // The kernel of any format.
 template <class K>
-__global__ __launch_bounds__(bound_threads<typename K::C>(), K::C::ctas) void gemm_sm90a_kernel(
-    const __grid_constant__ Params p) {
+__global__ __launch_bounds__(bound_threads<typename K::C>(),
+                             K::C::ctas) void gemm_sm90a_kernel(const __grid_constant__ Params p) {
   using L = Layout<K>;
   using C = typename K::C;
   constexpr int kMathThreads = C::math_threads;
@@ -61,10 +61,11 @@ __global__ __launch_bounds__(bound_threads<typename K::C>(), K::C::ctas) void ge
     if (warp == 0) ask_ahead(p);
   } else {
     if constexpr (kMoves) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
-    wait_for_previous();
-    let_next_start();
-    if constexpr (C::cluster * C::share > 1) ptx::cluster_wait();  // the others have started
-    typename K::Format::template Math<K>(p).run();
+    typename K::Format::template Math<K>(p).run([] {
+      wait_for_previous();
+      let_next_start();
+      if constexpr (C::cluster * C::share > 1) ptx::cluster_wait();  // the others have started
+    });
     ptx::bulk_store_wait_read<0>();  // shared memory must outlive them
   }
   if constexpr (C::share > 1) {
