@@ -94,6 +94,11 @@ class Consumer {
     return shared_memory() + L::kWeights + ring_.stage * L::kWeightBytes +
            (group_ * kRows + r) / K::Format::kRowBlocks * L::kRowBytes + turn() * L::kPartBytes;
   }
+  // Of the first stage and this warpgroup's first rows.
+  __device__ uint32_t weights_address() const {
+    return shared() + L::kWeights + group_ * kRows / K::Format::kRowBlocks * L::kRowBytes +
+           turn() * L::kPartBytes;
+  }
   // Of the stage's block of activations.
   __device__ uint64_t acts(int block = 0) const {
     return ptx::swizzled_descriptor(shared() + L::kActs + ring_.stage * L::kActBytes +

@@ -48,15 +48,18 @@ struct Params {
 
 // Many sums need most of a multiprocessor's registers: the math warps take them from a producer
 // warpgroup. Fewer leave room for the CTAs of the next kernel, or of the one before; so do two
-// warpgroups that take turns. sums: rows of blocks times tokens.
-constexpr bool moves_registers(int ctas, int sums, int turns) {
-  return ctas == 1 && turns == 1 && sums > 96;
+// warpgroups that take turns. Three warpgroups with whole tiles leave none with 64 sums a thread
+// and more, and the end of such a tile needs what there is. sums: rows of blocks times tokens.
+constexpr bool moves_registers(int warpgroups, int ctas, int sums, int cluster, int turns) {
+  const int few = warpgroups == 3 && cluster == 1 ? 32 : 96;
+  return ctas == 1 && turns == 1 && sums > few;
 }
 
 // Math threads and producers' warps; a whole warpgroup where registers are to be moved from it.
 constexpr int threads(const Config& c) {
-  return c.warpgroups * c.turns * 128 +
-         (moves_registers(c.ctas, c.row_blocks * c.tokens, c.turns) ? 128 : 32 * c.producers);
+  const bool moves =
+      moves_registers(c.warpgroups, c.ctas, c.row_blocks * c.tokens, c.cluster, c.turns);
+  return c.warpgroups * c.turns * 128 + (moves ? 128 : 32 * c.producers);
 }
 
 // One tile shape for one output type.

@@ -6,15 +6,19 @@
 
 namespace atom::cuda::gemm {
 
+template <class C>
+constexpr bool kMoves =
+    moves_registers(C::warpgroups, C::ctas, C::row_blocks* C::tokens, C::cluster, C::turns);
+
 // The threads of a CTA by which the compiler divides a multiprocessor's registers. Where none are
 // moved, that is more than are launched: C::producers warps of a warpgroup, and for three math
-// warpgroups in pairs along K so many that each thread has 96 registers, and a norm's CTA, of 256
-// threads with 80, finds room beside them.
+// warpgroups in pairs along K, of up to 64 tokens, so many that each thread has 96 registers, and a
+// norm's CTA, of 256 threads with 80, finds room beside them.
 template <class C>
 constexpr int bound_threads() {
   if (C::ctas > 1) return C::math_threads + 32;
-  const bool moves = moves_registers(C::ctas, C::row_blocks * C::tokens, C::turns);
-  return C::math_threads + (!moves && C::warpgroups == 3 && C::cluster > 1 ? 224 : 128);
+  const bool pairs = C::warpgroups == 3 && C::cluster > 1 && C::tokens <= 64;
+  return C::math_threads + (pairs && !kMoves<C> ? 224 : 128);
 }
 
 // The kernel of any format.
@@ -24,7 +28,6 @@ __global__ __launch_bounds__(bound_threads<typename K::C>(),
   using L = Layout<K>;
   using C = typename K::C;
   constexpr int kMathThreads = C::math_threads;
-  constexpr bool kMoves = moves_registers(C::ctas, C::row_blocks * C::tokens, C::turns);
   const uint32_t shared = ptx::shared_address(shared_memory());
   if constexpr (K::experts) {
     auto* first_tiles = reinterpret_cast<int*>(shared_memory() + L::kFirstTiles);
@@ -46,7 +49,7 @@ __global__ __launch_bounds__(bound_threads<typename K::C>(),
   // One CTA on a multiprocessor moves registers from the producer to the math warps; where several
   // share it, their tiles are small enough without.
   if (threadIdx.x >= kMathThreads) {
-    if constexpr (kMoves) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
+    if constexpr (kMoves<C>) ptx::give_registers<C::warpgroups == 2 ? 40 : 32>();
     Producer<K> producer(p, shared);
     const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32 - kMathThreads / 32, 0);
     if (warp == 0) {
@@ -60,7 +63,7 @@ __global__ __launch_bounds__(bound_threads<typename K::C>(),
     }
     if (warp == 0) ask_ahead(p);
   } else {
-    if constexpr (kMoves) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
+    if constexpr (kMoves<C>) ptx::take_registers<C::warpgroups == 2 ? 232 : 160>();
     typename K::Format::template Math<K>(p).run([] {
       wait_for_previous();
       let_next_start();

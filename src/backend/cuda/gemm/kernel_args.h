@@ -25,13 +25,12 @@ constexpr int output_channels(bool gated) { return gated ? 32 : 64; }
 // Bytes of a token's channels in a box: of halves one box has them all, of floats two.
 constexpr int box_row_bytes(bool gated) { return gated ? 64 : 128; }
 
-// Tokens that leave a tile of `tokens` at once: all of a small tile, or else the largest of 64
-// (only for 2-byte outputs), 32, 16 and so on that divides it.
+// Tokens that leave a tile of `tokens` at once, each time behind barriers: all of a small tile, or
+// else the largest multiple of eight that divides it, up to 64 (of 4-byte outputs 32).
 constexpr int output_chunk(int tokens, int element_bytes) {
-  const int most = element_bytes == 2 ? 64 : 32;
-  if (tokens <= most) return tokens;
-  int chunk = most;
-  while (tokens % chunk != 0) chunk /= 2;
+  int chunk = element_bytes == 2 ? 64 : 32;
+  if (tokens <= chunk + chunk / 4) return tokens;
+  while (tokens % chunk != 0) chunk -= 8;
   return chunk;
 }
 

@@ -106,6 +106,9 @@ class Math : public gemm::Consumer<K, Math<K>> {
   // By warpgroup products; the fragments of a whole block are unpacked while the products of the
   // one before run.
   __device__ void body_by_blocks(int blocks) {
+    // Made once, and not anew for each block, which waits for them.
+    const uint32_t codes_at = ptx::opaque(this->weights_address() + thread_ * 16),
+                   scales_at = ptx::opaque(this->weights_address() + thread_ / 4 * 4);
     uint32_t a[2][kRows][16];
     int before = -1;  // the previous block's stage
     const auto step = [&](int p) {
@@ -114,7 +117,8 @@ class Math : public gemm::Consumer<K, Math<K>> {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         Codes<K::groups> codes;
-        codes.load(weights(r), thread_);
+        const uint32_t there = ring_.stage * L::kWeightBytes + r * L::kRowBytes;
+        codes.load_at(codes_at + there, scales_at + there);
 #pragma unroll
         for (int k = 0; k < 4; ++k) codes.unpack(k, &a[p][r][4 * k]);
         ptx::keep(a[p][r]);

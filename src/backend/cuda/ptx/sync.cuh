@@ -165,6 +165,26 @@ __device__ inline float4 load_shared(uint32_t address) {
   return v;
 }
 
+// The same of words.
+__device__ inline uint4 load_shared_words(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ inline uint32_t load_shared_word(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+// A value that the compiler keeps and does not compute anew.
+__device__ inline uint32_t opaque(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Descriptor of a K-major operand of 128-byte rows under the 128-byte swizzle; the address is a
 // multiple of 1024. 32 bytes further along K is +2.
 __device__ inline uint64_t swizzled_descriptor(uint32_t address) {
