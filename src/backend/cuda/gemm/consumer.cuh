@@ -43,8 +43,8 @@ class Consumer {
         thread_(static_cast<int>(threadIdx.x) % 128),
         cta_(static_cast<int>(blockIdx.x) / C::share) {}
 
-  // start() waits for the kernel ahead. What is done before, in the first tile's place, does not
-  // need that; with few tokens it only holds up the producers.
+  // start() waits for the kernel ahead. To find the first tile's place does not need that; with few
+  // tokens it only holds up the producers.
   template <class Start>
   __device__ void run(const Start& start) {
     bool waits = C::tokens > 32;
@@ -93,11 +93,6 @@ class Consumer {
   __device__ const uint8_t* weights(int r) const {
     return shared_memory() + L::kWeights + ring_.stage * L::kWeightBytes +
            (group_ * kRows + r) / K::Format::kRowBlocks * L::kRowBytes + turn() * L::kPartBytes;
-  }
-  // Of the first stage and this warpgroup's first rows.
-  __device__ uint32_t weights_address() const {
-    return shared() + L::kWeights + group_ * kRows / K::Format::kRowBlocks * L::kRowBytes +
-           turn() * L::kPartBytes;
   }
   // Of the stage's block of activations.
   __device__ uint64_t acts(int block = 0) const {

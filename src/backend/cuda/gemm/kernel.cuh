@@ -7,8 +7,8 @@
 namespace atom::cuda::gemm {
 
 template <class C>
-constexpr bool kMoves =
-    moves_registers(C::warpgroups, C::ctas, C::row_blocks* C::tokens, C::cluster, C::turns);
+constexpr bool kMoves = moves_registers(C::warpgroups, C::ctas, C::row_blocks* C::tokens,
+                                        C::cluster, C::turns);
 
 // The threads of a CTA by which the compiler divides a multiprocessor's registers. Where none are
 // moved, that is more than are launched: C::producers warps of a warpgroup, and for three math

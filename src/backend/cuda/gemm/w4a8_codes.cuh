@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 
 #include "backend/cuda/gemm/w4a8_layout.h"
-#include "backend/cuda/ptx/sync.cuh"
 
 namespace atom::cuda::w4a8 {
 
@@ -28,15 +27,6 @@ struct Codes {
     for (int g = 0; g < kGroups; ++g) {
       pairs[g] = *reinterpret_cast<const uint32_t*>(block + kScaleOffset + g * kScaleBytes +
                                                     thread / 4 * 4);
-    }
-  }
-  // The same, of the block whose codes and scales for this thread begin at these addresses.
-  __device__ void load_at(uint32_t codes, uint32_t scales) {
-    q[0] = ptx::load_shared_words(codes);
-    q[1] = ptx::load_shared_words(codes + 2048);
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      pairs[g] = ptx::load_shared_word(scales + kScaleOffset + g * kScaleBytes);
     }
   }
   // The A fragment of k-step `step`.

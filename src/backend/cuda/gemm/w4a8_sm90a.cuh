@@ -67,6 +67,15 @@ class Math : public gemm::Consumer<K, Math<K>> {
 #pragma unroll
     for (int k = 0; k < 4; ++k) codes.unpack(k, &a[4 * k]);
   }
+  // A thread's codes and scales of the block in which they begin at these addresses.
+  __device__ static void load(Codes<K::groups>& codes, uint32_t codes_at, uint32_t scales_at) {
+    codes.q[0] = ptx::load_shared_words(codes_at);
+    codes.q[1] = ptx::load_shared_words(codes_at + 2048);
+#pragma unroll
+    for (int g = 0; g < K::groups; ++g) {
+      codes.pairs[g] = ptx::load_shared_word(scales_at + kScaleOffset + g * kScaleBytes);
+    }
+  }
   // By warps' products, with two sums each, so that few of them wait for the one before. A stage is
   // free as soon as it is in registers.
   __device__ void body_by_warps(int blocks) {
@@ -106,9 +115,11 @@ class Math : public gemm::Consumer<K, Math<K>> {
   // By warpgroup products; the fragments of a whole block are unpacked while the products of the
   // one before run.
   __device__ void body_by_blocks(int blocks) {
-    // Made once, and not anew for each block, which waits for them.
-    const uint32_t codes_at = ptx::opaque(this->weights_address() + thread_ * 16),
-                   scales_at = ptx::opaque(this->weights_address() + thread_ / 4 * 4);
+    // Made once: a block begins with loads from them.
+    const uint32_t rows = Base::shared() + L::kWeights + Base::group_ * kRows * L::kRowBytes +
+                          Base::turn() * L::kPartBytes;
+    const uint32_t codes_at = ptx::opaque(rows + thread_ * 16),
+                   scales_at = ptx::opaque(rows + thread_ / 4 * 4);
     uint32_t a[2][kRows][16];
     int before = -1;  // the previous block's stage
     const auto step = [&](int p) {
@@ -118,7 +129,7 @@ class Math : public gemm::Consumer<K, Math<K>> {
       for (int r = 0; r < kRows; ++r) {
         Codes<K::groups> codes;
         const uint32_t there = ring_.stage * L::kWeightBytes + r * L::kRowBytes;
-        codes.load_at(codes_at + there, scales_at + there);
+        load(codes, codes_at + there, scales_at + there);
 #pragma unroll
         for (int k = 0; k < 4; ++k) codes.unpack(k, &a[p][r][4 * k]);
         ptx::keep(a[p][r]);
