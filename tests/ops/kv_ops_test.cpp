@@ -279,15 +279,20 @@ TEST(RopeAppendKv, ChunksStoreWhatTokensAloneDo) {
   for (const int64_t head_dim : {64, 128}) {
     for (const KvFormat& format : {kv(4, true), kv(head_dim == 64 ? 3 : 8, false)}) {
       const bool odd = cases.size() == 1 || cases.size() == 2;
-      cases.push_back({.sequences = {{5, 1}, {0, 1}, {0, 211}, {7, 170}, {16, 16}, {3, 9}, {20, 1}},
-                       .format = format,
-                       .heads = odd ? 9 : 5,
-                       .kv_heads = odd ? 3 : 5,
-                       .head_dim = head_dim,
-                       .head_norms = odd,
-                       .precision = Precision::kHalf});
+      const int64_t most = odd ? 467 : 211;
+      cases.push_back(
+          {.sequences = {{5, 1}, {0, 1}, {0, most}, {7, 170}, {16, 16}, {3, 9}, {20, 1}},
+           .format = format,
+           .heads = odd ? 9 : 5,
+           .kv_heads = odd ? 3 : 5,
+           .head_dim = head_dim,
+           .head_norms = odd,
+           .precision = Precision::kHalf});
     }
   }
+  // Whether heads are one or two a warp depends on the number of tokens.
+  cases.push_back(cases[2]);
+  cases.back().sequences[2] = {0, 211};
   for (const AttentionCase& c : cases) {
     SCOPED_TRACE(c.name());
     const AttentionData data(c);

@@ -5,8 +5,8 @@
 // one, and some heads of one kind. Rows, each warp its own, and what its warps share, angles, means
 // and head norms, come by asynchronous copies into shared memory.
 //
-//   queries, keys   eight tokens, two heads one after the other; a token's four lanes a hold, in
-//                   part j, channels 16j + 4a .. + 3:
+//   queries, keys   eight tokens, one or two heads one after the other; a token's four lanes a
+//                   hold, in part j, channels 16j + 4a .. + 3:
 //                     channel | e: 1, 2 | lane: 4, 8 | part: 16, 32, 64 |
 //                   RoPE's pairs and all strides of the Hadamard but two are a lane's own; queries
 //                   leave 64 bytes a token at once, and keys, after an exchange of codes, too
@@ -26,15 +26,17 @@
 namespace atom::cuda {
 namespace {
 
-constexpr int kLeastTokens = 400;  // below, a token's heads are better side by side
+constexpr int kLeastTokens = 224;  // below, a token's heads are better side by side
+constexpr int kFewTokens = 640;    // so few leave room for warps with a head each
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kTokens = kRopeTileTokens;
-constexpr int kHalfTile = kTokens / 2;                // tokens of a warp of queries or keys
-constexpr int kPairHeads = 2;                         // its heads
-constexpr int kGroupHeads = kPairHeads * kWarps / 2;  // of a CTA of queries or keys
-constexpr int kValueChannels = 64;                    // of a lane
-constexpr int kChunk = 16;                            // bytes of a copy
+constexpr int kHalfTile = kTokens / 2;  // tokens of a warp of queries or keys
+constexpr int kMostPairHeads = 2;       // its heads, one after the other
+// Heads of a CTA of queries or keys.
+__host__ __device__ constexpr int group_heads(int pair_heads) { return pair_heads * kWarps / 2; }
+constexpr int kValueChannels = 64;  // of a lane
+constexpr int kChunk = 16;          // bytes of a copy
 // Bytes from token to token in shared memory: what pads them keeps lanes of different tokens on
 // different banks.
 constexpr int kValuePitch = 2 * kValueChannels * 2 + 16;
@@ -95,7 +97,7 @@ __device__ void copy_angles(const RopeAppendParams& p, const RopeTile& tile, uin
 template <int kDim>
 struct PairShared {
   __align__(16) uint8_t angles[kTokens * angle_pitch(kDim)];
-  __align__(16) float mean[kGroupHeads][kDim];  // of keys
+  __align__(16) float mean[group_heads(kMostPairHeads)][kDim];  // of keys
   __align__(16) float norm[kDim];
 };
 
@@ -107,9 +109,10 @@ __device__ inline void copy_floats(float* to, const float* from, int count) {
   }
 }
 
-template <int kDim, bool kQueries, bool kNorms>
+template <int kDim, bool kQueries, bool kNorms, int kPairHeads>
 __device__ void work_pairs(const RopeAppendParams& p, const RopeTile& tile, int group,
                            uint8_t* shared, PairShared<kDim>& all) {
+  constexpr int kGroupHeads = group_heads(kPairHeads);
   constexpr int kPitch = kPairHeads * kDim * 2 + 32;
   static_assert(kHalfTile * kPitch <= kWarpBytes);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -273,8 +276,8 @@ __device__ void work_values(const RopeAppendParams& p, const RopeTile& tile, int
 }
 
 // CTAs for some heads of a kind.
-__host__ __device__ constexpr int pair_groups(int heads) {
-  return (heads + kGroupHeads - 1) / kGroupHeads;
+__host__ __device__ constexpr int pair_groups(int heads, int pair_heads) {
+  return (heads + group_heads(pair_heads) - 1) / group_heads(pair_heads);
 }
 __host__ __device__ constexpr int value_groups(int heads, int dim) {
   const int each = kWarps * 2 * kValueChannels / dim;
@@ -283,7 +286,7 @@ __host__ __device__ constexpr int value_groups(int heads, int dim) {
 
 // Registers for as many CTAs a multiprocessor as there is shared memory for, unless norms want
 // more.
-template <int kDim, bool kNorms>
+template <int kDim, bool kNorms, int kPairHeads>
 __global__ __launch_bounds__(kThreads, kNorms ? 6 : 7) void rope_append_tiles_kernel(
     const __grid_constant__ RopeAppendParams p) {
   __shared__ __align__(16) uint8_t shared[kWarps][kWarpBytes];
@@ -291,25 +294,34 @@ __global__ __launch_bounds__(kThreads, kNorms ? 6 : 7) void rope_append_tiles_ke
   uint8_t* own = shared[threadIdx.x / 32];
   const int group = static_cast<int>(blockIdx.x);
   const RopeTile tile = p.tiles[blockIdx.y];
-  const int queries = pair_groups(p.heads), keys = pair_groups(p.cache.kv_heads);
+  const int queries = pair_groups(p.heads, kPairHeads);
+  const int keys = pair_groups(p.cache.kv_heads, kPairHeads);
   if (group < queries) {
-    work_pairs<kDim, true, kNorms>(p, tile, group, own, all);
+    work_pairs<kDim, true, kNorms, kPairHeads>(p, tile, group, own, all);
   } else if (group < queries + keys) {
-    work_pairs<kDim, false, kNorms>(p, tile, group - queries, own, all);
+    work_pairs<kDim, false, kNorms, kPairHeads>(p, tile, group - queries, own, all);
   } else {
     work_values<kDim>(p, tile, group - queries - keys, own);
   }
 }
 
+template <int kDim, bool kNorms, int kPairHeads>
+void start_with(const RopeAppendParams& p, cudaStream_t stream) {
+  const int groups = pair_groups(p.heads, kPairHeads) + pair_groups(p.cache.kv_heads, kPairHeads) +
+                     value_groups(p.cache.kv_heads, kDim);
+  launch_chained(rope_append_tiles_kernel<kDim, kNorms, kPairHeads>,
+                 dim3(static_cast<unsigned>(groups), static_cast<unsigned>(p.tile_count)), kThreads,
+                 0, p, stream);
+}
+
 template <int kDim>
 void start(const RopeAppendParams& p, cudaStream_t stream) {
-  const bool norms = p.q_norm != nullptr || p.k_norm != nullptr;
-  const int groups =
-      pair_groups(p.heads) + pair_groups(p.cache.kv_heads) + value_groups(p.cache.kv_heads, kDim);
-  launch_chained(
-      norms ? rope_append_tiles_kernel<kDim, true> : rope_append_tiles_kernel<kDim, false>,
-      dim3(static_cast<unsigned>(groups), static_cast<unsigned>(p.tile_count)), kThreads, 0, p,
-      stream);
+  const bool few = p.tokens <= kFewTokens;
+  if (p.q_norm != nullptr || p.k_norm != nullptr) {
+    few ? start_with<kDim, true, 1>(p, stream) : start_with<kDim, true, 2>(p, stream);
+  } else {
+    few ? start_with<kDim, false, 1>(p, stream) : start_with<kDim, false, 2>(p, stream);
+  }
 }
 
 }  // namespace
