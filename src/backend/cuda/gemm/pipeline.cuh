@@ -201,6 +201,8 @@ class Producer {
 
  private:
   static constexpr int kAhead = (C::stages + 1) / 2;
+  // Few tokens are one tile, and their weights are read once.
+  static constexpr bool kReadOnce = C::tokens <= 32;
 
   struct Stage {
     int first, count;  // parts of blocks, counted over all body blocks; or outlier blocks
@@ -304,8 +306,12 @@ class Producer {
                         L::kBlocks * bytes + (C::producers == 1 ? token_bytes(work, stage) : 0));
 #pragma unroll
     for (int i = 0; i < L::kBlocks; ++i) {
-      ptx::bulk_copy(shared_ + L::kWeights + ring_.stage * L::kWeightBytes + i * L::kRowBytes,
-                     weights_[i] + offset, bytes, full());
+      const uint32_t to = shared_ + L::kWeights + ring_.stage * L::kWeightBytes + i * L::kRowBytes;
+      if constexpr (kReadOnce) {
+        ptx::bulk_copy_once(to, weights_[i] + offset, bytes, full());
+      } else {
+        ptx::bulk_copy(to, weights_[i] + offset, bytes, full());
+      }
     }
   }
   // Tokens of a stage: two outlier blocks of weights share one block of activations, which comes
