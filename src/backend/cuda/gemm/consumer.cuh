@@ -423,7 +423,9 @@ class Consumer {
                                      const float (&row_scale)[kRows][2],
                                      const uint32_t (&a)[kRows][16], uint64_t b,
                                      const float2* scales) const {
-    constexpr int kPiece = outlier_piece(C::slice_tokens);
+    // Three warpgroups with as many sums have no registers for more.
+    constexpr int kMost = C::warpgroups == 3 && C::slice_tokens > 128 ? 32 : 80;
+    constexpr int kPiece = outlier_piece(C::slice_tokens, kMost);
     using Piece = ptx::WgmmaS8<kPiece>;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {

@@ -22,9 +22,9 @@ namespace atom::cuda::gemm {
 using w4a8::kActBlockBytes;
 
 // Tokens of a slice that one product with the outliers takes, which costs some cycles beside what
-// it multiplies: the most, up to 80, that divide the slice.
-constexpr int outlier_piece(int slice_tokens) {
-  int piece = slice_tokens < 80 ? slice_tokens : 80;
+// it multiplies: the most, up to `most`, that divide the slice.
+constexpr int outlier_piece(int slice_tokens, int most) {
+  int piece = slice_tokens < most ? slice_tokens : most;
   while (slice_tokens % piece != 0) piece -= 16;
   return piece;
 }

@@ -150,11 +150,12 @@ class Math : public gemm::Consumer<K, Math<K>> {
       before = stage;
     };
 #pragma unroll 1
-    for (; blocks >= 2; blocks -= 2) {
+    for (;;) {
       step(0);
+      if (--blocks == 0) break;
       step(1);
+      if (--blocks == 0) break;
     }
-    if (blocks > 0) step(0);
     ptx::wgmma_wait<0>();
     release(before);
   }

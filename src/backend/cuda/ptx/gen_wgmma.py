@@ -78,7 +78,7 @@ def overwriting(name, n, acc, types, constraint, tail, k):
 
 with open("wgmma.cuh", "w") as f:
     f.write(HEAD)
-    for n in (48, 64, 80):
+    for n in (32, 48, 64, 80):
         f.write(struct("WgmmaS8", n, "int32_t", "s32.s8.s8", "r", ""))
     for n in (64, 80, 96, 128, 160, 192, 256):
         f.write(struct("WgmmaU8S8", n, "int32_t", "s32.u8.s8", "r", ""))

@@ -25,6 +25,21 @@ template <int kN>
 struct WgmmaF16;  // f32 += f16 * f16
 
 template <>
+struct WgmmaS8<32> {
+  using Acc = int32_t;
+  static constexpr int kRegs = 16;
+  // clang-format off
+  __device__ static void issue(int32_t (&d)[16], const uint32_t* a, uint64_t b, int accumulate) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+                 "{%16, %17, %18, %19}, %20, p;\n}"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]), "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
+  }
+  // clang-format on
+};
+
+template <>
 struct WgmmaS8<48> {
   using Acc = int32_t;
   static constexpr int kRegs = 24;
