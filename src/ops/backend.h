@@ -44,6 +44,7 @@
 #include "base/status.h"
 #include "ops/batch.h"
 #include "tensor/formats.h"
+#include "tensor/joined_rows.h"
 #include "tensor/packed_linear.h"
 
 namespace atom {
@@ -271,7 +272,7 @@ class Backend {
   // The rows of several linears of one format and K in one, one part after another.
   virtual Result<std::unique_ptr<LinearWeights>> load_fused(
       std::span<const PackedLinear* const> parts) {
-    return load_linear(concatenate_rows(parts));
+    return load_linear(JoinedRows(parts).join());
   }
   // gate_proj's and up_proj's rows in one, [F, K] each, of one format. A backend that can compute
   // silu(gate) * up [T, F] in the linear, without rounding gate and up, returns gated weights, and

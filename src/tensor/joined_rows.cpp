@@ -57,8 +57,4 @@ PackedLinear JoinedRows::join() const {
   return whole;
 }
 
-PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts) {
-  return JoinedRows(parts).join();
-}
-
 }  // namespace atom

@@ -49,9 +49,6 @@ struct PackedLinear {
 // codes within int8); errors name the array. What passes cannot make a backend misbehave.
 Status validate(const PackedLinear& linear);
 
-// The rows of several linears with the same format and K, one after another: q, k, v become one.
-PackedLinear concatenate_rows(std::span<const PackedLinear* const> parts);
-
 // The real value of every weight, [N, K] in the packed column order: for the ref backend and tests.
 void dequantize(const PackedLinear& linear, std::span<double> out);
 

@@ -245,7 +245,7 @@ inline PackedLinear interleaved(const PackedLinear& gate, const PackedLinear& up
 // As they are multiplied apart.
 inline PackedLinear concatenated(const PackedLinear& gate, const PackedLinear& up) {
   const PackedLinear* parts[] = {&gate, &up};
-  return concatenate_rows(parts);
+  return JoinedRows(parts).join();
 }
 
 // silu(gate) * up [tokens, F] of y [tokens, 2 F], gate's columns, then up's.

@@ -207,7 +207,8 @@ TEST(Linear, FusedPartsAreTheLinearThatJoinsThem) {
           return read_output(*backend, *y, kTokens).values;
         };
         const auto fused = backend->load_fused(parts).value();
-        EXPECT_EQ(outputs(*fused), outputs(*backend->load_linear(concatenate_rows(parts)).value()));
+        EXPECT_EQ(outputs(*fused),
+                  outputs(*backend->load_linear(JoinedRows(parts).join()).value()));
       }
     }
   }
@@ -239,7 +240,7 @@ TEST(GateUp, GatesOrLeavesBoth) {
           const PackedLinear gate_proj = random_rows(7), up_proj = random_rows(9);
           const PackedLinear* parts[] = {&gate_proj, &up_proj};
           const Matrix x = random_matrix(tokens, cols, 8);
-          const Matrix both = run(ref_backend(), c, concatenate_rows(parts), x, {});
+          const Matrix both = run(ref_backend(), c, JoinedRows(parts).join(), x, {});
           Matrix product(tokens, channels);
           for (int64_t t = 0; t < tokens; ++t) {
             for (int64_t k = 0; k < channels; ++k) {

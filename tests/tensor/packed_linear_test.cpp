@@ -199,13 +199,13 @@ TEST(PackedLinear, BytesAreThoseOfTheEffectiveBits) {
   }
 }
 
-TEST(PackedLinear, ConcatenatesRows) {
+TEST(JoinedRows, ComeOnePartAfterAnother) {
   for (const LinearFormat& format : all_formats()) {
     SCOPED_TRACE(describe(format));
     Packed a = make_packed(format, 1), b = make_packed(format, 2), c = make_packed(format, 3);
     for (Packed* part : {&a, &b, &c}) part->linear.bias = {1.0f, 2.0f, 3.0f};
     const PackedLinear* parts[] = {&a.linear, &b.linear, &c.linear};
-    const PackedLinear whole = concatenate_rows(parts);
+    const PackedLinear whole = JoinedRows(parts).join();
     const Status status = validate(whole);
     ASSERT_TRUE(status.ok()) << status.message();
     EXPECT_EQ(whole.rows, 3 * kRows);
