@@ -12,6 +12,7 @@
 #include "base/parallel.h"
 #include "base/random.h"
 #include "io/hf_config.h"
+#include "text/unicode.h"
 
 namespace atom {
 namespace {
@@ -29,6 +30,23 @@ float quick_normal(uint64_t bits) {
   return (part(0) + part(1) + part(2) + part(3) - kMean) * kScale;
 }
 
+// A tokenizer.json with a token for each byte and no more.
+std::string byte_tokenizer() {
+  nlohmann::json vocab = nlohmann::json::object();
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string token;
+    append_utf8(token, byte_to_char(static_cast<uint8_t>(byte)));
+    vocab[token] = byte;
+  }
+  const nlohmann::json bytes = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+  return nlohmann::json{
+      {"pre_tokenizer", bytes},
+      {"decoder", bytes},
+      {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}}}
+      .dump();
+}
+
 class SyntheticSource : public ModelSource {
  public:
   SyntheticSource(std::string_view shape, ModelConfig config)
@@ -42,7 +60,11 @@ class SyntheticSource : public ModelSource {
   const ModelConfig& config() const override { return config_; }
   const std::string& origin() const override { return origin_; }
   std::string config_json() const override { return hf_config_json(config_).dump(2); }
-  Result<TextAssets> text_assets() const override { return TextAssets{}; }
+  Result<TextAssets> text_assets() const override {
+    TextAssets assets;
+    assets.tokenizer_json = byte_tokenizer();
+    return assets;
+  }
   bool has(std::string_view name) const override { return find(name) != nullptr; }
   Result<std::string> stored_type(std::string_view) const override { return std::string("F32"); }
 

@@ -12,8 +12,8 @@ namespace atom {
 
 // shape, layers: as make_synthetic_model. One in a hundred channels of the inputs of qkv and
 // gate_up (by the norm's weight), of o (by v's rows) and of down (by up's rows) is an outlier,
-// twenty times as large as the others. Every read of a tensor gives the same values. It has no
-// tokenizer.
+// twenty times as large as the others. Every read of a tensor gives the same values. Its
+// tokens are bytes.
 Result<std::unique_ptr<ModelSource>> make_synthetic_source(std::string_view shape,
                                                            int64_t layers = 0);
 

@@ -31,6 +31,7 @@ struct QuantizeBenchArguments {
   std::string recipe = "w4a8";
   std::optional<int64_t> windows, context;
   std::string out;  // a folder whose file system takes the checkpoint; empty: nothing is written
+  bool keep = false;
   std::string device = "cpu";
   int threads = 0;
   bool json = false;
@@ -56,8 +57,8 @@ Result<QuantizeReport> quantize_synthetic(const QuantizeBenchArguments& in,
     DiscardingSink sink;
     return quantize_model(source, backend, recipe, tokens, sink, /*show_progress=*/true);
   }
-  // Never committed: the folder vanishes with everything in it.
-  const StagedFolder folder = ATOM_TRY(StagedFolder::create(in.out));
+  // If it is not committed, the folder vanishes with everything in it.
+  StagedFolder folder = ATOM_TRY(StagedFolder::create(in.out));
   CheckpointMeta meta;
   meta.config = config;
   meta.config_json = source.config_json();
@@ -65,11 +66,14 @@ Result<QuantizeReport> quantize_synthetic(const QuantizeBenchArguments& in,
   meta.prefix_tokens = ATOM_TRY(prefix_tokens_for(recipe, config));
   meta.recipe_json = recipe_to_json(recipe).dump();
   CheckpointWriter writer = ATOM_TRY(CheckpointWriter::create(folder.staging(), std::move(meta)));
+  const TextAssets assets = ATOM_TRY(source.text_assets());
+  ATOM_TRY(writer.add_text_file("tokenizer.json", assets.tokenizer_json));
   CheckpointSink sink(writer, config);
   QuantizeReport report =
       ATOM_TRY(quantize_model(source, backend, recipe, tokens, sink, /*show_progress=*/true));
   const auto start = std::chrono::steady_clock::now();
   ATOM_TRY(writer.finish());
+  if (in.keep) ATOM_TRY(folder.commit());
   const double finish =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.seconds.write += finish;
@@ -114,10 +118,15 @@ void add_bench_quantize_command(CLI::App& group, Action& action) {
   command->footer(
       "The model's weights are random, with outlier channels, and made as they are read; so is "
       "the\n"
-      "calibration text. With --out the checkpoint is written there and removed again.\n"
+      "calibration text. With --out the checkpoint is written there and removed again; with "
+      "--keep\n"
+      "it stays, so that loading and serving a model of that size can be measured too (its tokens\n"
+      "are bytes, its answers nonsense).\n"
       "\n"
-      "Example:\n"
-      "  atom bench quantize --shape llama-2-7b --device cuda --out /tmp/bench");
+      "Examples:\n"
+      "  atom bench quantize --shape llama-2-7b --device cuda --out /tmp/bench\n"
+      "  atom bench quantize --shape llama-2-7b --device cuda --windows 4 --out 7b --keep\n"
+      "  atom bench model 7b --device cuda");
   auto arguments = std::make_shared<QuantizeBenchArguments>();
   command->add_option("--shape", arguments->shape, "llama-2-7b, llama-2-70b or mixtral-8x7b")
       ->type_name("NAME")
@@ -136,8 +145,10 @@ void add_bench_quantize_command(CLI::App& group, Action& action) {
   command->add_option("--context", arguments->context, "Tokens of a window (default: the recipe's)")
       ->check(CLI::Range(16, 1 << 20))
       ->type_name("N");
-  command->add_option("--out", arguments->out, "Folder to write to; must not exist, or be empty")
-      ->type_name("FOLDER");
+  CLI::Option* out = command->add_option("--out", arguments->out,
+                                         "Folder to write to; must not exist, or be empty");
+  out->type_name("FOLDER");
+  command->add_flag("--keep", arguments->keep, "Leave the checkpoint there")->needs(out);
   add_machine_options(*command, arguments->device, arguments->threads);
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->callback(

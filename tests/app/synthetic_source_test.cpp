@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "app/text_side.h"
 #include "base/json.h"
 #include "io/hf_config.h"
 
@@ -42,6 +43,17 @@ TEST(SyntheticSource, HasTheShapeAndItsOutliers) {
   const std::span<const float> all(values);
   EXPECT_NEAR(spread(all.first(4096)), 1.0 / 64, 0.1 / 64);
   EXPECT_NEAR(spread(all.subspan(50 * 4096, 4096)), 20.0 / 64, 2.0 / 64);
+}
+
+TEST(SyntheticSource, TokensAreBytes) {
+  const auto source = make_synthetic_source("llama-2-7b", 1).value();
+  const Tokenizer tokenizer = make_tokenizer(source->text_assets().value(), "test").value();
+  EXPECT_EQ(tokenizer.vocab_size(), 256);
+  const std::string text = "a \u00e9\n\x7f";
+  const std::vector<int32_t> tokens =
+      tokenizer.encode(text, /*add_special=*/false, /*parse_special=*/false).value();
+  EXPECT_EQ(tokens, (std::vector<int32_t>{'a', ' ', 0xc3, 0xa9, '\n', 0x7f}));
+  EXPECT_EQ(tokenizer.decode(tokens, false), text);
 }
 
 TEST(SyntheticSource, Refuses) {
