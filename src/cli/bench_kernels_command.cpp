@@ -212,7 +212,8 @@ void add_bench_kernels_command(CLI::App& group, Action& action) {
   command->footer(
       "Random data, inputs rotated past L2, medians of CUDA graph replays. Each figure stands\n"
       "beside what gives the same result otherwise, measured in the same process: GEMMs (128\n"
-      "INT8 outlier columns, groups of 128) beside the vendor's in FP16, INT8 and FP8, w4a8 GEMMs\n"
+      "INT8 outlier columns, groups of 128) beside the vendor's in FP16, INT8 and FP8, each\n"
+      "after a rest of the GPU, so that clocks are the same for all; w4a8 GEMMs\n"
       "of a mixture (two of eight experts a token) beside as many of the vendor's, attention\n"
       "of one new token beside the same with INT8 and F16 caches, the reorder that is fused with\n"
       "its neighbours beside one in kernels of its own, and tokens drawn from rows of logits "

@@ -56,13 +56,10 @@ class ExpertProblem {
 
   int hit() const { return hit_; }  // experts that have tokens
   GemmChoice choose() const { return choose_grouped_gemm(args(0), groups(0)); }
-  Timing time(GemmChoice choice, int samples) const {
-    return time_us(
-        all_.copies(),
-        [&](int copy, cudaStream_t stream) {
-          must(launch_grouped_gemm(args(copy), groups(copy), choice, stream));
-        },
-        samples);
+  Work work(GemmChoice choice) const {
+    return {.copies = all_.copies(), .run = [this, choice](int copy, cudaStream_t stream) {
+              must(launch_grouped_gemm(args(copy), groups(copy), choice, stream));
+            }};
   }
   double ops() const { return all_.ops() / kExperts; }
   // Weights of the experts that are hit and activations read, outputs written.
@@ -110,14 +107,15 @@ Status bench_experts(const Run& run) {
     std::vector<KernelBaseline> others;
     if (run.options.tune) {
       choice = fastest(
-          choice, choices, name_of,
-          [&](GemmChoice c, int samples) { return problem.time(c, samples); }, others);
+          choice, choices, name_of, [&](GemmChoice c) { return problem.work(c); }, others);
     }
-    KernelFigure figure = run.figure("experts",
-                                     fmt::format("{} of {} x {}x{} M {}", problem.hit(), kExperts,
-                                                 size.rows, size.inputs, size.tokens),
-                                     name_of(choice), problem.time(choice, run.options.samples),
-                                     problem.ops(), problem.bytes());
+    const Work work = problem.work(choice);
+    KernelFigure figure =
+        run.figure("experts",
+                   fmt::format("{} of {} x {}x{} M {}", problem.hit(), kExperts, size.rows,
+                               size.inputs, size.tokens),
+                   name_of(choice), time_us(work.copies, work.run, run.options.samples),
+                   problem.ops(), problem.bytes());
     // A GEMM of its own for each expert that is hit, of even shares.
     const int64_t share = std::max<int64_t>(1, kActive * size.tokens / problem.hit());
     figure.baselines = ATOM_TRY(vendor_gemms(

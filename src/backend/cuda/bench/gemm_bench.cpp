@@ -46,11 +46,12 @@ Status bench_gemm(GemmFormat format, const Run& run) {
     if (run.options.tune) {
       choice = fastest(
           choice, all_choices(format), [&](GemmChoice c) { return name_of(format, c); },
-          [&](GemmChoice c, int samples) { return problem.time(c, samples); }, others);
+          [&](GemmChoice c) { return problem.work(c); }, others);
     }
+    const Work work = problem.work(choice);
     KernelFigure figure =
         run.figure(group_of(format), fmt::format("{}x{} M {}", size.rows, size.inputs, size.tokens),
-                   name_of(format, choice), problem.time(choice, run.options.samples),
+                   name_of(format, choice), time_us(work.copies, work.run, run.options.samples),
                    problem.ops(), problem.bytes(), format == GemmFormat::kW4A16 ? 0.5 : 1.0);
     figure.baselines = ATOM_TRY(vendor_gemms(size, run.options.samples));
     figure.others = std::move(others);

@@ -106,30 +106,30 @@ double GemmProblem::bytes() const {
                              2 * args_.tokens * args_.rows);
 }
 
-Timing GemmProblem::time(GemmChoice choice, int samples) const {
-  return time_us(
-      copies(),
-      [&](int copy, cudaStream_t stream) {
-        const Status status = launch_gemm(args(copy), choice, stream);
-        ATOM_CHECK(status.ok(), status.message().c_str());
-      },
-      samples);
+Work GemmProblem::work(GemmChoice choice) const {
+  return {.copies = copies(), .run = [this, choice](int copy, cudaStream_t stream) {
+            const Status status = launch_gemm(args(copy), choice, stream);
+            ATOM_CHECK(status.ok(), status.message().c_str());
+          }};
 }
 
 GemmChoice fastest(GemmChoice chosen, std::span<const GemmChoice> choices,
                    const std::function<std::string(GemmChoice)>& name,
-                   const std::function<Timing(GemmChoice, int)>& time,
+                   const std::function<Work(GemmChoice)>& work,
                    std::vector<KernelBaseline>& others) {
   constexpr int kTuningSamples = 7;
+  std::vector<Work> works = {work(chosen)};
+  for (const GemmChoice choice : choices) works.push_back(work(choice));
+  const std::vector<Timing> timings = time_in_turns(works, kTuningSamples);
   GemmChoice best = chosen;
-  double best_us = time(chosen, kTuningSamples).median;
-  for (const GemmChoice choice : choices) {
-    const double us = time(choice, kTuningSamples).median;
-    others.push_back({.name = name(choice), .us = us});
+  double best_us = timings[0].median;
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const double us = timings[i + 1].median;
+    others.push_back({.name = name(choices[i]), .us = us});
     // Differences of less than a hundredth are noise.
     if (us < 0.99 * best_us) {
       best_us = us;
-      best = choice;
+      best = choices[i];
     }
   }
   return best;

@@ -26,7 +26,8 @@ class GemmProblem {
   }
   double ops() const;
   double bytes() const;  // weights and activations read, outputs written
-  Timing time(GemmChoice choice, int samples) const;
+  // By a kernel of the table; valid as long as this lives.
+  Work work(GemmChoice choice) const;
 
  private:
   GemmArgs args_;
@@ -37,10 +38,11 @@ class GemmProblem {
   DeviceArray<uint8_t> workspace_;
 };
 
-// Runs every choice; the fastest, where it is faster than `chosen`. others: all that ran.
+// Times the work of every choice; the fastest, where it is faster than `chosen`. others: all that
+// ran.
 GemmChoice fastest(GemmChoice chosen, std::span<const GemmChoice> choices,
                    const std::function<std::string(GemmChoice)>& name,
-                   const std::function<Timing(GemmChoice, int)>& time,
+                   const std::function<Work(GemmChoice)>& work,
                    std::vector<KernelBaseline>& others);
 
 }  // namespace atom::cuda::bench

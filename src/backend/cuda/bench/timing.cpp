@@ -1,6 +1,9 @@
 #include "backend/cuda/bench/timing.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/bench/bench_kernels.h"
@@ -12,6 +15,56 @@ namespace {
 
 constexpr size_t kBlockBytes = (size_t{1} << 18) + 296;  // of random data
 
+// A work's graph, and how long its replays took.
+class Replay {
+ public:
+  explicit Replay(const Work& work) {
+    ATOM_CUDA_CHECK(cudaStreamCreate(&stream_));
+    work.run(0, stream_);  // lazy loading, attributes
+    ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+    cudaGraph_t graph;
+    ATOM_CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < work.copies; ++i) work.run(i, stream_);
+    ATOM_CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
+    ATOM_CUDA_CHECK(cudaGraphInstantiate(&exec_, graph, 0));
+    ATOM_CUDA_CHECK(cudaGraphDestroy(graph));
+    ATOM_CUDA_CHECK(cudaEventCreate(&begin_));
+    ATOM_CUDA_CHECK(cudaEventCreate(&end_));
+  }
+  Replay(Replay&& other) noexcept
+      : ms(std::move(other.ms)),
+        stream_(std::exchange(other.stream_, nullptr)),
+        exec_(other.exec_),
+        begin_(other.begin_),
+        end_(other.end_) {}
+  Replay& operator=(Replay&&) = delete;
+  ~Replay() {
+    if (stream_ == nullptr) return;
+    ATOM_CUDA_CHECK(cudaEventDestroy(begin_));
+    ATOM_CUDA_CHECK(cudaEventDestroy(end_));
+    ATOM_CUDA_CHECK(cudaGraphExecDestroy(exec_));
+    ATOM_CUDA_CHECK(cudaStreamDestroy(stream_));
+  }
+
+  // Milliseconds of all copies.
+  float run() {
+    ATOM_CUDA_CHECK(cudaEventRecord(begin_, stream_));
+    ATOM_CUDA_CHECK(cudaGraphLaunch(exec_, stream_));
+    ATOM_CUDA_CHECK(cudaEventRecord(end_, stream_));
+    ATOM_CUDA_CHECK(cudaEventSynchronize(end_));
+    float ms = 0;
+    ATOM_CUDA_CHECK(cudaEventElapsedTime(&ms, begin_, end_));
+    return ms;
+  }
+
+  std::vector<float> ms;
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t exec_;
+  cudaEvent_t begin_, end_;
+};
+
 }  // namespace
 
 int rotations(int64_t bytes) {
@@ -19,41 +72,33 @@ int rotations(int64_t bytes) {
   return static_cast<int>(std::clamp<int64_t>(wanted, 2, 64));
 }
 
-Timing time_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples) {
-  cudaStream_t stream;
-  ATOM_CUDA_CHECK(cudaStreamCreate(&stream));
-  run(0, stream);  // lazy loading, attributes
-  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  ATOM_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < copies; ++i) run(i, stream);
-  ATOM_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
-  ATOM_CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  ATOM_CUDA_CHECK(cudaEventCreate(&begin));
-  ATOM_CUDA_CHECK(cudaEventCreate(&end));
-  std::vector<float> times;
+std::vector<Timing> time_in_turns(std::span<const Work> works, int samples) {
+  std::vector<Replay> replays;
+  for (const Work& work : works) replays.emplace_back(work);
   for (int i = -3; i < samples; ++i) {
-    ATOM_CUDA_CHECK(cudaEventRecord(begin, stream));
-    ATOM_CUDA_CHECK(cudaGraphLaunch(exec, stream));
-    ATOM_CUDA_CHECK(cudaEventRecord(end, stream));
-    ATOM_CUDA_CHECK(cudaEventSynchronize(end));
-    float ms = 0;
-    ATOM_CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 0) times.push_back(ms);
+    for (Replay& replay : replays) {
+      const float ms = replay.run();
+      if (i >= 0) replay.ms.push_back(ms);
+    }
   }
-  std::sort(times.begin(), times.end());
-  ATOM_CUDA_CHECK(cudaEventDestroy(begin));
-  ATOM_CUDA_CHECK(cudaEventDestroy(end));
-  ATOM_CUDA_CHECK(cudaGraphExecDestroy(exec));
-  ATOM_CUDA_CHECK(cudaGraphDestroy(graph));
-  ATOM_CUDA_CHECK(cudaStreamDestroy(stream));
-  const auto at = [&](int tenths) {
-    const auto i = static_cast<size_t>((samples - 1) * tenths / 10);
-    return 1e3 * static_cast<double>(times[i]) / copies;
-  };
-  return {.median = at(5), .p10 = at(1), .p90 = at(9)};
+  std::vector<Timing> timings;
+  for (size_t i = 0; i < works.size(); ++i) {
+    std::vector<float>& ms = replays[i].ms;
+    std::sort(ms.begin(), ms.end());
+    const auto at = [&](int tenths) {
+      return 1e3 * static_cast<double>(ms[(ms.size() - 1) * static_cast<size_t>(tenths) / 10]) /
+             works[i].copies;
+    };
+    timings.push_back({.median = at(5), .p10 = at(1), .p90 = at(9)});
+  }
+  return timings;
+}
+
+Timing time_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples) {
+  constexpr auto kRest = std::chrono::milliseconds(60);
+  std::this_thread::sleep_for(kRest);
+  const Work work = {.copies = copies, .run = run};
+  return time_in_turns({&work, 1}, samples)[0];
 }
 
 Result<double> copy_gbps() {

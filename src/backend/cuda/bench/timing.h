@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "backend/cuda/runtime/device.h"
 
@@ -19,9 +20,19 @@ struct Timing {
   double median = 0, p10 = 0, p90 = 0;
 };
 
+// What is timed: run(i, stream) for i = 0 .. copies-1, each on inputs of its own.
+struct Work {
+  int copies = 0;
+  std::function<void(int, cudaStream_t)> run;
+};
+
 // Of run(i, stream). A graph of runs i = 0 .. copies-1 is captured and replayed; each replay is one
-// sample.
+// sample. The GPU rests before the first: under the board's limit of power clocks depend on what
+// ran in the tens of milliseconds before, which is to be the same for all that is compared.
 Timing time_us(int copies, const std::function<void(int, cudaStream_t)>& run, int samples);
+
+// To choose between works: medians of a few replays of each, in turns and without a rest.
+std::vector<Timing> time_in_turns(std::span<const Work> works, int samples);
 
 // Device-to-device copy rate, bytes read plus written, in GB/s: the memory ceiling.
 Result<double> copy_gbps();

@@ -1,5 +1,6 @@
 #include "backend/cuda/bench/vendor_gemm.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "backend/cuda/bench/timing.h"
@@ -93,12 +94,12 @@ class Product {
   cublasLtMatmulPreference_t preference_ = nullptr;
 };
 
+// Median microseconds by the fastest of the library's proposals, if it has such a product.
 Result<std::optional<double>> best_us(const CublasLt& lt, VendorType type, const KernelSize& size,
                                       int samples) {
   const Product product(lt, type, size);
   const auto proposals = product.proposals();
-  std::optional<double> best;
-  if (proposals.empty()) return best;
+  if (proposals.empty()) return std::optional<double>();
   const int64_t weights = size.rows * size.inputs, inputs = size.tokens * size.inputs;
   const int copies = rotations((weights + inputs) * (type == VendorType::kF16 ? 2 : 1));
   std::vector<DeviceArray<uint8_t>> w, x;
@@ -108,17 +109,18 @@ Result<std::optional<double>> best_us(const CublasLt& lt, VendorType type, const
   }
   auto y = ATOM_TRY(DeviceArray<uint8_t>::allocate(size.rows * size.tokens * 4));
   auto workspace = ATOM_TRY(DeviceArray<uint8_t>::allocate(kWorkspace));
+  std::vector<Work> works;
   for (const cublasLtMatmulHeuristicResult_t& proposal : proposals) {
-    const auto run = [&](int copy, cudaStream_t stream) {
-      const auto c = static_cast<size_t>(copy);
-      product.run(proposal.algo, w[c].data(), x[c].data(), y.data(), workspace.data(), stream);
-    };
-    const double quick = time_us(copies, run, 5).median;
-    if (best && quick >= *best * 1.02) continue;
-    const double us = time_us(copies, run, samples).median;
-    if (!best || us < *best) best = us;
+    works.push_back({.copies = copies, .run = [&](int copy, cudaStream_t stream) {
+                       const auto c = static_cast<size_t>(copy);
+                       product.run(proposal.algo, w[c].data(), x[c].data(), y.data(),
+                                   workspace.data(), stream);
+                     }});
   }
-  return best;
+  constexpr int kChoosingSamples = 9;
+  const std::vector<Timing> timings = time_in_turns(works, kChoosingSamples);
+  const auto best = std::ranges::min_element(timings, {}, &Timing::median) - timings.begin();
+  return std::optional(time_us(copies, works[static_cast<size_t>(best)].run, samples).median);
 }
 
 }  // namespace
