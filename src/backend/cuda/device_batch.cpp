@@ -43,6 +43,19 @@ void add_tiles(const SequenceSlice& slice, const Batch& batch, std::vector<RopeT
   }
 }
 
+// Of sequences in order of length the long and the middle third take turns, so that CTAs of a wave
+// do not end all at once; the short ones stay last.
+void take_turns(std::vector<attention::DecodeItem>& items) {
+  const size_t third = items.size() / 3;
+  std::vector<attention::DecodeItem> turns;
+  turns.reserve(2 * third);
+  for (size_t i = 0; i < third; ++i) {
+    turns.push_back(items[i]);
+    turns.push_back(items[third + i]);
+  }
+  std::copy(turns.begin(), turns.end(), items.begin());
+}
+
 }  // namespace
 
 Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
@@ -99,6 +112,7 @@ Status DeviceBatch::set(const Batch& batch, cudaStream_t stream) {
   // Long ones first: what runs last, with the chip no longer full, is short.
   std::stable_sort(decode_.begin(), decode_.end(),
                    [](const auto& a, const auto& b) { return a.past > b.past; });
+  take_turns(decode_);
   std::stable_sort(chunks_.begin(), chunks_.end(), [](const auto& a, const auto& b) {
     return a.past + a.count > b.past + b.count;
   });

@@ -360,7 +360,7 @@ void start(const Params& p, cudaStream_t stream) {
 // Few tokens: a row a CTA, all at once.
 template <class In, bool kNorm>
 void pick(const Params& p, cudaStream_t stream) {
-  const bool few = p.tokens <= 2 * p.sms;
+  const bool few = p.tokens <= 3 * p.sms;
   if (p.blocks <= 16) return start<In, kNorm, 128, 4, 1>(p, stream);
   if (p.blocks <= 32) {
     return few ? start<In, kNorm, 256, 4, 1>(p, stream) : start<In, kNorm, 256, 4, 2>(p, stream);
