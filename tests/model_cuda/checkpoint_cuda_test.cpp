@@ -18,13 +18,14 @@ using testing::LogitError;
 using testing::must;
 using testing::open_checkpoint;
 
-// The checkpoint that ATOM_TEST_CHECKPOINT names; without it the tests skip.
+// The checkpoint that ATOM_TEST_CHECKPOINT names, in recipe w4a8, of whose noise the bounds below
+// are; without it the tests skip.
 std::optional<Checkpoint> test_checkpoint() {
   const char* path = std::getenv("ATOM_TEST_CHECKPOINT");
   if (path == nullptr) return std::nullopt;
   return must(Checkpoint::open(path));
 }
-constexpr const char* kNoCheckpoint = "ATOM_TEST_CHECKPOINT names no checkpoint of SmolLM2";
+constexpr const char* kNoCheckpoint = "ATOM_TEST_CHECKPOINT names no w4a8 checkpoint of SmolLM2";
 
 // Bounds of squared errors over squares; docs/kernels.md has what was measured.
 constexpr double kLayerError = 2e-3;        // of a layer's half on equal inputs; measured: 9e-4

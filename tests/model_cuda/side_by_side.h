@@ -130,11 +130,17 @@ inline double best_gap(std::span<const float> row) {
   return static_cast<double>(best) - static_cast<double>(second);
 }
 
+// A position of a text that both models are fed.
+struct GreedyPosition {
+  double gap;    // between the first model's best two logits
+  double rms;    // difference of the two models' logits
+  bool differs;  // the second model prefers another token
+};
+
 // How two models choose tokens one after another, the most likely each time.
 struct GreedyComparison {
-  LogitError difference;           // of all positions, behind the same tokens
-  std::vector<double> gaps;        // between the first model's best two logits, at all positions
-  std::vector<double> other_gaps;  // where the second model prefers another token
+  LogitError difference;  // of all positions
+  std::vector<GreedyPosition> positions;
   // Of each sequence: where the second model first prefers another token, and where the text that
   // it writes by itself parts from the first one's.
   std::vector<int64_t> first_other, parted;
@@ -155,14 +161,13 @@ inline GreedyComparison compare_greedy(const Model& first, const Model& second,
   std::vector<int32_t> text(count), own_text(count);
   const auto take = [&](size_t i, int64_t step, std::span<const float> want,
                         std::span<const float> got, std::span<const float> own) {
-    result.difference.add(row_error(got, want));
-    result.gaps.push_back(best_gap(want));
+    const LogitError error = row_error(got, want);
+    result.difference.add(error);
     text[i] = best_token(want);
     own_text[i] = best_token(own);
-    if (best_token(got) != text[i]) {
-      result.other_gaps.push_back(result.gaps.back());
-      result.first_other[i] = std::min(result.first_other[i], step);
-    }
+    const bool differs = best_token(got) != text[i];
+    result.positions.push_back({.gap = best_gap(want), .rms = error.rms(), .differs = differs});
+    if (differs) result.first_other[i] = std::min(result.first_other[i], step);
     if (own_text[i] != text[i]) result.parted[i] = std::min(result.parted[i], step);
   };
   for (size_t i = 0; i < count; ++i) {
@@ -180,27 +185,31 @@ inline GreedyComparison compare_greedy(const Model& first, const Model& second,
   return result;
 }
 
-// Two best logits nearer than so many times the RMS difference of the two models' logits are a
-// near-tie. Were the differences of two logits independent and Gaussian, a wider gap would turn
-// once in 5000 times: 5 / sqrt(2) standard deviations, to one side.
+// Two best logits nearer than so many times the RMS difference of the two models' logits, over all
+// positions or at this one, are a near-tie. Were the differences of two logits independent and
+// Gaussian, a wider gap would turn once in 5000 times: 5 / sqrt(2) standard deviations, to one
+// side. Positions differ in how far codes that rounded differently have carried the two models
+// apart.
 inline constexpr double kNearTie = 5;
 
 // Fails unless the second model prefers another token at near-ties alone, and at no more than so
 // many of all positions; and unless it leaves the first one's text just there.
 inline void expect_equal_but_for_near_ties(const GreedyComparison& c, double most_others) {
-  const double tie = kNearTie * c.difference.rms();
-  const auto near_ties =
-      std::count_if(c.gaps.begin(), c.gaps.end(), [&](double gap) { return gap < tie; });
-  const double widest =
-      c.other_gaps.empty() ? 0 : *std::max_element(c.other_gaps.begin(), c.other_gaps.end());
-  std::printf(
-      "logits differ by %.2g (RMS; squared error %.2g): a near-tie is a gap below %.2g, as at %td "
-      "of %zu positions; another token is preferred at %zu, the widest gap of which is %.2g\n",
-      c.difference.rms(), c.difference.normalised(), tie, near_ties, c.gaps.size(),
-      c.other_gaps.size(), widest);
-  EXPECT_LT(widest, tie);
-  EXPECT_LE(static_cast<double>(c.other_gaps.size()),
-            most_others * static_cast<double>(c.gaps.size()));
+  int64_t near_ties = 0, others = 0;
+  GreedyPosition widest = {};  // of those at which another token is preferred
+  for (const GreedyPosition& p : c.positions) {
+    const double tie = kNearTie * std::max(c.difference.rms(), p.rms);
+    if (p.gap < tie) ++near_ties;
+    if (!p.differs) continue;
+    ++others;
+    if (p.gap > widest.gap) widest = p;
+    EXPECT_LT(p.gap, tie) << "logits of the position differ by " << p.rms;
+  }
+  std::printf("logits differ by %.2g (RMS; squared error %.2g); %td of %zu are near-ties\n",
+              c.difference.rms(), c.difference.normalised(), near_ties, c.positions.size());
+  std::printf("another token is preferred at %td, at a gap of %.2g where logits differ by %.2g\n",
+              others, widest.gap, widest.rms);
+  EXPECT_LE(static_cast<double>(others), most_others * static_cast<double>(c.positions.size()));
   EXPECT_EQ(c.parted, c.first_other);
 }
 
