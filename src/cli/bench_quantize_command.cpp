@@ -118,10 +118,9 @@ void add_bench_quantize_command(CLI::App& group, Action& action) {
   command->footer(
       "The model's weights are random, with outlier channels, and made as they are read; so is "
       "the\n"
-      "calibration text. With --out the checkpoint is written there and removed again; with "
-      "--keep\n"
-      "it stays, so that loading and serving a model of that size can be measured too (its tokens\n"
-      "are bytes, its answers nonsense).\n"
+      "calibration text. With --out the checkpoint is written there and removed again; with\n"
+      "--keep it stays, so that loading and serving a model of that size can be measured too\n"
+      "(its tokens are bytes, its answers nonsense).\n"
       "\n"
       "Examples:\n"
       "  atom bench quantize --shape llama-2-7b --device cuda --out /tmp/bench\n"
