@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/parallel.h"
 #include "model/float_loader.h"
@@ -358,6 +359,7 @@ class ModelQuantizer {
            .weights = linear->rows * linear->cols,
            .error = weighted_error(linear->values, packed, site_statistics.energy)});
       *to[i].linear = std::move(packed);
+      ATOM_TRY(check_interrupted());  // of a large model one linear takes seconds on the CPU
     }
     return quantized;
   }
